@@ -1,0 +1,15 @@
+"""The one exception that a user's mistake or a machine's lack may raise."""
+
+from __future__ import annotations
+
+
+class DarsrError(Exception):
+    """Something asked for cannot be done.
+
+    The message is one line: what failed (with the file's or the option's name), why, and the way out.
+    The command line prints it and exits with 1; Python callers may catch it.
+    """
+
+    def __init__(self, what: str, why: str, way_out: str = "") -> None:
+        line = f"{what}: {why}" + (f"; {way_out}" if way_out else "")
+        super().__init__(" ".join(line.split()))

@@ -1,0 +1,1 @@
+"""Per-image adaptation and training (needs PyTorch)."""
