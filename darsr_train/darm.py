@@ -101,7 +101,9 @@ class DARM(nn.Module):
 
     def coefficients(self, x: Tensor) -> Tensor:
         """N x 3 x H x W -> N x F x H x W coefficients of the filters."""
-        return self.tail(self.stages(self.head(x)))
+        features = self.stages(self.head(x))
+        with torch.autocast(x.device.type, enabled=False):  # a coefficient rounded to bfloat16 is off by a grey level
+            return self.tail(features.float())
 
     def forward(self, x: Tensor) -> Tensor:
         coefficients = self.coefficients(x)

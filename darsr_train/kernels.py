@@ -1,0 +1,90 @@
+"""Random blur kernels of many kinds, for training the prior and for making test sets.
+
+Kernels are even-sized and centred between their two middle taps, so that LR pixel i sits at HR coordinate
+``s * i + (s - 1) / 2``; they are non-negative and sum to 1. Lengths and standard deviations are in HR pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+
+def _grid(size: int, fine: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    axis = (np.arange(size * fine) + 0.5) / fine - size / 2
+    return np.meshgrid(axis, axis, indexing="ij")
+
+
+def gaussian(size: int, sigma_x: float, sigma_y: float, angle: float) -> np.ndarray:
+    """Anisotropic Gaussian with the given standard deviations, turned by ``angle`` radians."""
+    y, x = _grid(size)
+    along, across = x * math.cos(angle) + y * math.sin(angle), -x * math.sin(angle) + y * math.cos(angle)
+    return _normalised(np.exp(-0.5 * ((along / sigma_x) ** 2 + (across / sigma_y) ** 2)))
+
+
+def disk(size: int, radius: float, softness: float = 0.5) -> np.ndarray:
+    """Uniform disk (defocus) whose rim falls off over about ``softness`` px."""
+    y, x = _grid(size, 4)
+    fine = 1 / (1 + np.exp(np.clip((np.hypot(x, y) - radius) / (0.25 * softness), -50, 50)))
+    return _normalised(fine.reshape(size, 4, size, 4).mean((1, 3)))
+
+
+def motion(size: int, length: float, angle: float, bend: float, thickness: float) -> np.ndarray:
+    """Camera shake: a path of the given length, curved by ``bend`` radians in all, drawn with a Gaussian pen."""
+    t = np.linspace(-0.5, 0.5, 64)
+    heading = angle + bend * t
+    path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)]), axis=1) * (length / len(t))
+    path -= path.mean(1, keepdims=True)
+    y, x = _grid(size)
+    distance = (y[..., None] - path[0]) ** 2 + (x[..., None] - path[1]) ** 2
+    return _normalised(np.exp(-0.5 * distance / thickness**2).sum(-1))
+
+
+def _normalised(kernel: np.ndarray) -> np.ndarray:
+    return kernel / kernel.sum()
+
+
+def random_gaussian(random: np.random.Generator, size: int, low: float = 0.6, high: float = 5.0, noise: float = 0.25) -> np.ndarray:
+    """DIV2KRK's kind: variances U(low, high) on two axes, any angle, taps multiplied by 1 + U(-noise, noise)."""
+    sx, sy = np.sqrt(random.uniform(low, high, 2))
+    kernel = gaussian(size, sx, sy, random.uniform(0, math.pi))
+    return _normalised(kernel * (1 + random.uniform(-noise, noise, kernel.shape)))
+
+
+def random_disk(random: np.random.Generator, size: int) -> np.ndarray:
+    """Defocus of radius U(0.8, 4)."""
+    return disk(size, random.uniform(0.8, min(4.0, size / 3)), random.uniform(0.2, 1.5))
+
+
+def random_motion(random: np.random.Generator, size: int) -> np.ndarray:
+    """Camera shake of length U(1, 9), straight or bent."""
+    return motion(size, random.uniform(1, min(9.0, size / 2)), random.uniform(0, math.pi), random.normal(0, 1.2), random.uniform(0.4, 1.2))
+
+
+def random_mixture(random: np.random.Generator, size: int) -> np.ndarray:
+    """Two kernels of any kind one after the other, or side by side (a sharp core in a wide halo)."""
+    kinds = (random_gaussian, random_disk, random_motion)
+    first, second = (kinds[random.integers(3)](random, size) for _ in range(2))
+    if random.random() < 0.5:
+        share = random.uniform(0.2, 0.8)
+        return share * first + (1 - share) * second
+    narrow = gaussian(size, *random.uniform(0.4, 1.0, 2), random.uniform(0, math.pi))
+    # The middle of an even kernel lies between taps: correlating two of them shifts by half a pixel each, hence the
+    # odd-sized narrow one, resampled by averaging its neighbours.
+    odd = cv2.filter2D(narrow, -1, np.full((2, 2), 0.25), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)[: size - 1, : size - 1]
+    return _normalised(cv2.filter2D(first, -1, odd, borderType=cv2.BORDER_CONSTANT))
+
+
+def twice(kernel: np.ndarray) -> np.ndarray:
+    """The x4 kernel that equals blurring by ``kernel`` and keeping every second pixel, two times."""
+    k = kernel.shape[0]
+    spread = np.zeros((2 * k - 1, 2 * k - 1))
+    spread[::2, ::2] = kernel
+    side = 3 * k - 2
+    result = np.zeros((side, side))
+    for i in range(k):
+        for j in range(k):
+            result[i : i + 2 * k - 1, j : j + 2 * k - 1] += kernel[i, j] * spread
+    return result
