@@ -37,3 +37,14 @@ def psnr(a: np.ndarray, b: np.ndarray, peak: float = 255.0) -> float:
 def psnr_y(a: np.ndarray, b: np.ndarray, border: int) -> float:
     """PSNR in dB on the Y channel of two 8-bit images, ``border`` (= scale, by custom) pixels dropped on each side."""
     return psnr(shave(luma(a), border), shave(luma(b), border))
+
+
+def ssim_y(a: np.ndarray, b: np.ndarray, border: int) -> float:
+    """Structural similarity on the Y channel as Wang et al. (2004) define it, ``border`` pixels dropped on each side.
+
+    Computed by scikit-image (extra ``train``): Gaussian window of sigma 1.5, population covariance, range 255.
+    """
+    from skimage.metrics import structural_similarity
+
+    options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(shave(luma(a), border), shave(luma(b), border), **options))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from . import losses
+from .checkpoint import Checkpoint
+from .config import AdaptOptions
+from .crops import CropSampler, usable
 from .darm import DARM
 from .degradation import Discriminator, Generator
+from .dictionary import correction_dictionary
 from .dsem import DSEM
+from .result import Result
 
 
 @dataclass
@@ -77,3 +85,127 @@ def step_losses(nets: Networks, crops: dict[str, Tensor], weights: KernelWeights
     adversarial = ("gan_g", "cycle_forward", "cycle_backward", "dsem_zero", "dsem_one", "interpolation")
     terms["total"] = sum(terms[name] for name in adversarial) + 2 * kernel_term
     return out, terms
+
+
+@dataclass
+class Schedule:
+    """The falling weight of the bicubic term (DARSR, section 3.4).
+
+    Once the unweighted term has been under ``gate`` in three consecutive iterations, at every iteration divisible by 200
+    the weight goes from 5 to .05, 5e-4, 5e-6; at 5e-4 the centre and sparsity terms begin. The reference's gate of 0.4
+    was chosen for its faulty term; with each colour filtered alone the term is under it from the third iteration on.
+    """
+
+    gate: float
+    weights: KernelWeights = KernelWeights()
+    run: int = 0  # consecutive iterations under the gate
+    open: bool = False
+
+    def after(self, iteration: int, bicubic: float) -> None:
+        """Update with the term measured in ``iteration`` (counted from 1)."""
+        self.run = self.run + 1 if bicubic < self.gate else 0
+        self.open = self.open or self.run >= 3
+        if self.open and iteration % 200 == 0 and self.weights.bicubic > 5e-6 * 1.01:
+            lower = self.weights.bicubic / 100
+            started = lower < 5e-4 * 1.01
+            self.weights = KernelWeights(lower, off_centre=1.0 if started else 0.0, sparse=5.0 if started else 0.0)
+
+
+def rate_factor(iteration: int, milestones: tuple[int, ...], divisor: float) -> float:
+    """Learning rates are divided by ``divisor`` at each milestone reached."""
+    return divisor ** -sum(iteration > m for m in milestones)
+
+
+def train_dsem(dsem: DSEM, sampler: CropSampler, options: AdaptOptions, device: str, checkpoint: Checkpoint, report: Callable[[dict], None]) -> None:
+    """Teach DSEM to tell crops of the image (1) from crops reduced bicubically (0). DARSR, section 3.3."""
+    optimiser = torch.optim.Adam(dsem.parameters(), lr=1e-4, betas=(0.9, 0.999))
+    first = _restored(checkpoint, "dsem", {"dsem": dsem, "optimiser": optimiser})
+    for step in range(first, options.dsem_steps):
+        crops = _on(sampler.sample(options.seed + 1, step, options.batch), device)
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-4 * 0.5 ** (step // 100)
+        loss = dsem(crops["b"]).square().mean() + (dsem(crops["y"]) - 1).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        report({"phase": "degradation score", "step": step + 1, "steps": options.dsem_steps, "loss": loss.item()})
+        checkpoint.save("dsem", {"step": step + 1, "dsem": dsem.state_dict(), "optimiser": optimiser.state_dict()})
+
+
+def adapt_paper(pixels: np.ndarray, backbone: nn.Module, options: AdaptOptions, device: str, checkpoint: Checkpoint, report: Callable[[dict], None]) -> Result:
+    """The published procedure on one image; keeps the last iterate, as there is no ground truth to choose by.
+
+    Args:
+        pixels: uint8, H x W or H x W x 3, sides of at least 148.
+        backbone: frozen; N x 3 x H x W in [0, 1] -> N x 3 x sH x sW.
+    """
+    torch.manual_seed(options.seed)
+    scale = options.scale
+    sampler = CropSampler.of(usable(pixels, scale), scale, options.crop * scale, options.augment)
+    nets = Networks(Generator(scale), Discriminator(), DARM(correction_dictionary()), DSEM(), backbone)
+    for network in (nets.generator, nets.discriminator, nets.darm, nets.dsem):
+        network.to(device)
+    optimisers = {
+        "g": torch.optim.Adam(nets.generator.parameters(), 2e-4, betas=(0.5, 0.999)),
+        "d": torch.optim.Adam(nets.discriminator.parameters(), 2e-4, betas=(0.5, 0.999)),
+        "darm": torch.optim.Adam(nets.darm.parameters(), options.rate, betas=(0.5, 0.999)),
+    }
+    states = {"generator": nets.generator, "discriminator": nets.discriminator, "darm": nets.darm, "dsem": nets.dsem} | optimisers
+    schedule = Schedule(options.bicubic_gate)
+    saved = checkpoint.restore("adapt")
+    if saved is None:
+        train_dsem(nets.dsem, sampler, options, device, checkpoint, report)
+        first = 0
+    else:
+        first = _restored(checkpoint, "adapt", states)
+        schedule = Schedule(options.bicubic_gate, KernelWeights(**saved["weights"]), saved["run"], saved["open"])
+    nets.dsem.eval().requires_grad_(False)
+    for step in range(first, options.steps):
+        crops = _on(sampler.sample(options.seed, step, options.batch), device)
+        _set_rates(optimisers, step + 1, options.rate)
+        loss, bicubic = adversarial_step(nets, optimisers, crops, schedule.weights)
+        schedule.after(step + 1, bicubic)
+        report({"phase": "adapting", "step": step + 1, "steps": options.steps, "loss": loss})
+        scheduled = {"weights": asdict(schedule.weights), "run": schedule.run, "open": schedule.open}
+        checkpoint.save("adapt", {"step": step + 1, **scheduled, **{n: s.state_dict() for n, s in states.items()}})
+    kernel = nets.generator.kernel().detach().cpu().numpy()
+    arrays = {f"darm.{name}": tensor.cpu().numpy() for name, tensor in nets.darm.state_dict().items()}
+    return Result("network", arrays | {"kernel": kernel}, {"chosen": "last iterate", "kernel_sum": float(kernel.sum())})
+
+
+def adversarial_step(nets: Networks, optimisers: dict[str, torch.optim.Optimizer], crops: dict[str, Tensor], weights: KernelWeights) -> tuple[float, float]:
+    """One step of G and DARM, then one of D; returns the total loss and the unweighted bicubic term."""
+    outputs, terms = step_losses(nets, crops, weights)
+    optimisers["g"].zero_grad()
+    optimisers["darm"].zero_grad()
+    terms["total"].backward()
+    optimisers["g"].step()
+    optimisers["darm"].step()
+    fake = outputs["x_d"].detach()  # from before the step
+    loss = losses.gan_discriminator(nets.discriminator(fake), nets.discriminator(losses.centre_crop(crops["y"], fake)))
+    optimisers["d"].zero_grad()
+    loss.backward()
+    optimisers["d"].step()
+    return terms["total"].item(), terms["bicubic"].item()
+
+
+def _set_rates(optimisers: dict[str, torch.optim.Optimizer], iteration: int, darm_rate: float) -> None:
+    adversarial = 2e-4 * rate_factor(iteration, (750, 1500, 2250), 4)
+    rates = {"g": adversarial, "d": adversarial, "darm": darm_rate * rate_factor(iteration, (1000, 2000), 2)}
+    for name, rate in rates.items():
+        for group in optimisers[name].param_groups:
+            group["lr"] = rate
+
+
+def _on(crops: dict[str, np.ndarray], device: str) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array).to(device) for name, array in crops.items()}
+
+
+def _restored(checkpoint: Checkpoint, phase: str, states: dict) -> int:
+    """Load what was saved of a phase; returns the step to go on from (0 where nothing was saved)."""
+    saved = checkpoint.restore(phase)
+    if saved is None:
+        return 0
+    for name, owner in states.items():
+        owner.load_state_dict(saved[name])
+    return saved["step"]

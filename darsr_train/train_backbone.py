@@ -94,7 +94,9 @@ def train_backbone(
 
     def loss_of(model: nn.Module, step: int) -> Tensor:
         lr, hr = (t.to(device, memory_format=torch.channels_last) for t in crops.batch(options.seed, step, options.batch))
-        return (model(lr).float() - hr).abs().mean()
+        with options.autocast(device):
+            sr = model(lr)
+        return (sr.float() - hr).abs().mean()
 
     def validate(model: nn.Module) -> dict[str, float]:
         return {"psnr_y": measure(_finished(model), held_out, options.scale, device)}

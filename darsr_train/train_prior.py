@@ -148,7 +148,9 @@ def train_prior(
 
     def loss_of(model: nn.Module, step: int) -> Tensor:
         degraded, target = (t.to(device, memory_format=torch.channels_last) for t in crops.batch(step))
-        return (model(degraded).float() - target).abs().mean()
+        with options.autocast(device):
+            corrected = model(degraded)
+        return (corrected.float() - target).abs().mean()
 
     model = start_at_identity(DARM(channels=options.channels))
     return train(model, options, loss_of, out, validate, device, resume, report).to("cpu").eval().requires_grad_(False)

@@ -51,6 +51,10 @@ class TrainingOptions:
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.final_rate + (self.rate - self.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
 
+    def autocast(self, device: str) -> torch.autocast:
+        """The context for the network's forward pass (and nothing else: crops and losses stay float32)."""
+        return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.bf16)
+
 
 def train(
     model: nn.Module,
@@ -83,8 +87,7 @@ def train(
     for step in range(first, options.steps):
         for group in optimiser.param_groups:
             group["lr"] = options.rate_at(step)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=options.bf16):
-            loss = loss_of(model, step)
+        loss = loss_of(model, step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), options.clip)

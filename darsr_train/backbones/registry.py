@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from darsr_deploy.atomic import write_bytes
+from darsr_deploy.container import read_container, write_container
 from darsr_deploy.errors import DarsrError
 
 from .edge import EdgeSR
@@ -22,7 +21,7 @@ from .srfbn import SRFBN
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"edge": EdgeSR, "srfbn-s": SRFBN}
 SCALES = (2, 4)
-FORMAT = "darsr-backbone-1"
+VERSION = 1
 _EMBEDDED = Path(__file__).parent.parent / "weights"
 
 
@@ -42,7 +41,7 @@ class Backbone:
     architecture: str
     scale: int
     sha256: str
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
 
 
 def embedded_names() -> list[str]:
@@ -57,23 +56,19 @@ def load_backbone(name_or_path: str, scale: int, device: str | torch.device = "c
         DarsrError: no such name or file, a damaged file, or a backbone of another scale.
     """
     path = _locate(name_or_path, scale)
-    try:
-        data = path.read_bytes()
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        hint = f"import it first: darsr backbone import {path}" if path.suffix in (".pth", ".pt") else "fetch or train it again"
-        raise DarsrError(str(path), f"is not a readable backbone file ({error})", hint) from error
-    if metadata.get("format") != FORMAT:
-        raise DarsrError(str(path), f"is not a {FORMAT} file", "make one with darsr backbone import or train")
-    if int(metadata["scale"]) != scale:
-        raise DarsrError(str(path), f"is a backbone for scale {metadata['scale']}, asked for {scale}", f"use --scale {metadata['scale']} or another --backbone")
-    module = build(metadata["architecture"], scale, json.loads(metadata["hyper"]))
-    _load_checked(module, tensors, path)
+    hint = f"import it first: darsr backbone import {path}" if path.suffix in (".pth", ".pt") else "import, fetch or train it again"
+    facts, arrays, sha256 = read_container(path, "backbone", VERSION, hint)
+    if facts["scale"] != scale:
+        raise DarsrError(str(path), f"is a backbone for scale {facts['scale']}, asked for {scale}", f"use --scale {facts['scale']} or another --backbone")
+    module = build(facts.pop("architecture"), scale, facts.pop("hyper"))
+    _load_checked(module, {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}, path)
     module.eval().requires_grad_(False).to(device)
-    facts = {k: v for k, v in metadata.items() if k not in ("format", "architecture", "scale", "hyper")}
-    return Backbone(module, path.stem, metadata["architecture"], scale, hashlib.sha256(data).hexdigest(), facts)
+    return Backbone(module, path.stem, architecture_of(module), facts.pop("scale"), sha256, facts)
+
+
+def architecture_of(module: nn.Module) -> str:
+    """The name under which the network's class is registered."""
+    return next(name for name, cls in ARCHITECTURES.items() if type(module) is cls)
 
 
 def build(architecture: str, scale: int, hyper: dict[str, int] | None = None) -> nn.Module:
@@ -89,14 +84,29 @@ def build(architecture: str, scale: int, hyper: dict[str, int] | None = None) ->
     return ARCHITECTURES[architecture](scale, **(hyper or {}))
 
 
-def save_backbone(module: nn.Module, path: str | Path, facts: dict[str, str], dtype: torch.dtype = torch.float32) -> str:
+def describe(backbone: Backbone) -> dict:
+    """Name, size, cost and provenance. The multiply-adds are counted while the network runs, not typed in."""
+    side = 32
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone.module(torch.zeros(1, 3, side, side, device=next(backbone.module.parameters()).device))
+    parameters = sum(p.numel() for p in backbone.module.parameters())
+    cost = counter.get_total_flops() // 2 // side**2
+    return {"name": backbone.name, "architecture": backbone.architecture, "scale": backbone.scale, "parameters": parameters, "macs_per_lr_pixel": cost, "sha256": backbone.sha256, **backbone.facts}
+
+
+def find_scale(name_or_path: str) -> int:
+    """The scale that a weight file or an embedded name holds (2 where a name leaves it open)."""
+    path = _EMBEDDED / f"{name_or_path}.safetensors" if name_or_path in embedded_names() else Path(name_or_path)
+    if not path.is_file():
+        return 2
+    return read_container(path, "backbone", VERSION, "import, fetch or train it again")[0]["scale"]
+
+
+def save_backbone(module: nn.Module, path: str | Path, facts: dict, dtype: torch.dtype = torch.float32) -> str:
     """Write a weight file; returns its sha256. ``facts`` should name licence, data and the command that made it."""
-    architecture = next(name for name, cls in ARCHITECTURES.items() if type(module) is cls)
-    metadata = {"format": FORMAT, "architecture": architecture, "scale": str(module.scale), "hyper": json.dumps(module.hyper), **facts}
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in module.state_dict().items()}
-    data = save(tensors, metadata)
-    write_bytes(path, data)
-    return hashlib.sha256(data).hexdigest()
+    own = {"architecture": architecture_of(module), "scale": module.scale, "hyper": module.hyper}
+    arrays = {name: tensor.detach().to("cpu", dtype).numpy() for name, tensor in module.state_dict().items()}
+    return write_container(path, "backbone", VERSION, {**facts, **own}, arrays)
 
 
 def import_weights(source: str | Path, target: str | Path, licence: str = "as stated by the weights' authors") -> Backbone:

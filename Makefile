@@ -1,0 +1,55 @@
+PYTHON ?= python3
+VENV ?= .venv
+# Installed first, so that the ranges in pyproject.toml do not choose another build of PyTorch. After a change: make clean.
+TORCH ?= torch==2.13.0
+# Passed on to pytest: make test TESTFLAGS="-k deploy"
+TESTFLAGS ?=
+
+DEMO_EXTRAS := train,export,ort
+TEST_EXTRAS := $(DEMO_EXTRAS),dev
+DEMO_STAMP := $(VENV)/.darsr-demo
+TEST_STAMP := $(VENV)/.darsr-test
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # both stamps install into one environment
+.PHONY: help demo test lint format clean
+
+help:
+	@echo 'make demo    install into $(VENV), then run darsr demo'
+	@echo 'make test    install into $(VENV) with the developer tools, then run the tests (TESTFLAGS="-k name -m '"'"'not slow'"'"'")'
+	@echo 'make lint    ruff check and format check'
+	@echo 'make format  let ruff repair what it can'
+	@echo 'make clean   remove $(VENV) and everything that was built'
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH)'
+
+# $(1): extras. The stamp is written only when all went well, so an interrupted install is done again.
+define install
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install '$(TORCH)'
+	$(VENV)/bin/python -m pip install -e '.[$(1)]'
+	touch $@
+endef
+
+$(DEMO_STAMP): pyproject.toml
+	$(call install,$(DEMO_EXTRAS))
+
+$(TEST_STAMP): pyproject.toml
+	$(call install,$(TEST_EXTRAS))
+
+demo: $(DEMO_STAMP)
+	$(VENV)/bin/darsr demo
+
+test: $(TEST_STAMP)
+	$(VENV)/bin/python -m pytest $(TESTFLAGS)
+
+lint: $(TEST_STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(TEST_STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,86 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+
+from .engine import check_input
+from .errors import DarsrError
+from .spec import METADATA_KEY, ModelSpec
+
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+
+
+def installed_runtimes() -> list[str]:
+    """Distributions of ONNX Runtime that pip knows of; two of them overwrite each other's files."""
+    found = []
+    for name in _DISTRIBUTIONS:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return found
+
+
+def import_onnxruntime():
+    """Import ONNX Runtime, or say in one line what is missing or broken.
+
+    Raises:
+        DarsrError: not installed, both distributions installed, or an import that fails.
+    """
+    found = installed_runtimes()
+    if len(found) == 2:
+        raise DarsrError("onnxruntime", "onnxruntime and onnxruntime-gpu are both installed and overwrite each other", "repair: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        why = f"cannot be imported ({error})" if found else "is not installed"
+        raise DarsrError("onnxruntime", why, 'install it: pip install "darsr[ort]" (or "darsr[gpu]"), or use --engine torch') from error
+    return onnxruntime
+
+
+class OrtEngine:
+    """A model file in ONNX Runtime. See :class:`.engine.Engine`.
+
+    Args:
+        model: an ``.onnx`` file written by ``darsr export``.
+        provider: ``cpu`` or ``cuda``. The one asked for runs the whole graph, or opening fails: never silently another.
+        threads: 0 lets ONNX Runtime choose.
+    """
+
+    name = "ort"
+
+    def __init__(self, model: str | Path, provider: str = "cpu", threads: int = 0) -> None:
+        ort = import_onnxruntime()
+        wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(provider)
+        if wanted is None:
+            raise DarsrError(f"provider {provider}", "is not known", "choose cpu or cuda")
+        if wanted not in ort.get_available_providers():
+            raise DarsrError(f"provider {provider}", f"is not part of the installed ONNX Runtime (it has {', '.join(ort.get_available_providers())})", 'install it: pip uninstall -y onnxruntime && pip install "darsr[gpu]"')
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        if provider != "cpu":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=[wanted])
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base that is public
+            if not Path(model).is_file():
+                raise DarsrError(str(model), "there is no such file", "make it with darsr export") from error
+            raise DarsrError(str(model), f"ONNX Runtime cannot load it ({str(error).splitlines()[0][:200]})", "export it again with darsr export") from error
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY, ""), str(model))
+        self.provider = wanted
+
+    def run(self, lr: np.ndarray) -> np.ndarray:
+        return self._session.run(["sr"], {"lr": check_input(lr)})[0]
+
+    def __enter__(self) -> OrtEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session = None

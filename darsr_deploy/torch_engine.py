@@ -1,0 +1,40 @@
+"""PyTorch, where it is installed: runs the very network that was adapted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .engine import check_input
+from .spec import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class TorchEngine:
+    """A network in PyTorch. See :class:`.engine.Engine`.
+
+    Args:
+        network: takes and gives what :class:`.engine.Engine` does, as tensors; in eval mode, on ``device``.
+        spec: what it computes.
+    """
+
+    name = "torch"
+
+    def __init__(self, network: nn.Module, spec: ModelSpec, device: str = "cpu") -> None:
+        self._network, self.spec, self.provider = network, spec, device
+
+    def run(self, lr: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(check_input(lr)).to(self.provider, memory_format=torch.channels_last)
+            return self._network(batch).float().cpu().contiguous().numpy()
+
+    def __enter__(self) -> TorchEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._network = None

@@ -1,0 +1,58 @@
+"""Options of an adaptation, frozen and checked in one place."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """How one image is adapted. Start from a profile: ``AdaptOptions.profile("fast", scale=2)``."""
+
+    name: str = "fast"
+    scale: int = 2
+    seed: int = 0
+    steps: int = 60  # of the per-image fit
+    batch: int = 4  # crops a step
+    crop: int = 64  # side of an LR crop in pixels
+    rate: float = 2e-4  # Adam's learning rate for DARM, falling linearly to 0
+    cycle: float = 1.0  # weight of the backward cycle |reduce(backbone(DARM(y)), k) - y|
+    interpolation: float = 0.1  # weight of the masked interpolation term
+    augment: bool = False  # flips and transposes of the crops of unknown blur (the reference program's way)
+    bicubic_gate: float = 0.4  # paper only: the bicubic weight may fall once the term was under this three times
+    dsem_steps: int = 0  # paper only: steps of the degradation score's training
+
+    def __post_init__(self) -> None:
+        if self.scale not in (2, 4):
+            raise ValueError(f"scale is {self.scale}; expected 2 or 4")
+        for field in ("steps", "batch", "crop"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} is {getattr(self, field)}; expected at least 1")
+
+    @classmethod
+    def profile(cls, name: str, scale: int = 2, **changes: object) -> AdaptOptions:
+        """The options of a named profile.
+
+        * ``fast``: seconds on two CPU cores; the default.
+        * ``paper``: the published procedure, 3000 steps of DSEM and 3000 of adaptation, batch 16: hours on a GPU,
+          about a day on a CPU.
+
+        Raises:
+            ValueError: unknown profile, or a value out of range.
+        """
+        profiles = {
+            "fast": cls(scale=scale),
+            "paper": cls("paper", scale, steps=3000, batch=16, crop=128 // scale, rate=1e-3, augment=True, bicubic_gate=0.004, dsem_steps=3000),
+        }
+        if name not in profiles:
+            raise ValueError(f"profile is {name!r}; expected one of {', '.join(profiles)}")
+        return replace(profiles[name], **{k: v for k, v in changes.items() if v is not None})
+
+    def least_side(self) -> int:
+        """Least width and height of an image that can be adapted, in pixels."""
+        if self.name == "paper":
+            return 128 + 20  # a 128 px crop that plays the HR, less 10 px on each border
+        return 32
+
+    def to_json(self) -> dict:
+        return asdict(self)

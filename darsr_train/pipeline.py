@@ -1,0 +1,85 @@
+"""What an adapter means as a network: correction, then the frozen backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from darsr_deploy.adapter import Adapter
+from darsr_deploy.errors import DarsrError
+
+from .backbones import Backbone, load_backbone
+from .darm import DARM, filter_with_taps
+
+
+class GlobalCorrection(nn.Module):
+    """One symmetric 5x5 filter for the whole image."""
+
+    def __init__(self, taps: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("taps", taps)
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """N x 3 x H x W -> N x 13 x H x W, the same everywhere."""
+        n, _, h, w = x.shape
+        return self.taps.view(1, 13, 1, 1).expand(n, 13, h, w)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return filter_with_taps(x, self.coefficients(x))
+
+
+class Pipeline(nn.Module):
+    """N x 3 x H x W RGB in [0, 1], sides of at least 3 -> N x 3 x sH x sW in [0, 1]."""
+
+    def __init__(self, correction: nn.Module, backbone: nn.Module) -> None:
+        super().__init__()
+        self.correction = correction
+        self.backbone = backbone
+
+    def correct(self, lr: Tensor) -> Tensor:
+        """The corrected LR image, which looks as if it had been downscaled bicubically (not clipped)."""
+        return self.correction(lr)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return self.backbone(self.correct(lr)).clamp(0, 1)
+
+
+def correction_of(adapter: Adapter, path: str | Path = "adapter") -> nn.Module:
+    """The correction module of an adapter, in eval mode.
+
+    Raises:
+        DarsrError: its arrays are not those of a correction network.
+    """
+    if adapter.correction == "none":
+        return nn.Identity()
+    if adapter.correction == "global":
+        return GlobalCorrection(torch.from_numpy(adapter.arrays["taps"].copy()))
+    state = {name: torch.from_numpy(array.copy()) for name, array in adapter.darm_arrays().items()}
+    try:
+        darm = DARM(state.get("dictionary"), channels=state["head.weight"].shape[0])
+        darm.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        problem = str(error).splitlines()[-1].strip()
+        raise DarsrError(str(path), f"the correction network cannot be built ({problem})", "make a new one with darsr adapt") from error
+    return darm.eval().requires_grad_(False)
+
+
+def load_pipeline(path: str | Path, backbone: str | None = None, scale: int | None = None, device: str = "cpu") -> tuple[Pipeline, Adapter, Backbone]:
+    """Load an adapter file and its backbone.
+
+    Args:
+        backbone: name or file to use instead of looking up the name in the adapter.
+        scale: what the user asked for, if anything.
+
+    Raises:
+        DarsrError: a file that cannot be used, another scale, or another backbone than the adapter was fitted through.
+    """
+    adapter = Adapter.load(path)
+    if scale is not None and scale != adapter.scale:
+        raise DarsrError(str(path), f"is an adapter for scale {adapter.scale}, asked for {scale}", f"use --scale {adapter.scale} or adapt again with --scale {scale}")
+    found = load_backbone(backbone or adapter.facts.get("backbone_path") or adapter.backbone, adapter.scale, device)
+    if found.sha256 != adapter.backbone_sha256:
+        raise DarsrError(str(path), f"was fitted through another {adapter.backbone} than the one found here", "give the right one with --backbone, or adapt again")
+    return Pipeline(correction_of(adapter, path), found.module).eval().to(device), adapter, found

@@ -1,0 +1,38 @@
+"""The pre-trained correction network that adaptation starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from darsr_deploy.container import read_container, write_container
+
+from .darm import DARM
+
+VERSION = 1
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def prior_path(scale: int) -> Path:
+    """Where the prior of a scale lies in the package."""
+    return _WEIGHTS / f"prior-x{scale}.safetensors"
+
+
+def load_prior(scale: int, path: Path | None = None) -> DARM:
+    """The prior of a scale: a 13-tap DARM in eval mode with gradients on its weights.
+
+    Raises:
+        DarsrError: no prior for that scale, or a damaged file.
+    """
+    facts, arrays, _ = read_container(path or prior_path(scale), "prior", VERSION, "install the package again")
+    darm = DARM(channels=facts["channels"])
+    darm.load_state_dict({name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()})
+    return darm.eval()
+
+
+def save_prior(darm: DARM, path: str | Path, facts: dict, dtype: torch.dtype = torch.float32) -> str:
+    """Write a prior; returns the file's sha256."""
+    arrays = {name: tensor.detach().to("cpu", dtype).numpy() for name, tensor in darm.state_dict().items()}
+    return write_container(path, "prior", VERSION, {**facts, "channels": darm.channels}, arrays)

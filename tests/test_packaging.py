@@ -1,0 +1,220 @@
+"""The package as users get it: contents, console script, imports, and versions from the lowest to the newest.
+
+Fresh environments are made in temporary folders. Where the package index cannot be reached, what needs it is skipped.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from darsr_deploy import ort_engine
+from darsr_deploy.errors import DarsrError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
+HEAVY = ("onnx", "onnxruntime", "onnxscript", "skimage", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings", "torch")
+# What pip prints once it has given a connection up; a failure without any of these is a failure of ours.
+UNREACHABLE = re.compile(r"Retry\(total=0\b.*|Max retries exceeded.*|Failed to connect to .*|ReadTimeoutError.*|.*Read timed out.*")
+IMPORT_DEPLOY = """
+import importlib, pkgutil, darsr_deploy
+for module in pkgutil.iter_modules(darsr_deploy.__path__, "darsr_deploy."):
+    importlib.import_module(module.name)
+"""
+SHOW_HELP = """
+import sys
+sys.argv = ["darsr", "--help"]
+from cli import app
+try:
+    app()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+
+
+def run(*command: str | Path, **options) -> str:
+    """Run a command that must end well; returns what it printed on stdout."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **options)
+    assert done.returncode == 0, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def pip(*arguments: str | Path) -> None:
+    """Run pip; skip the test if the package index cannot be reached, fail it on any other failure."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "3", "--timeout", "60", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode and (gave_up := UNREACHABLE.search(done.stderr + done.stdout)):
+        pytest.skip(f"the package index cannot be reached: {gave_up[0][:200]}")
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def requirements(*extras: str, python: str | None = None, machine: str | None = None) -> list[Requirement]:
+    """What pyproject.toml asks for on the running Python and machine, or on another Linux one; without the markers.
+
+    pip evaluates markers for the Python it runs on, whatever ``--python-version`` says, so this is done here.
+    """
+    lines = PROJECT["project"]["dependencies"] + [line for extra in extras for line in PROJECT["project"]["optional-dependencies"][extra]]
+    elsewhere = {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": machine, "sys_platform": "linux"} if python else {}
+    found = [r for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate(elsewhere)]
+    for requirement in found:
+        requirement.marker = None
+    return found
+
+
+def lowest(requirement: Requirement) -> str:
+    """``typer==0.16.0`` of ``typer>=0.16.0``."""
+    (bound,) = (specifier.version for specifier in requirement.specifier if specifier.operator == ">=")
+    return f"{requirement.name}=={bound}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source archive, which is built from a copy: nothing is left in the checkout."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    files = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "cli.py")]
+    files += [path for top in {name.split(".")[0] for name in PACKAGES} for path in (ROOT / top).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    for path in files:
+        copy = source / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", target, source, cwd=target)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+class Environment:
+    """A fresh virtual environment without pip; the pip of the running Python installs into it."""
+
+    def __init__(self, folder: Path) -> None:
+        run(sys.executable, "-m", "venv", "--without-pip", folder)
+        self.scripts = folder / "bin"
+        self.folder = folder
+
+    def install(self, *arguments: str | Path) -> None:
+        pip("--python", self.scripts / "python", "install", "--only-binary=:all:", *arguments)
+
+    def python(self, code: str) -> str:
+        # Not in the checkout: what is imported must be what was installed.
+        return run(self.scripts / "python", "-c", code, cwd=self.folder)
+
+    def versions(self) -> dict[str, str]:
+        code = "import importlib.metadata, json; print(json.dumps({d.name: d.version for d in importlib.metadata.distributions()}))"
+        return {canonicalize_name(name): version for name, version in json.loads(self.python(code)).items()}
+
+
+def test_every_package_is_listed():
+    tops = {name.split(".")[0] for name in PACKAGES}
+    found = {".".join(path.parent.relative_to(ROOT).parts) for top in tops for path in (ROOT / top).rglob("__init__.py")}
+    assert found == set(PACKAGES)
+
+
+def test_base_needs_neither_torch_nor_a_runtime():
+    names = {canonicalize_name(r.name) for r in map(Requirement, PROJECT["project"]["dependencies"])}
+    assert names == {"numpy", "opencv-python-headless", "platformdirs", "rich", "safetensors", "typer"}
+    assert {r.name for r in requirements("export")} - names == {"onnx", "onnxscript"}
+
+
+def test_every_requirement_has_a_lower_bound():
+    groups = [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()]
+    for requirement in (Requirement(line) for group in groups for line in group):
+        assert lowest(requirement)
+
+
+def test_console_script_is_the_typer_app():
+    import typer
+
+    assert PROJECT["project"]["scripts"] == {"darsr": "cli:app"}
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="darsr")
+    assert script.value == "cli:app"
+    assert isinstance(script.load(), typer.Typer)
+
+
+def test_installed_version_is_that_of_pyproject():
+    assert importlib.metadata.version("darsr") == PROJECT["project"]["version"]
+
+
+@pytest.mark.parametrize("code", [SHOW_HELP, IMPORT_DEPLOY], ids=["darsr --help", "import darsr_deploy"])
+def test_starts_without_heavy_imports(code):
+    report = f"import sys, json; print(json.dumps([name for name in {HEAVY} if name in sys.modules]), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stderr.splitlines()[-1]) == []
+
+
+def test_two_onnx_runtimes_at_once_are_an_error(monkeypatch):
+    monkeypatch.setattr(ort_engine, "installed_runtimes", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    with pytest.raises(DarsrError, match=r"both installed.*repair: pip uninstall"):
+        ort_engine.import_onnxruntime()
+
+
+def test_wheel_holds_the_packages_and_the_weights(wheel):
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")]
+    info = f"darsr-{PROJECT['project']['version']}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"cli.py", "darsr_deploy", "darsr_train", "export", info}
+    assert f"{info}/licenses/LICENSE" in names
+    weights = {name for name in names if name.endswith(".safetensors")}
+    assert weights == {path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_train" / "weights").glob("*.safetensors")}
+    assert weights, "no weights are shipped"
+    modules = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package.replace(".", "/")).glob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == modules | {"cli.py"}
+
+
+@pytest.mark.slow
+def test_runs_without_torch_in_a_fresh_environment(wheel, tmp_path):
+    fresh = Environment(tmp_path / "fresh")
+    fresh.install(f"{wheel}[ort]")
+    assert "Usage: darsr" in run(fresh.scripts / "darsr", "--help", cwd=tmp_path)
+    fresh.python(IMPORT_DEPLOY)
+    versions = fresh.versions()
+    assert "onnxruntime" in versions
+    assert not {"torch", "onnx", "onnxscript", "scikit-image"} & set(versions)
+
+
+@pytest.mark.slow
+def test_runs_on_the_lowest_versions(wheel, tmp_path):
+    pins = [lowest(requirement) for requirement in requirements("ort")]
+    (tmp_path / "lowest.txt").write_text("\n".join(pins))
+    old = Environment(tmp_path / "old")
+    old.install(f"{wheel}[ort]", "--constraint", tmp_path / "lowest.txt")
+    versions = old.versions()
+    assert {pin: versions[canonicalize_name(pin.split("==")[0])] for pin in pins} == {pin: pin.split("==")[1] for pin in pins}
+    assert "Usage: darsr" in run(old.scripts / "darsr", "--help", cwd=tmp_path)
+    old.python(f"{IMPORT_DEPLOY}\nfrom darsr_deploy.ort_engine import import_onnxruntime\nimport_onnxruntime()")
+
+    tests = sorted(path.relative_to(ROOT) for path in ROOT.glob("tests/test_deploy*.py"))
+    if not tests:
+        pytest.skip("imports and darsr --help work on the lowest versions; there is no tests/test_deploy*.py to run there")
+    old.install("hypothesis", "pillow", "pytest")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    run(old.scripts / "python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *tests, cwd=ROOT, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bounds", ["newest", "lowest"])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("python", ["3.10", "3.12"])
+def test_wheels_exist(python, machine, bounds, tmp_path):
+    """Base, ort and export resolve together (hence each alone) to wheels for Linux with glibc 2.28.
+
+    Markers of *their* dependencies are evaluated by pip for the running Python.
+    """
+    wanted = requirements("ort", "export", python=python, machine=machine)
+    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(28, 16, -1)] + [f"--platform=manylinux2014_{machine}"]
+    target = ["--dry-run", "--only-binary=:all:", f"--python-version={python}", *platforms, "--target", tmp_path / "target"]
+    pip("install", *target, *(lowest(r) if bounds == "lowest" else str(r) for r in wanted))
