@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from darsr_deploy.container import read_container, write_container
+from darsr_deploy.errors import DarsrError
 
 from .darm import DARM
 
@@ -26,7 +27,10 @@ def load_prior(scale: int, path: Path | None = None) -> DARM:
     Raises:
         DarsrError: no prior for that scale, or a damaged file.
     """
-    facts, arrays, _ = read_container(path or prior_path(scale), "prior", VERSION, "install the package again")
+    path = path or prior_path(scale)
+    if not path.is_file():
+        raise DarsrError(f"scale {scale}", "profile fast has no prior for it yet", "use --scale 2, or --profile paper")
+    facts, arrays, _ = read_container(path, "prior", VERSION, "install the package again")
     darm = DARM(channels=facts["channels"])
     darm.load_state_dict({name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()})
     return darm.eval()

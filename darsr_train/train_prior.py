@@ -1,11 +1,14 @@
 """Training of the prior: a DARM that corrects images of many degradations without having seen them.
 
 Every crop gets a degradation of its own: a blur (or none), sometimes changing across the crop, sometimes a little
-noise or JPEG, always 8 bits. The target is the same crop reduced bicubically.
+noise or JPEG, always 8 bits. The target is the same crop reduced bicubically. A second, shorter training goes through a
+frozen backbone to the HR crop itself: what counts is the super-resolved picture, and that wants a stronger correction
+than the LR target alone.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +74,14 @@ class DegradedCrops:
         areas = np.array([im.shape[0] * im.shape[1] for im in self.images], np.float64)
         self.chance = areas / areas.sum()
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Degraded LR crops (8-bit values / 255) and their bicubic targets, batch x 3 x patch x patch."""
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Degraded LR crops (8-bit values / 255), their bicubic targets (N x 3 x patch x patch) and the HR crops."""
         random = np.random.default_rng((self.options.seed, step))
-        pairs = [self._pair(random, i) for i in random.choice(len(self.images), self.options.batch, p=self.chance)]
-        degraded, target = (torch.cat(part) for part in zip(*pairs))
-        return degraded, target
+        samples = [self._sample(random, i) for i in random.choice(len(self.images), self.options.batch, p=self.chance)]
+        degraded, target, hr = (torch.cat(part) for part in zip(*samples))
+        return degraded, target, hr
 
-    def _pair(self, random: np.random.Generator, index: int) -> tuple[Tensor, Tensor]:
+    def _sample(self, random: np.random.Generator, index: int) -> tuple[Tensor, Tensor, Tensor]:
         image = self.images[index]
         top, left = (int(random.integers(0, side - self.side + 1)) for side in image.shape[:2])
         crop = np.rot90(image[top : top + self.side, left : left + self.side], int(random.integers(4)))
@@ -90,7 +93,8 @@ class DegradedCrops:
         if random.random() < self.options.variant_share:
             other = apply_kernel(hr, self._kernel(random), s)
             degraded = torch.lerp(degraded, other, _ramp(random, self.options.patch))
-        return self._sensor(random, degraded), target
+        first = (self.size - s) // 2  # HR coordinate of the first LR pixel's corner
+        return self._sensor(random, degraded), target, hr[..., first : first + s * self.options.patch, first : first + s * self.options.patch]
 
     def _kernel(self, random: np.random.Generator) -> Tensor:
         o, size = self.options, self.options.kernel
@@ -139,18 +143,32 @@ def train_prior(
     options: PriorTraining,
     device: str = "cpu",
     resume: bool = False,
+    start: DARM | None = None,
+    backbone: nn.Module | None = None,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     report: Callable[[dict], None] = lambda _: None,
 ) -> DARM:
-    """Train a prior on a folder of photographs; the arguments are :func:`.training.train`'s."""
+    """Train a prior on a folder of photographs.
+
+    Args:
+        start: weights to go on from; a fresh network that returns its input otherwise.
+        backbone: frozen; adds the error of the super-resolved crop to the loss.
+
+    The other arguments, and what is raised, are :func:`.training.train`'s.
+    """
     torch.manual_seed(options.seed)
     crops = DegradedCrops(list_images(images), options)
 
     def loss_of(model: nn.Module, step: int) -> Tensor:
-        degraded, target = (t.to(device, memory_format=torch.channels_last) for t in crops.batch(step))
+        degraded, target, hr = (t.to(device, memory_format=torch.channels_last) for t in crops.batch(step))
         with options.autocast(device):
             corrected = model(degraded)
-        return (corrected.float() - target).abs().mean()
+            sr = backbone(corrected) if backbone is not None else None
+        loss = (corrected.float() - target).abs().mean()
+        if sr is not None:
+            # the root of each crop's MSE: between PSNR, which counts crops alike, and MSE, which sees only the hard ones
+            loss = loss + (sr.float() - hr).square().mean((1, 2, 3)).add(1e-6).sqrt().mean()
+        return loss
 
-    model = start_at_identity(DARM(channels=options.channels))
+    model = copy.deepcopy(start).requires_grad_(True) if start is not None else start_at_identity(DARM(channels=options.channels))
     return train(model, options, loss_of, out, validate, device, resume, report).to("cpu").eval().requires_grad_(False)

@@ -40,7 +40,7 @@ class DemoResult:
 
 
 def demo_photo() -> np.ndarray:
-    """A photograph that comes with scikit-image: uint8, 400 x 600 x 3.
+    """A photograph that comes with scikit-image: uint8, 300 x 450 x 3.
 
     Raises:
         DarsrError: scikit-image is not installed.
@@ -49,7 +49,7 @@ def demo_photo() -> np.ndarray:
         import skimage.data
     except ImportError as error:
         raise DarsrError("the demo's photograph", "scikit-image, which ships it, is not installed", 'install it: pip install "darsr[train]"') from error
-    return skimage.data.coffee()
+    return skimage.data.chelsea()[:, :450]
 
 
 def degrade(photo: np.ndarray, seed: int) -> np.ndarray:
@@ -102,9 +102,9 @@ def comparison(images: dict[str, np.ndarray], zoom: int = 3) -> np.ndarray:
     panels = []
     for name, image in images.items():
         height, width = image.shape[:2]
-        side = min(height, width, 160)
-        top, left = (height - side) // 2 - height // 10, (width - side) // 2
-        crop = image[max(0, top) : max(0, top) + side, left : left + side]
+        side = min(height, width, 150)
+        top, left = max(0, (height - side) // 2 - height // 8), (width - side) // 2
+        crop = image[top : top + side, left : left + side]
         panel = cv2.resize(crop, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
         title = np.full((36, panel.shape[1], 3), 255, np.uint8)
         cv2.putText(title, name, (8, 25), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (20, 20, 20), 1, cv2.LINE_AA)

@@ -1,0 +1,172 @@
+"""Adaptation with the default profile: it gains, repeats, resumes, leaves nothing behind, and never sees the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from darsr_deploy.adapter import Adapter
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.imaging import read_image, write_image
+from darsr_deploy.metrics import psnr_y
+from darsr_deploy.resample import imresize, to_uint8
+from darsr_train import kernels
+from darsr_train.adapt import adapt_image
+from darsr_train.backbones import load_backbone
+from darsr_train.config import AdaptOptions
+from darsr_train.degradation import reduce
+from darsr_train.evaluate import evaluate_image, mean_of, upscale_with
+from darsr_train.pipeline import correction_of, load_pipeline
+
+from .shared import SHARED, needs_shared, srfbn
+
+
+def blurred(photo: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    tensor = torch.from_numpy(photo.transpose(2, 0, 1)[None].astype(np.float32))
+    return to_uint8(reduce(tensor, torch.from_numpy(kernel).float(), 2)[0].permute(1, 2, 0).numpy())
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("edge", 2)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A blurred 96 x 112 photograph."""
+    path = tmp_path / "photo.png"
+    write_image(path, blurred(data.astronaut()[:192, 100:324], kernels.gaussian(16, 1.8, 1.2, 0.6)))
+    return path
+
+
+QUICK = AdaptOptions.profile("fast", 2, steps=4)
+
+
+def test_same_seed_same_bytes(photo, backbone, tmp_path):
+    for name in ("a", "b"):
+        adapt_image(photo, tmp_path / f"{name}.darsr", backbone, QUICK)
+    assert (tmp_path / "a.darsr").read_bytes() == (tmp_path / "b.darsr").read_bytes()
+
+
+def test_the_per_image_fit_changes_the_result(photo, backbone, tmp_path):
+    few, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=1))
+    more, _ = adapt_image(photo, tmp_path / "b.darsr", backbone, AdaptOptions.profile("fast", 2, steps=8))
+    image = read_image(photo)
+    assert not np.array_equal(upscale_with(correction_of(few), image), upscale_with(correction_of(more), image))
+    assert any((few.arrays[name] != more.arrays[name]).any() for name in few.arrays if name.startswith("darm."))
+
+
+class Stop(Exception):
+    """Stands for a kill: raised in the middle of the work."""
+
+
+def test_resumed_equals_uninterrupted(photo, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr("darsr_train.checkpoint._EVERY_SECONDS", 0.0)
+    adapt_image(photo, tmp_path / "whole.darsr", backbone, QUICK)
+
+    def stop(entry: dict) -> None:
+        if entry["step"] == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        adapt_image(photo, tmp_path / "part.darsr", backbone, QUICK, report=stop)
+    assert not (tmp_path / "part.darsr").exists()
+    steps = []
+    adapt_image(photo, tmp_path / "part.darsr", backbone, QUICK, resume=True, report=lambda entry: steps.append(entry["step"]))
+    assert steps == [3, 4]  # step 3 was not saved yet: it is done again
+    assert (tmp_path / "part.darsr").read_bytes() == (tmp_path / "whole.darsr").read_bytes()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_state_of_other_options_is_not_resumed(photo, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr("darsr_train.checkpoint._EVERY_SECONDS", 0.0)
+
+    def stop(entry: dict) -> None:
+        if entry["step"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK, report=stop)
+    with pytest.raises(DarsrError, match=r"a\.darsr\.partial: belongs to another image, backbone or other options"):
+        adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=5), resume=True)
+
+
+def test_the_truth_decides_nothing(photo, backbone, tmp_path):
+    """Evaluating against a wrong truth adapts to the very same result."""
+    hr = tmp_path / "hr.png"
+    results = []
+    for truth in (data.astronaut()[:192, 100:324], np.zeros((192, 224, 3), np.uint8)):
+        write_image(hr, truth)
+        results.append(evaluate_image(photo, hr, backbone, QUICK))
+    assert results[0]["chosen"] == results[1]["chosen"]
+    assert results[0]["psnr_y"] > 20 > results[1]["psnr_y"]
+
+
+@pytest.mark.parametrize("profile, side", [("fast", 31), ("paper", 147)])
+def test_too_small_an_image_says_the_least_side(profile, side, backbone, tmp_path):
+    write_image(tmp_path / "small.png", data.astronaut()[:200, :side])
+    with pytest.raises(DarsrError, match=rf"small\.png: is {side}x200 pixels.*least side {side + 1}.*--no-adapter"):
+        adapt_image(tmp_path / "small.png", tmp_path / "a.darsr", backbone, AdaptOptions.profile(profile, 2))
+    assert not (tmp_path / "a.darsr").exists()
+
+
+def test_gray_and_odd_sizes_are_adapted(backbone, tmp_path):
+    image = blurred(data.astronaut()[:130, :150], kernels.gaussian(16, 1.5, 1.5, 0.0)).mean(2).astype(np.uint8)
+    write_image(tmp_path / "gray.png", image)
+    adapter, _ = adapt_image(tmp_path / "gray.png", tmp_path / "a.darsr", backbone, QUICK)
+    assert upscale_with(correction_of(adapter), image).shape == image.shape
+
+
+def test_an_adapter_names_its_origin(photo, backbone, tmp_path):
+    adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK)
+    pipeline, adapter, found = load_pipeline(tmp_path / "a.darsr")
+    assert (adapter.scale, adapter.backbone, adapter.backbone_sha256) == (2, "edge-x2", backbone.sha256)
+    assert adapter.facts["source"]["height"] == 96
+    assert abs(adapter.facts["kernel_sum"] - 1) < 0.1
+    assert pipeline(torch.zeros(1, 3, 5, 7)).shape == (1, 3, 10, 14)
+
+
+def test_an_adapter_of_another_backbone_is_refused(photo, backbone, tmp_path):
+    adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK)
+    Adapter("none", 2, "edge-x2", "0" * 64).save(tmp_path / "b.darsr")
+    with pytest.raises(DarsrError, match=r"b\.darsr: was fitted through another edge-x2"):
+        load_pipeline(tmp_path / "b.darsr")
+
+
+BLURS = {"round": (1.6, 1.6, 0.0), "flat": (2.0, 0.9, 0.4), "upright": (0.9, 1.8, 0.2)}
+
+
+@pytest.mark.slow
+def test_adaptation_gains_a_decibel_on_photographs(backbone, tmp_path):
+    """The product itself, without any outside data: photographs that scikit-image ships, blurred in three ways."""
+    rows = []
+    for (name, (sx, sy, angle)), picture in zip(BLURS.items(), (data.astronaut()[:300, 60:360], data.chelsea()[:300, :300], data.coffee()[50:350, 150:450])):
+        lr, hr = tmp_path / f"{name}.png", tmp_path / f"{name}_hr.png"
+        write_image(hr, picture)
+        write_image(lr, blurred(picture, kernels.gaussian(16, sx, sy, angle)))
+        rows.append(evaluate_image(lr, hr, backbone, AdaptOptions.profile("fast", 2, steps=10)))
+    assert mean_of(rows)["psnr_y"] >= mean_of(rows)["psnr_y_backbone"] + 1.0
+
+
+@pytest.mark.slow
+def test_a_clean_image_is_hardly_touched(backbone, tmp_path):
+    """An image that is bicubic already has nothing to gain; it must not lose much either."""
+    picture = data.astronaut()[:300, 60:360]
+    write_image(tmp_path / "hr.png", picture)
+    write_image(tmp_path / "lr.png", imresize(picture, 150, 150))
+    row = evaluate_image(tmp_path / "lr.png", tmp_path / "hr.png", backbone, AdaptOptions.profile("fast", 2, steps=10))
+    assert row["psnr_y"] > row["psnr_y_backbone"] - 1.0
+    assert psnr_y(picture, picture, 2) > row["psnr_y"]
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["edge", "srfbn-s"])
+def test_gain_on_the_development_set(which, backbone):
+    """Two of the eight images of gaussian_x2 (all of them: darsr eval)."""
+    network = backbone if which == "edge" else srfbn(2)
+    folder = SHARED / "data" / "blind" / "gaussian_x2"
+    rows = [evaluate_image(folder / "LR" / name, folder / "HR" / name, network, AdaptOptions.profile("fast", 2)) for name in ("bsd_004.png", "bsd_006.png")]
+    assert mean_of(rows)["psnr_y"] >= mean_of(rows)["psnr_y_backbone"] + 1.0
