@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from darsr_deploy.errors import DarsrError
 
-app = typer.Typer(name="darsr", help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="darsr",
+    help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 backbone_app = typer.Typer(help="The frozen super-resolution networks.", no_args_is_help=True)
 app.add_typer(backbone_app, name="backbone")
 
-# Optional[...] and not "X | None": Typer evaluates these annotations, also on Python 3.10.
-Scale = Annotated[Optional[int], typer.Option(help="Enlargement: 2 or 4.")]  # noqa: UP045
-BackboneOption = Annotated[Optional[str], typer.Option(help="Name of an installed backbone, or a weight file.")]  # noqa: UP045
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (a list for several inputs) and nothing else on stdout.")]
+Scale = Annotated[int | None, typer.Option(help="Enlargement: 2 or 4.")]
+BackboneOption = Annotated[str | None, typer.Option(help="Name of an installed backbone, or a weight file.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object (a list for several inputs) and nothing else on stdout.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the runtime.")]
+
+
+@app.callback(help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.")
+def start(context: typer.Context) -> None:
+    """Two distributions of ONNX Runtime overwrite each other's files: say so before anything fails strangely."""
+    from darsr_deploy.ort_engine import REPAIR, installed_runtimes
+
+    if len(installed_runtimes()) > 1 and context.invoked_subcommand != "doctor":
+        say(f"warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: {REPAIR}")
 
 
 class Failures:
@@ -56,10 +73,10 @@ def command(function: Callable) -> Callable:
             raise typer.Exit(1)
 
     # Typer reads the signature: it must not see the argument that this wrapper supplies.
-    import inspect
-
     signature = inspect.signature(function, eval_str=True)
-    wrapped.__signature__ = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != "failures"])
+    wrapped.__signature__ = signature.replace(
+        parameters=[p for p in signature.parameters.values() if p.name != "failures"]
+    )
     wrapped.__annotations__ = {n: p.annotation for n, p in signature.parameters.items() if n != "failures"}
     return wrapped
 
@@ -80,14 +97,22 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         tasks: dict[str, int] = {}
 
         def report(entry: dict) -> None:
             phase = entry.get("phase", title)
             if phase not in tasks:
-                tasks[phase] = bar.add_task(f"{title}: {phase}" if phase != title else title, total=entry["steps"], figures="")
+                tasks[phase] = bar.add_task(
+                    f"{title}: {phase}" if phase != title else title, total=entry["steps"], figures=""
+                )
             figures = f"loss {entry['loss']:.4f}" + (f"  {entry['psnr_y']:.2f} dB" if "psnr_y" in entry else "")
             bar.update(tasks[phase], completed=entry["step"], figures=figures)
 
@@ -98,7 +123,9 @@ def require_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise DarsrError("this command", "needs PyTorch, which is not installed", 'install it: pip install "darsr[train]"') from error
+        raise DarsrError(
+            "this command", "needs PyTorch, which is not installed", 'install it: pip install "darsr[train]"'
+        ) from error
 
 
 def pick_device(device: str, threads: int) -> str:
@@ -129,18 +156,22 @@ def checked_options(profile: str, scale: int, **changes: object):
 @app.command()
 @command
 def adapt(
-    inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Adapter file; a folder for several images.")] = None,  # noqa: UP045
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Adapter file; a folder for several images.")] = None,
     scale: Scale = 2,
     profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
     backbone: BackboneOption = "edge",
-    steps: Annotated[Optional[int], typer.Option(min=1, help="Steps of the per-image fit.")] = None,  # noqa: UP045
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the per-image fit.")] = None,
     seed: int = 0,
     device: Device = "auto",
     threads: Threads = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    gt: Annotated[Optional[Path], typer.Option(help="The true HR image: PSNR is reported, nothing is chosen by it.")] = None,  # noqa: UP045
-    corrected: Annotated[Optional[Path], typer.Option(help="Also write the corrected LR image here (a folder for several).")] = None,  # noqa: UP045
+    gt: Annotated[
+        Path | None, typer.Option(help="The true HR image: PSNR is reported, nothing is chosen by it.")
+    ] = None,
+    corrected: Annotated[
+        Path | None, typer.Option(help="Also write the corrected LR image here (a folder for several).")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -166,14 +197,29 @@ def adapt(
         jobs.refuse_overwriting(target, overwrite)
         with progress(image.name) as report:
             adapter, seconds = adapt_image(image, target, network, options, device, resume, report)
-        row = {"input": str(image), "adapter": str(target), "scale": scale, "profile": profile, "backbone": network.name, "seconds": round(seconds, 3)}
-        row |= {"steps": adapter.facts["steps"], "chosen": adapter.facts["chosen"], "kernel_sum": adapter.facts["kernel_sum"], "seed": seed, "device": device}
+        row = {
+            "input": str(image),
+            "adapter": str(target),
+            "scale": scale,
+            "profile": profile,
+            "backbone": network.name,
+            "seconds": round(seconds, 3),
+        }
+        row |= {
+            "steps": adapter.facts["steps"],
+            "chosen": adapter.facts["chosen"],
+            "kernel_sum": adapter.facts["kernel_sum"],
+            "seed": seed,
+            "device": device,
+        }
         if corrected is not None:
             save_corrected(image, adapter, jobs.output_path(image, corrected, several, "_corrected", ".png"), device)
         if gt is not None:
             row |= truth_figures(image, gt, adapter, network, device)
         if not as_json:
-            gain = f", {row['psnr_y']:.2f} dB (backbone alone {row['psnr_y_backbone']:.2f} dB)" if gt is not None else ""
+            gain = (
+                f", {row['psnr_y']:.2f} dB (backbone alone {row['psnr_y_backbone']:.2f} dB)" if gt is not None else ""
+            )
             print(f"{image} -> {target}  ({seconds:.1f} s{gain})")
         return row
 
@@ -189,16 +235,22 @@ def make_folder(folder: Path | None) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DarsrError(str(folder), f"cannot be made a folder ({error.strerror})", "choose another place") from error
+            raise DarsrError(
+                str(folder), f"cannot be made a folder ({error.strerror})", "choose another place"
+            ) from error
 
 
 @app.command()
 @command
 def export(
     adapter: Annotated[Path, typer.Argument(help="An adapter (.darsr).")],
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="The model file; beside the adapter by default.")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The model file; beside the adapter by default.")
+    ] = None,
     backbone: BackboneOption = None,
-    floor: Annotated[Optional[float], typer.Option(help="Least PSNR in dB against PyTorch; below it nothing is written.")] = None,  # noqa: UP045
+    floor: Annotated[
+        float | None, typer.Option(help="Least PSNR in dB against PyTorch; below it nothing is written.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -217,16 +269,20 @@ def export(
     pipeline, spec = load(Source(adapter=adapter, backbone=backbone))
     facts = export_onnx(pipeline, target, spec, floor)
     row = {"model": facts.pop("model"), "format": "onnx", "precision": spec.precision, "form": spec.form, **facts}
-    print(json.dumps(row, indent=1) if as_json else f"{adapter} -> {target}  ({row['bytes'] / 1000:.0f} kB, {row['parity_psnr_db']:.0f} dB from PyTorch)")
+    print(
+        json.dumps(row, indent=1)
+        if as_json
+        else f"{adapter} -> {target}  ({row['bytes'] / 1000:.0f} kB, {row['parity_psnr_db']:.0f} dB from PyTorch)"
+    )
 
 
 @app.command()
 @command
 def infer(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")],
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,  # noqa: UP045
-    adapter: Annotated[Optional[Path], typer.Option(help="Adapter; by default the one beside the image.")] = None,  # noqa: UP045
-    model: Annotated[Optional[Path], typer.Option(help="An exported model (.onnx) instead of an adapter.")] = None,  # noqa: UP045
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
+    model: Annotated[Path | None, typer.Option(help="An exported model (.onnx) instead of an adapter.")] = None,
     no_adapter: Annotated[bool, typer.Option("--no-adapter", help="The backbone alone.")] = False,
     scale: Scale = None,
     backbone: BackboneOption = None,
@@ -271,7 +327,9 @@ def infer(
         seconds = time.perf_counter() - started
         write_image(target, result)
         if corrected:
-            write_corrected(image, source, jobs.output_path(image, out if several else None, several, "_corrected", ".png"))
+            write_corrected(
+                image, source, jobs.output_path(image, out if several else None, several, "_corrected", ".png")
+            )
         row = {"input": str(image), "output": str(target), "engine": running.name, "provider": running.provider}
         row |= {"seconds": round(seconds, 4), "height": result.shape[0], "width": result.shape[1]}
         if not as_json:
@@ -285,7 +343,9 @@ def infer(
 
 def write_corrected(image: Path, source: object, target: Path) -> None:
     if source.adapter is None:
-        raise DarsrError("--corrected", "the corrected LR image comes from an adapter, and none is used here", "give --adapter")
+        raise DarsrError(
+            "--corrected", "the corrected LR image comes from an adapter, and none is used here", "give --adapter"
+        )
     require_torch()
     from darsr_deploy.adapter import Adapter
     from darsr_train.evaluate import save_corrected
@@ -300,7 +360,7 @@ def evaluate(
     method: Annotated[str, typer.Option(help="fast, paper, or none (the backbone alone).")] = "fast",
     scale: Scale = 2,
     backbone: BackboneOption = "edge",
-    steps: Annotated[Optional[int], typer.Option(min=1)] = None,  # noqa: UP045
+    steps: Annotated[int | None, typer.Option(min=1)] = None,
     seed: int = 0,
     device: Device = "auto",
     threads: Threads = 0,
@@ -342,7 +402,15 @@ def show_evaluation(summary: dict) -> None:
         table.add_column(column, justify="left" if column in ("image", "chosen") else "right")
     for row in [*summary["images"], {"name": "mean", "chosen": "", **summary["mean"]}]:
         pair = lambda tail, row=row: f"{row['psnr_y' + tail]:.2f} / {row['ssim_y' + tail]:.4f}"  # noqa: E731
-        table.add_row(row["name"], pair("_bicubic"), pair("_backbone"), pair(""), f"{row['psnr_y'] - row['psnr_y_backbone']:+.2f}", f"{row['seconds']:.1f}", row["chosen"])
+        table.add_row(
+            row["name"],
+            pair("_bicubic"),
+            pair("_backbone"),
+            pair(""),
+            f"{row['psnr_y'] - row['psnr_y_backbone']:+.2f}",
+            f"{row['seconds']:.1f}",
+            row["chosen"],
+        )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -361,7 +429,16 @@ def demo(
     with progress("demo") as report:
         result = run_demo(out, seed, report)
     if as_json:
-        print(json.dumps({"psnr_y": result.psnr, "seconds": result.seconds, "files": {k: str(v) for k, v in result.files.items()}}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "psnr_y": result.psnr,
+                    "seconds": result.seconds,
+                    "files": {k: str(v) for k, v in result.files.items()},
+                },
+                indent=1,
+            )
+        )
         return
     print(f"{'':18}Y-PSNR")
     for name, decibels in result.psnr.items():
@@ -372,6 +449,24 @@ def demo(
     print(f"\npicture: {result.files['comparison.png']}")
 
 
+@app.command()
+@command
+def doctor(as_json: Json = False, failures: Failures = None) -> None:
+    """What this machine can run, what is missing, and the command that installs it. Exit 0 when infer works."""
+    from darsr_deploy.doctor import can_infer, examine, to_json
+
+    findings = examine()
+    if as_json:
+        print(json.dumps({"works": can_infer(findings), "parts": to_json(findings)}, indent=1))
+    else:
+        for f in findings:
+            print(
+                f"{f.state:8}{f.part:14}{f.detail}  (for {f.purpose})" + (f"\n{'':22}-> {f.repair}" if f.repair else "")
+            )
+    if not can_infer(findings):
+        failures("infer cannot run here: see the parts above that are missing or broken")
+
+
 @backbone_app.command("list")
 @command
 def backbone_list(as_json: Json = False, failures: Failures = None) -> None:
@@ -380,7 +475,14 @@ def backbone_list(as_json: Json = False, failures: Failures = None) -> None:
     from darsr_train.backbones import describe, embedded_names, load_backbone
 
     rows = [describe(load_backbone(name, int(name[-1]))) for name in embedded_names()]
-    print(json.dumps(rows, indent=1) if as_json else "\n".join(f"{r['name']}  x{r['scale']}  {r['parameters']:,} parameters  {r['macs_per_lr_pixel']:,} multiply-adds per LR pixel" for r in rows))
+    print(
+        json.dumps(rows, indent=1)
+        if as_json
+        else "\n".join(
+            f"{r['name']}  x{r['scale']}  {r['parameters']:,} parameters  {r['macs_per_lr_pixel']:,} multiply-adds per LR pixel"
+            for r in rows
+        )
+    )
 
 
 @backbone_app.command("info")
@@ -398,7 +500,9 @@ def backbone_info(name: str, scale: Scale = None, as_json: Json = False, failure
 @command
 def backbone_import(
     file: Annotated[Path, typer.Argument(help="A published SRFBN-S weight file (.pth).")],
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Weight file to write; beside FILE by default.")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Weight file to write; beside FILE by default.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -411,7 +515,11 @@ def backbone_import(
     target = out or file.with_suffix(".safetensors")
     jobs.refuse_overwriting(target, overwrite)
     facts = describe(import_weights(file, target))
-    print(json.dumps({"file": str(target), **facts}, indent=1) if as_json else f"{file} -> {target}  ({facts['architecture']} x{facts['scale']}, sha256 {facts['sha256'][:16]}...)")
+    print(
+        json.dumps({"file": str(target), **facts}, indent=1)
+        if as_json
+        else f"{file} -> {target}  ({facts['architecture']} x{facts['scale']}, sha256 {facts['sha256'][:16]}...)"
+    )
 
 
 @backbone_app.command("train")
@@ -427,7 +535,9 @@ def backbone_train(
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     seed: int = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 where it is safe.")] = True,
-    validate: Annotated[Optional[Path], typer.Option(help="Folder of HR photographs whose PSNR is shown and logged.")] = None,  # noqa: UP045
+    validate: Annotated[
+        Path | None, typer.Option(help="Folder of HR photographs whose PSNR is shown and logged.")
+    ] = None,
     licence: Annotated[str, typer.Option(help="Noted in the file.")] = "unstated",
     resume: Annotated[bool, typer.Option("--resume")] = False,
     device: Device = "auto",
@@ -441,12 +551,20 @@ def backbone_train(
     from darsr_train.train_backbone import BackboneTraining, train_backbone
 
     try:
-        options = BackboneTraining(architecture=arch, scale=scale, steps=steps, batch=batch, patch=patch, rate=rate, seed=seed, bf16=bf16)
+        options = BackboneTraining(
+            architecture=arch, scale=scale, steps=steps, batch=batch, patch=patch, rate=rate, seed=seed, bf16=bf16
+        )
     except ValueError as error:
         raise DarsrError("option", str(error), "see darsr backbone train --help") from error
     with progress(f"{arch}-x{scale}") as report:
-        module = train_backbone(images, out, options, validate, device, resume, lambda entry: report({**entry, "steps": steps}))
-    facts = {"licence": licence, "data": f"{images.name}: {len(list(images.iterdir()))} files", "command": f"darsr backbone train {images.name} --arch {arch} --scale {scale} --steps {steps} --batch {batch} --patch {patch} --rate {rate} --seed {seed}"}
+        module = train_backbone(
+            images, out, options, validate, device, resume, lambda entry: report({**entry, "steps": steps})
+        )
+    facts = {
+        "licence": licence,
+        "data": f"{images.name}: {len(list(images.iterdir()))} files",
+        "command": f"darsr backbone train {images.name} --arch {arch} --scale {scale} --steps {steps} --batch {batch} --patch {patch} --rate {rate} --seed {seed}",
+    }
     print(f"{out}  sha256 {save_backbone(module, out, facts)}")
 
 

@@ -37,7 +37,12 @@ class Adapter:
 
     def save(self, path: str | Path) -> str:
         """Write the file, whole or not at all; returns its sha256. Same content, same bytes."""
-        own = {"correction": self.correction, "scale": self.scale, "backbone": self.backbone, "backbone_sha256": self.backbone_sha256}
+        own = {
+            "correction": self.correction,
+            "scale": self.scale,
+            "backbone": self.backbone,
+            "backbone_sha256": self.backbone_sha256,
+        }
         return write_container(path, "adapter", VERSION, {**own, "facts": self.facts}, self.arrays)
 
     @classmethod
@@ -49,7 +54,9 @@ class Adapter:
         """
         facts, arrays, _ = read_container(path, "adapter", VERSION, _WAY_OUT)
         try:
-            adapter = cls(facts["correction"], facts["scale"], facts["backbone"], facts["backbone_sha256"], facts["facts"], arrays)
+            adapter = cls(
+                facts["correction"], facts["scale"], facts["backbone"], facts["backbone_sha256"], facts["facts"], arrays
+            )
         except KeyError as error:
             raise DarsrError(str(path), f"field {error.args[0]} is missing", _WAY_OUT) from error
         adapter._check(path)
@@ -67,14 +74,24 @@ class Adapter:
         if self.correction == "network" and not self.darm_arrays():
             raise DarsrError(str(path), "the correction network's arrays are missing", _WAY_OUT)
         if self.correction not in ("none", "global", "network"):
-            raise DarsrError(str(path), f"field correction is {self.correction!r}, expected none, global or network", _WAY_OUT)
+            raise DarsrError(
+                str(path), f"field correction is {self.correction!r}, expected none, global or network", _WAY_OUT
+            )
 
 
 def adapter_path(image: str | Path) -> Path:
     """Where the adapter of an image lies: ``photo.darsr``, or ``photo.png.darsr`` where another ``photo.*`` stands beside it."""
     image = Path(image)
     # compared by name, not by glob: a name may hold [ or *
-    twins = [p for p in image.parent.iterdir() if p.stem == image.stem and p.name != image.name and p.suffix.lower() in _IMAGE_SUFFIXES] if image.parent.is_dir() else []
+    twins = (
+        [
+            p
+            for p in image.parent.iterdir()
+            if p.stem == image.stem and p.name != image.name and p.suffix.lower() in _IMAGE_SUFFIXES
+        ]
+        if image.parent.is_dir()
+        else []
+    )
     return image.with_name(image.name + SUFFIX) if twins else image.with_suffix(SUFFIX)
 
 

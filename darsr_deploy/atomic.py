@@ -25,7 +25,9 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}-", suffix=target.suffix, dir=target.parent)
     except OSError as error:
-        raise DarsrError(str(target), f"cannot write there ({error.strerror})", "choose another place with -o") from error
+        raise DarsrError(
+            str(target), f"cannot write there ({error.strerror})", "choose another place with -o"
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -35,7 +37,9 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(written.fileno())  # a power cut right after the rename must not leave an empty file
         os.replace(temporary, target)
     except OSError as error:
-        raise DarsrError(str(target), f"could not be written ({error.strerror or error})", "free some space or choose another place") from error
+        raise DarsrError(
+            str(target), f"could not be written ({error.strerror or error})", "free some space or choose another place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

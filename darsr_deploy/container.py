@@ -54,7 +54,9 @@ def read_container(path: str | Path, kind: str, version: int, way_out: str) -> t
         raise DarsrError(str(path), f"has format version {found[1]}, this program reads {version}", way_out)
     try:
         entries = {name: (entry["dtype"], entry["shape"], entry["data"]) for name, entry in deserialize(data)}
-        arrays = {name: np.frombuffer(raw, _DTYPES[dtype]).reshape(shape) for name, (dtype, shape, raw) in entries.items()}
+        arrays = {
+            name: np.frombuffer(raw, _DTYPES[dtype]).reshape(shape) for name, (dtype, shape, raw) in entries.items()
+        }
     except (SafetensorError, KeyError, ValueError) as error:
         raise DarsrError(str(path), f"is damaged ({error})", way_out) from error
     if header.pop("checksum", None) != _checksum(header, arrays):

@@ -32,7 +32,9 @@ class Engine(Protocol):
 
     def __enter__(self) -> Engine: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 def check_input(lr: np.ndarray) -> np.ndarray:
@@ -42,7 +44,15 @@ def check_input(lr: np.ndarray) -> np.ndarray:
         DarsrError: another rank, channel count, dtype or a side under 3.
     """
     if lr.ndim != 4 or lr.shape[1] != 3 or lr.dtype != np.float32:
-        raise DarsrError("engine input", f"is {lr.dtype} {lr.shape}, expected float32 (N, 3, H, W)", "see darsr_deploy.imaging.to_tensor")
+        raise DarsrError(
+            "engine input",
+            f"is {lr.dtype} {lr.shape}, expected float32 (N, 3, H, W)",
+            "see darsr_deploy.imaging.to_tensor",
+        )
     if min(lr.shape[2:]) < LEAST_SIDE:
-        raise DarsrError("engine input", f"is {lr.shape[3]}x{lr.shape[2]} pixels, sides of at least {LEAST_SIDE} are required", "pad it at its edges")
+        raise DarsrError(
+            "engine input",
+            f"is {lr.shape[3]}x{lr.shape[2]} pixels, sides of at least {LEAST_SIDE} are required",
+            "pad it at its edges",
+        )
     return np.ascontiguousarray(lr)

@@ -61,11 +61,24 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise DarsrError(str(path), f"cannot write {path.suffix or 'a file without suffix'}", f"use one of {', '.join(SUFFIXES)}")
-    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    good, data = cv2.imencode(path.suffix.lower(), image if image.ndim == 2 else image[:, :, ::-1], options if path.suffix.lower() != ".png" else [])
+        raise DarsrError(
+            str(path), f"cannot write {path.suffix or 'a file without suffix'}", f"use one of {', '.join(SUFFIXES)}"
+        )
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        _JPEG_QUALITY,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    good, data = cv2.imencode(
+        path.suffix.lower(),
+        image if image.ndim == 2 else image[:, :, ::-1],
+        options if path.suffix.lower() != ".png" else [],
+    )
     if not good:
-        raise DarsrError(str(path), f"an image of {image.shape[1]}x{image.shape[0]} cannot be written in this format", "write a PNG")
+        raise DarsrError(
+            str(path), f"an image of {image.shape[1]}x{image.shape[0]} cannot be written in this format", "write a PNG"
+        )
     write_bytes(path, data.tobytes())
 
 
@@ -85,7 +98,9 @@ def to_image(tensor: np.ndarray, gray: bool = False) -> np.ndarray:
 def list_images(folder: str | Path) -> list[Path]:
     """PNG and JPEG files of a folder, sorted by name; what this toolkit wrote there (``*_x2.png``) is left out."""
     files = sorted(p for p in Path(folder).iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
-    return [p for p in files if not p.name.startswith(".") and not p.stem.endswith(("_x2", "_x4", "_corrected", "_preview"))]
+    return [
+        p for p in files if not p.name.startswith(".") and not p.stem.endswith(("_x2", "_x4", "_corrected", "_preview"))
+    ]
 
 
 def _check_png(path: Path, data: bytes) -> None:
@@ -98,9 +113,15 @@ def _check_png(path: Path, data: bytes) -> None:
         if kind == b"IHDR":
             depth, colour = data[position + 16], data[position + 17]
             if depth == 16 or colour in (4, 6):
-                raise DarsrError(str(path), f"is a PNG {'of 16 bits' if depth == 16 else 'with transparency'}, which is not supported yet", "save it as 8-bit gray or RGB")
+                raise DarsrError(
+                    str(path),
+                    f"is a PNG {'of 16 bits' if depth == 16 else 'with transparency'}, which is not supported yet",
+                    "save it as 8-bit gray or RGB",
+                )
         if kind == b"tRNS":
-            raise DarsrError(str(path), "is a PNG with transparency, which is not supported yet", "save it as 8-bit gray or RGB")
+            raise DarsrError(
+                str(path), "is a PNG with transparency, which is not supported yet", "save it as 8-bit gray or RGB"
+            )
         position += 12 + length
 
 

@@ -24,7 +24,9 @@ def expand(inputs: Iterable[Path]) -> list[Path]:
         if path.is_dir():
             images = list_images(path)
             if not images:
-                raise DarsrError(str(path), f"holds no images ({', '.join(SUFFIXES)})", "give a folder with photographs")
+                raise DarsrError(
+                    str(path), f"holds no images ({', '.join(SUFFIXES)})", "give a folder with photographs"
+                )
             found += images
         else:
             found.append(path)  # a missing file is said when it is read, so that the others are still done
@@ -54,10 +56,21 @@ def adapter_for(image: Path, given: Path | None, several: bool) -> Path:
     Raises:
         DarsrError: there is none.
     """
-    own = next((p for p in (adapter_path(image), image.with_suffix(SUFFIX), image.with_name(image.name + SUFFIX)) if p.is_file()), None)
+    own = next(
+        (
+            p
+            for p in (adapter_path(image), image.with_suffix(SUFFIX), image.with_name(image.name + SUFFIX))
+            if p.is_file()
+        ),
+        None,
+    )
     chosen = (own or given) if several else (given or own)
     if chosen is None:
-        raise DarsrError(str(image), f"there is no adapter beside it ({adapter_path(image).name})", f"make one with darsr adapt {image}, give --adapter, or use --no-adapter")
+        raise DarsrError(
+            str(image),
+            f"there is no adapter beside it ({adapter_path(image).name})",
+            f"make one with darsr adapt {image}, give --adapter, or use --no-adapter",
+        )
     return chosen
 
 

@@ -12,6 +12,7 @@ from .errors import DarsrError
 from .spec import METADATA_KEY, ModelSpec
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
 
 
 def installed_runtimes() -> list[str]:
@@ -34,12 +35,18 @@ def import_onnxruntime():
     """
     found = installed_runtimes()
     if len(found) == 2:
-        raise DarsrError("onnxruntime", "onnxruntime and onnxruntime-gpu are both installed and overwrite each other", "repair: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)")
+        raise DarsrError(
+            "onnxruntime",
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
+            f"repair: {REPAIR}",
+        )
     try:
         import onnxruntime
     except ImportError as error:
         why = f"cannot be imported ({error})" if found else "is not installed"
-        raise DarsrError("onnxruntime", why, 'install it: pip install "darsr[ort]" (or "darsr[gpu]"), or use --engine torch') from error
+        raise DarsrError(
+            "onnxruntime", why, 'install it: pip install "darsr[ort]" (or "darsr[gpu]"), or use --engine torch'
+        ) from error
     return onnxruntime
 
 
@@ -60,7 +67,11 @@ class OrtEngine:
         if wanted is None:
             raise DarsrError(f"provider {provider}", "is not known", "choose cpu or cuda")
         if wanted not in ort.get_available_providers():
-            raise DarsrError(f"provider {provider}", f"is not part of the installed ONNX Runtime (it has {', '.join(ort.get_available_providers())})", 'install it: pip uninstall -y onnxruntime && pip install "darsr[gpu]"')
+            raise DarsrError(
+                f"provider {provider}",
+                f"is not part of the installed ONNX Runtime (it has {', '.join(ort.get_available_providers())})",
+                'install it: pip uninstall -y onnxruntime && pip install "darsr[gpu]"',
+            )
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
@@ -71,7 +82,11 @@ class OrtEngine:
         except Exception as error:  # ONNX Runtime's own exceptions have no common base that is public
             if not Path(model).is_file():
                 raise DarsrError(str(model), "there is no such file", "make it with darsr export") from error
-            raise DarsrError(str(model), f"ONNX Runtime cannot load it ({str(error).splitlines()[0][:200]})", "export it again with darsr export") from error
+            raise DarsrError(
+                str(model),
+                f"ONNX Runtime cannot load it ({str(error).splitlines()[0][:200]})",
+                "export it again with darsr export",
+            ) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY, ""), str(model))
         self.provider = wanted

@@ -46,7 +46,11 @@ class ModelSpec:
         try:
             values = json.loads(text)
             if values["version"] != VERSION:
-                raise DarsrError(path, f"has metadata version {values['version']}, this program reads {VERSION}", "export it again")
+                raise DarsrError(
+                    path, f"has metadata version {values['version']}, this program reads {VERSION}", "export it again"
+                )
             return cls(**values)
         except (ValueError, TypeError, KeyError) as error:
-            raise DarsrError(path, "does not hold the metadata of an exported model", "make one with darsr export") from error
+            raise DarsrError(
+                path, "does not hold the metadata of an exported model", "make one with darsr export"
+            ) from error

@@ -24,7 +24,15 @@ from .config import AdaptOptions
 Report = Callable[[dict], None]
 
 
-def adapt_image(image: str | Path, out: str | Path, backbone: Backbone, options: AdaptOptions, device: str = "cpu", resume: bool = False, report: Report = lambda _: None) -> tuple[Adapter, float]:
+def adapt_image(
+    image: str | Path,
+    out: str | Path,
+    backbone: Backbone,
+    options: AdaptOptions,
+    device: str = "cpu",
+    resume: bool = False,
+    report: Report = lambda _: None,
+) -> tuple[Adapter, float]:
     """Adapt to one image and write the adapter file.
 
     While it runs, ``OUT.partial`` holds what ``resume`` continues from; it is removed when the adapter stands. The
@@ -44,8 +52,16 @@ def adapt_image(image: str | Path, out: str | Path, backbone: Backbone, options:
     pixels = read_image(image)
     least = options.least_side()
     if min(pixels.shape[:2]) < least:
-        raise DarsrError(str(image), f"is {pixels.shape[1]}x{pixels.shape[0]} pixels, too small to adapt with profile {options.name} (least side {least})", "use darsr infer --no-adapter")
-    source = {"height": pixels.shape[0], "width": pixels.shape[1], "sha256": hashlib.sha256(image.read_bytes()).hexdigest()}
+        raise DarsrError(
+            str(image),
+            f"is {pixels.shape[1]}x{pixels.shape[0]} pixels, too small to adapt with profile {options.name} (least side {least})",
+            "use darsr infer --no-adapter",
+        )
+    source = {
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
+    }
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
     checkpoint = Checkpoint(Path(f"{out}.partial"), json.dumps(identity, sort_keys=True), resume)
     started = time.perf_counter()

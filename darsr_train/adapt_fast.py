@@ -58,10 +58,22 @@ class _Image:
     def crop(self, top: int, left: int, size: int, scale: int) -> dict[str, Tensor]:
         small = (..., slice(top, top + size), slice(left, left + size))
         large = (..., slice(scale * top, scale * (top + size)), slice(scale * left, scale * (left + size)))
-        return {"y": self.y[small], "blurred": self.blurred[small], "bicubic": self.bicubic[small], "enlarged": self.enlarged[large]}
+        return {
+            "y": self.y[small],
+            "blurred": self.blurred[small],
+            "bicubic": self.bicubic[small],
+            "enlarged": self.enlarged[large],
+        }
 
 
-def adapt_fast(pixels: np.ndarray, backbone: nn.Module, options: AdaptOptions, device: str, checkpoint: Checkpoint, report: Callable[[dict], None]) -> Result:
+def adapt_fast(
+    pixels: np.ndarray,
+    backbone: nn.Module,
+    options: AdaptOptions,
+    device: str,
+    checkpoint: Checkpoint,
+    report: Callable[[dict], None],
+) -> Result:
     """Adapt to one image.
 
     Args:
@@ -74,12 +86,19 @@ def adapt_fast(pixels: np.ndarray, backbone: nn.Module, options: AdaptOptions, d
     darm = copy.deepcopy(prior)
     fit(darm, image, backbone, options, checkpoint, report)
     held_out = _positions(image, options, step=-1, count=_HELD_OUT)
-    scores = {name: _held_out_loss(network, image, backbone, options, held_out) for name, network in (("prior", prior), ("adapted", darm))}
+    scores = {
+        name: _held_out_loss(network, image, backbone, options, held_out)
+        for name, network in (("prior", prior), ("adapted", darm))
+    }
     chosen = min(scores, key=scores.get)
     network = {"prior": prior, "adapted": darm}[chosen]
     kernel = image.kernel.cpu().numpy()
     arrays = {f"darm.{name}": tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
-    return Result("network", arrays | {"kernel": kernel}, {"chosen": chosen, "held_out_loss": scores, "kernel_sum": float(kernel.sum())})
+    return Result(
+        "network",
+        arrays | {"kernel": kernel},
+        {"chosen": chosen, "held_out_loss": scores, "kernel_sum": float(kernel.sum())},
+    )
 
 
 @torch.no_grad()
@@ -95,7 +114,14 @@ def look(pixels: np.ndarray, prior: DARM, backbone: nn.Module, scale: int, devic
     return _Image(y, blurred, bicubic, torch.from_numpy(enlarged).to(device), kernel)
 
 
-def fit(darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, checkpoint: Checkpoint, report: Callable[[dict], None]) -> None:
+def fit(
+    darm: DARM,
+    image: _Image,
+    backbone: nn.Module,
+    options: AdaptOptions,
+    checkpoint: Checkpoint,
+    report: Callable[[dict], None],
+) -> None:
     """Step 3, in place."""
     optimiser = torch.optim.Adam(darm.parameters(), options.rate)
     saved = checkpoint.restore("fit")
@@ -116,10 +142,14 @@ def fit(darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, c
         checkpoint.save("fit", {"step": step + 1, "darm": darm.state_dict(), "optimiser": optimiser.state_dict()})
 
 
-def _loss(darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, places: list[tuple[int, int]]) -> Tensor:
+def _loss(
+    darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, places: list[tuple[int, int]]
+) -> Tensor:
     size, scale = min(options.crop, *image.y.shape[-2:]), options.scale
     crops = [image.crop(top, left, size, scale) for top, left in places]
-    stacked = {name: torch.cat([c[name] for c in crops]).contiguous(memory_format=torch.channels_last) for name in crops[0]}
+    stacked = {
+        name: torch.cat([c[name] for c in crops]).contiguous(memory_format=torch.channels_last) for name in crops[0]
+    }
     loss = (darm(stacked["blurred"]) - stacked["bicubic"]).abs().mean()
     if options.cycle or options.interpolation:
         # The backbone costs three times the correction network: one crop of the batch goes through it.
@@ -133,7 +163,9 @@ def _loss(darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions,
 
 
 @torch.no_grad()
-def _held_out_loss(darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, places: list[tuple[int, int]]) -> float:
+def _held_out_loss(
+    darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, places: list[tuple[int, int]]
+) -> float:
     return float(np.mean([_loss(darm, image, backbone, options, [place]).item() for place in places]))
 
 
@@ -141,7 +173,13 @@ def _positions(image: _Image, options: AdaptOptions, step: int, count: int) -> l
     """Top-left corners of a step's crops; they depend on the seed and the step alone."""
     random = np.random.default_rng((options.seed, step + 1))
     height, width = image.y.shape[-2:]
-    return [(int(random.integers(0, height - min(options.crop, height) + 1)), int(random.integers(0, width - min(options.crop, width) + 1))) for _ in range(count)]
+    return [
+        (
+            int(random.integers(0, height - min(options.crop, height) + 1)),
+            int(random.integers(0, width - min(options.crop, width) + 1)),
+        )
+        for _ in range(count)
+    ]
 
 
 def _middle(pixels: np.ndarray) -> np.ndarray:

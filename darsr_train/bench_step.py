@@ -31,12 +31,20 @@ def bench(backbone: str, batch: int, repeats: int, scale: int = 2) -> dict:
     """Median seconds of one whole step (G, DARM and D) both ways, and of the generator's forward and backward alone."""
     torch.manual_seed(0)
     network = load_backbone(backbone, scale).module
-    crops = {name: torch.rand(batch, 3, side, side) for name, side in (("x", 128), ("b", 128 // scale), ("y", 128 // scale), ("u", 128))}
+    crops = {
+        name: torch.rand(batch, 3, side, side)
+        for name, side in (("x", 128), ("b", 128 // scale), ("y", 128 // scale), ("u", 128))
+    }
     ways = {}
     for name, generator in (("layer by layer", _LayerByLayer(scale)), ("composed", Generator(scale))):
-        nets = Networks(generator, Discriminator(), DARM(correction_dictionary()), DSEM().eval().requires_grad_(False), network)
+        nets = Networks(
+            generator, Discriminator(), DARM(correction_dictionary()), DSEM().eval().requires_grad_(False), network
+        )
         owners = {"g": nets.generator, "d": nets.discriminator, "darm": nets.darm}
-        ways[name] = (nets, {key: torch.optim.Adam(owner.parameters(), 1e-4, betas=(0.5, 0.999)) for key, owner in owners.items()})
+        ways[name] = (
+            nets,
+            {key: torch.optim.Adam(owner.parameters(), 1e-4, betas=(0.5, 0.999)) for key, owner in owners.items()},
+        )
     seconds: dict[str, dict[str, list[float]]] = {name: {"generator": [], "step": []} for name in ways}
     for _ in range(repeats + 1):  # the first round warms up
         for name, (nets, optimisers) in ways.items():
@@ -46,9 +54,17 @@ def bench(backbone: str, batch: int, repeats: int, scale: int = 2) -> dict:
             started = time.perf_counter()
             adversarial_step(nets, optimisers, crops, KernelWeights())
             seconds[name]["step"].append(time.perf_counter() - started)
-    medians = {name: {part: statistics.median(values[1:]) for part, values in parts.items()} for name, parts in seconds.items()}
+    medians = {
+        name: {part: statistics.median(values[1:]) for part, values in parts.items()} for name, parts in seconds.items()
+    }
     ratios = {part: medians["layer by layer"][part] / medians["composed"][part] for part in ("generator", "step")}
-    return {"batch": batch, "backbone": backbone, "threads": torch.get_num_threads(), "median_seconds": medians, "times_faster": ratios}
+    return {
+        "batch": batch,
+        "backbone": backbone,
+        "threads": torch.get_num_threads(),
+        "median_seconds": medians,
+        "times_faster": ratios,
+    }
 
 
 def main() -> None:

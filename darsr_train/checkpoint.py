@@ -47,7 +47,13 @@ class Checkpoint:
             found = torch.load(self.path, map_location="cpu", weights_only=True)
             same = found["identity"] == self.identity
         except Exception as error:  # torch raises many kinds for a damaged file
-            raise DarsrError(str(self.path), "is not the state of an unfinished adaptation", "delete it, or leave out --resume") from error
+            raise DarsrError(
+                str(self.path), "is not the state of an unfinished adaptation", "delete it, or leave out --resume"
+            ) from error
         if not same:
-            raise DarsrError(str(self.path), "belongs to another image, backbone or other options", "give the same ones, or leave out --resume")
+            raise DarsrError(
+                str(self.path),
+                "belongs to another image, backbone or other options",
+                "give the same ones, or leave out --resume",
+            )
         return found

@@ -42,7 +42,17 @@ class AdaptOptions:
         """
         profiles = {
             "fast": cls(scale=scale),
-            "paper": cls("paper", scale, steps=3000, batch=16, crop=128 // scale, rate=1e-3, augment=True, bicubic_gate=0.004, dsem_steps=3000),
+            "paper": cls(
+                "paper",
+                scale,
+                steps=3000,
+                batch=16,
+                crop=128 // scale,
+                rate=1e-3,
+                augment=True,
+                bicubic_gate=0.005,
+                dsem_steps=3000,
+            ),
         }
         if name not in profiles:
             raise ValueError(f"profile is {name!r}; expected one of {', '.join(profiles)}")

@@ -84,7 +84,9 @@ class CropSampler:
         """``x``, ``y``, ``b`` (x reduced) and ``u`` (y enlarged, both by Pillow's bicubic on 8 bits), N x 3 x h x w in [0, 1]."""
         random = np.random.default_rng((seed, step))
         samples = [self._one(random) for _ in range(batch)]
-        return {name: np.stack([s[name] for s in samples]).transpose(0, 3, 1, 2).astype(np.float32) / 255 for name in "xybu"}
+        return {
+            name: np.stack([s[name] for s in samples]).transpose(0, 3, 1, 2).astype(np.float32) / 255 for name in "xybu"
+        }
 
     def _one(self, random: np.random.Generator) -> dict[str, np.ndarray]:
         small = self.side // self.scale

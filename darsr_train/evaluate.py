@@ -29,11 +29,17 @@ def image_pairs(folder: Path) -> list[tuple[Path, Path]]:
         DarsrError: a folder or a partner is missing.
     """
     if not (folder / "LR").is_dir() or not (folder / "HR").is_dir():
-        raise DarsrError(str(folder), "does not hold the folders LR and HR", "give a folder of image pairs with equal names")
+        raise DarsrError(
+            str(folder), "does not hold the folders LR and HR", "give a folder of image pairs with equal names"
+        )
     pairs = [(lr, folder / "HR" / lr.name) for lr in list_images(folder / "LR")]
     missing = [hr for _, hr in pairs if not hr.is_file()]
     if missing or not pairs:
-        raise DarsrError(str(missing[0] if missing else folder / "LR"), "is missing" if missing else "holds no images", "LR and HR need equal names")
+        raise DarsrError(
+            str(missing[0] if missing else folder / "LR"),
+            "is missing" if missing else "holds no images",
+            "LR and HR need equal names",
+        )
     return pairs
 
 
@@ -44,7 +50,14 @@ def upscale_with(network: nn.Module, image: np.ndarray, device: str = "cpu") -> 
         return to_image(network(lr).float().cpu().numpy(), gray=image.ndim == 2)
 
 
-def evaluate_image(lr_path: Path, hr_path: Path, backbone: Backbone, options: AdaptOptions | None, device: str = "cpu", report: Callable[[dict], None] = lambda _: None) -> dict:
+def evaluate_image(
+    lr_path: Path,
+    hr_path: Path,
+    backbone: Backbone,
+    options: AdaptOptions | None,
+    device: str = "cpu",
+    report: Callable[[dict], None] = lambda _: None,
+) -> dict:
     """Adapt to one LR image and compare with its truth.
 
     Args:
@@ -59,13 +72,19 @@ def evaluate_image(lr_path: Path, hr_path: Path, backbone: Backbone, options: Ad
     lr, hr = read_image(lr_path), read_image(hr_path)
     scale = backbone.scale
     if hr.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale) or hr.ndim != lr.ndim:
-        raise DarsrError(str(hr_path), f"is {hr.shape[1]}x{hr.shape[0]}, expected {scale} times {lr.shape[1]}x{lr.shape[0]} in the same colours", f"use --scale, or make the set again at scale {scale}")
+        raise DarsrError(
+            str(hr_path),
+            f"is {hr.shape[1]}x{hr.shape[0]}, expected {scale} times {lr.shape[1]}x{lr.shape[0]} in the same colours",
+            f"use --scale, or make the set again at scale {scale}",
+        )
     plain = upscale_with(backbone.module, lr, device)
     row = {"name": lr_path.stem, "seconds": 0.0, "chosen": "backbone alone"}
     result = plain
     if options is not None:
         with tempfile.TemporaryDirectory() as folder:
-            adapter, row["seconds"] = adapt_image(lr_path, Path(folder) / "a.darsr", backbone, options, device, report=report)
+            adapter, row["seconds"] = adapt_image(
+                lr_path, Path(folder) / "a.darsr", backbone, options, device, report=report
+            )
         correction = correction_of(adapter).to(device)
         result = upscale_with(nn.Sequential(correction, backbone.module), lr, device)
         row["chosen"] = adapter.facts["chosen"]
@@ -88,7 +107,11 @@ def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone
     """
     lr, hr = read_image(image), read_image(truth)
     if hr.shape[:2] != (lr.shape[0] * backbone.scale, lr.shape[1] * backbone.scale) or hr.ndim != lr.ndim:
-        raise DarsrError(str(truth), f"is {hr.shape[1]}x{hr.shape[0]}, expected {backbone.scale} times {lr.shape[1]}x{lr.shape[0]} in the same colours", "give the image's own truth")
+        raise DarsrError(
+            str(truth),
+            f"is {hr.shape[1]}x{hr.shape[0]}, expected {backbone.scale} times {lr.shape[1]}x{lr.shape[0]} in the same colours",
+            "give the image's own truth",
+        )
     adapted = upscale_with(nn.Sequential(correction_of(adapter).to(device), backbone.module), lr, device)
     plain = upscale_with(backbone.module, lr, device)
     return {"psnr_y": psnr_y(adapted, hr, backbone.scale), "psnr_y_backbone": psnr_y(plain, hr, backbone.scale)}

@@ -46,7 +46,9 @@ def _normalised(kernel: np.ndarray) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def random_gaussian(random: np.random.Generator, size: int, low: float = 0.6, high: float = 5.0, noise: float = 0.25) -> np.ndarray:
+def random_gaussian(
+    random: np.random.Generator, size: int, low: float = 0.6, high: float = 5.0, noise: float = 0.25
+) -> np.ndarray:
     """DIV2KRK's kind: variances U(low, high) on two axes, any angle, taps multiplied by 1 + U(-noise, noise)."""
     sx, sy = np.sqrt(random.uniform(low, high, 2))
     kernel = gaussian(size, sx, sy, random.uniform(0, math.pi))
@@ -60,7 +62,13 @@ def random_disk(random: np.random.Generator, size: int) -> np.ndarray:
 
 def random_motion(random: np.random.Generator, size: int) -> np.ndarray:
     """Camera shake of length U(1, 9), straight or bent."""
-    return motion(size, random.uniform(1, min(9.0, size / 2)), random.uniform(0, math.pi), random.normal(0, 1.2), random.uniform(0.4, 1.2))
+    return motion(
+        size,
+        random.uniform(1, min(9.0, size / 2)),
+        random.uniform(0, math.pi),
+        random.normal(0, 1.2),
+        random.uniform(0.4, 1.2),
+    )
 
 
 def random_mixture(random: np.random.Generator, size: int) -> np.ndarray:
@@ -73,7 +81,9 @@ def random_mixture(random: np.random.Generator, size: int) -> np.ndarray:
     narrow = gaussian(size, *random.uniform(0.4, 1.0, 2), random.uniform(0, math.pi))
     # The middle of an even kernel lies between taps: correlating two of them shifts by half a pixel each, hence the
     # odd-sized narrow one, resampled by averaging its neighbours.
-    odd = cv2.filter2D(narrow, -1, np.full((2, 2), 0.25), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)[: size - 1, : size - 1]
+    odd = cv2.filter2D(narrow, -1, np.full((2, 2), 0.25), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)[
+        : size - 1, : size - 1
+    ]
     return _normalised(cv2.filter2D(first, -1, odd, borderType=cv2.BORDER_CONSTANT))
 
 

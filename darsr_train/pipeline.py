@@ -62,11 +62,15 @@ def correction_of(adapter: Adapter, path: str | Path = "adapter") -> nn.Module:
         darm.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
         problem = str(error).splitlines()[-1].strip()
-        raise DarsrError(str(path), f"the correction network cannot be built ({problem})", "make a new one with darsr adapt") from error
+        raise DarsrError(
+            str(path), f"the correction network cannot be built ({problem})", "make a new one with darsr adapt"
+        ) from error
     return darm.eval().requires_grad_(False)
 
 
-def load_pipeline(path: str | Path, backbone: str | None = None, scale: int | None = None, device: str = "cpu") -> tuple[Pipeline, Adapter, Backbone]:
+def load_pipeline(
+    path: str | Path, backbone: str | None = None, scale: int | None = None, device: str = "cpu"
+) -> tuple[Pipeline, Adapter, Backbone]:
     """Load an adapter file and its backbone.
 
     Args:
@@ -78,8 +82,16 @@ def load_pipeline(path: str | Path, backbone: str | None = None, scale: int | No
     """
     adapter = Adapter.load(path)
     if scale is not None and scale != adapter.scale:
-        raise DarsrError(str(path), f"is an adapter for scale {adapter.scale}, asked for {scale}", f"use --scale {adapter.scale} or adapt again with --scale {scale}")
+        raise DarsrError(
+            str(path),
+            f"is an adapter for scale {adapter.scale}, asked for {scale}",
+            f"use --scale {adapter.scale} or adapt again with --scale {scale}",
+        )
     found = load_backbone(backbone or adapter.facts.get("backbone_path") or adapter.backbone, adapter.scale, device)
     if found.sha256 != adapter.backbone_sha256:
-        raise DarsrError(str(path), f"was fitted through another {adapter.backbone} than the one found here", "give the right one with --backbone, or adapt again")
+        raise DarsrError(
+            str(path),
+            f"was fitted through another {adapter.backbone} than the one found here",
+            "give the right one with --backbone, or adapt again",
+        )
     return Pipeline(correction_of(adapter, path), found.module).eval().to(device), adapter, found

@@ -39,7 +39,11 @@ class PairedCrops:
         pairs = (bicubic_pair(read_image(path), scale) for path in paths)
         self.pairs = [pair for pair in pairs if min(pair[1].shape[:2]) >= patch]
         if not self.pairs:
-            raise DarsrError("training images", f"none has sides of at least {scale * patch} px", "give a folder of larger photographs")
+            raise DarsrError(
+                "training images",
+                f"none has sides of at least {scale * patch} px",
+                "give a folder of larger photographs",
+            )
         # Larger photographs hold more crops: draw them in proportion to their area.
         areas = np.array([lr.shape[0] * lr.shape[1] for _, lr in self.pairs], np.float64)
         self.chance = areas / areas.sum()
@@ -48,7 +52,9 @@ class PairedCrops:
         """LR (size x 3 x patch x patch) and HR crops in [0, 1], each turned and mirrored at random."""
         random = np.random.default_rng((seed, step))
         crops = [self._crop(random, i) for i in random.choice(len(self.pairs), size, p=self.chance)]
-        lr, hr = (torch.from_numpy(np.stack(part).transpose(0, 3, 1, 2).astype(np.float32) / 255) for part in zip(*crops))
+        lr, hr = (
+            torch.from_numpy(np.stack(part).transpose(0, 3, 1, 2).astype(np.float32) / 255) for part in zip(*crops)
+        )
         return lr, hr
 
     def _crop(self, random: np.random.Generator, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +99,9 @@ def train_backbone(
     held_out = [bicubic_pair(read_image(p), options.scale) for p in list_images(validation)] if validation else []
 
     def loss_of(model: nn.Module, step: int) -> Tensor:
-        lr, hr = (t.to(device, memory_format=torch.channels_last) for t in crops.batch(options.seed, step, options.batch))
+        lr, hr = (
+            t.to(device, memory_format=torch.channels_last) for t in crops.batch(options.seed, step, options.batch)
+        )
         with options.autocast(device):
             sr = model(lr)
         return (sr.float() - hr).abs().mean()

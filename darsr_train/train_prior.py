@@ -70,7 +70,11 @@ class DegradedCrops:
         images = (read_image(path) for path in paths)
         self.images = [im for im in images if im.ndim == 3 and min(im.shape[:2]) >= self.side]
         if not self.images:
-            raise DarsrError("training images", f"none is in colour with sides of at least {self.side} px", "give a folder of larger photographs")
+            raise DarsrError(
+                "training images",
+                f"none is in colour with sides of at least {self.side} px",
+                "give a folder of larger photographs",
+            )
         areas = np.array([im.shape[0] * im.shape[1] for im in self.images], np.float64)
         self.chance = areas / areas.sum()
 
@@ -94,12 +98,19 @@ class DegradedCrops:
             other = apply_kernel(hr, self._kernel(random), s)
             degraded = torch.lerp(degraded, other, _ramp(random, self.options.patch))
         first = (self.size - s) // 2  # HR coordinate of the first LR pixel's corner
-        return self._sensor(random, degraded), target, hr[..., first : first + s * self.options.patch, first : first + s * self.options.patch]
+        return (
+            self._sensor(random, degraded),
+            target,
+            hr[..., first : first + s * self.options.patch, first : first + s * self.options.patch],
+        )
 
     def _kernel(self, random: np.random.Generator) -> Tensor:
         o, size = self.options, self.options.kernel
         kinds = [
-            (o.gaussian_share, lambda: kernels.random_gaussian(random, size, low=0.2, high=6.0, noise=random.uniform(0, 0.4))),
+            (
+                o.gaussian_share,
+                lambda: kernels.random_gaussian(random, size, low=0.2, high=6.0, noise=random.uniform(0, 0.4)),
+            ),
             (o.motion_share, lambda: kernels.random_motion(random, size)),
             (o.disk_share, lambda: kernels.random_disk(random, size)),
             (o.mixture_share, lambda: kernels.random_mixture(random, size)),
@@ -122,7 +133,9 @@ class DegradedCrops:
             image = image + torch.from_numpy(random.normal(0, sigma, image.shape)).float()
         if random.random() < o.jpeg_share:
             pixels = to_uint8(image[0].permute(1, 2, 0).numpy() * 255)
-            _, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(o.jpeg_quality, 101))])
+            _, data = cv2.imencode(
+                ".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(o.jpeg_quality, 101))]
+            )
             pixels = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1].transpose(2, 0, 1)[None])
             return torch.from_numpy(pixels).float() / 255
         return (image.clamp(0, 1) * 255).round() / 255
@@ -170,5 +183,9 @@ def train_prior(
             loss = loss + (sr.float() - hr).square().mean((1, 2, 3)).add(1e-6).sqrt().mean()
         return loss
 
-    model = copy.deepcopy(start).requires_grad_(True) if start is not None else start_at_identity(DARM(channels=options.channels))
+    model = (
+        copy.deepcopy(start).requires_grad_(True)
+        if start is not None
+        else start_at_identity(DARM(channels=options.channels))
+    )
     return train(model, options, loss_of, out, validate, device, resume, report).to("cpu").eval().requires_grad_(False)

@@ -95,7 +95,12 @@ def train(
         _average(averaged, model, min(options.average, (1 + step) / (10 + step)))
         done = step + 1
         last = done == options.steps
-        entry = {"step": done, "loss": loss.item(), "rate": options.rate_at(step), "seconds": time.perf_counter() - started}
+        entry = {
+            "step": done,
+            "loss": loss.item(),
+            "rate": options.rate_at(step),
+            "seconds": time.perf_counter() - started,
+        }
         if validate and (done % options.validate_every == 0 or last):
             entry |= validate(averaged)
         if len(entry) > 4 or done % 100 == 0:
@@ -113,20 +118,34 @@ def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
         target.lerp_(source, 1 - decay)
 
 
-def _save(path: Path, options: TrainingOptions, step: int, model: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer, log: list[dict]) -> None:
+def _save(
+    path: Path,
+    options: TrainingOptions,
+    step: int,
+    model: nn.Module,
+    averaged: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    log: list[dict],
+) -> None:
     state = {"options": asdict(options), "step": step, "log": log}
     state |= {"model": model.state_dict(), "averaged": averaged.state_dict(), "optimiser": optimiser.state_dict()}
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
-def _restore(path: Path, options: TrainingOptions, model: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+def _restore(
+    path: Path, options: TrainingOptions, model: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[int, list[dict]]:
     if not path.is_file():
         raise DarsrError(str(path), "there is no checkpoint to resume from", "leave out --resume")
     state = torch.load(path, map_location="cpu", weights_only=True)
     different = [name for name, value in asdict(options).items() if state["options"].get(name) != value]
     if different:
-        raise DarsrError(str(path), f"was written with another {', '.join(different)}", "give the same options, or leave out --resume")
+        raise DarsrError(
+            str(path),
+            f"was written with another {', '.join(different)}",
+            "give the same options, or leave out --resume",
+        )
     model.load_state_dict(state["model"])
     averaged.load_state_dict(state["averaged"])
     optimiser.load_state_dict(state["optimiser"])

@@ -48,7 +48,11 @@ def demo_photo() -> np.ndarray:
     try:
         import skimage.data
     except ImportError as error:
-        raise DarsrError("the demo's photograph", "scikit-image, which ships it, is not installed", 'install it: pip install "darsr[train]"') from error
+        raise DarsrError(
+            "the demo's photograph",
+            "scikit-image, which ships it, is not installed",
+            'install it: pip install "darsr[train]"',
+        ) from error
     return skimage.data.chelsea()[:, :450]
 
 
@@ -65,7 +69,9 @@ def run_demo(folder: Path, seed: int = 0, report: Callable[[dict], None] = lambd
     The kernel is drawn from the seed and used for blurring alone: adaptation sees the blurred image only.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / name for name in ("photo.png", "photo.darsr", "photo.onnx", "photo_x2.png", "comparison.png")}
+    files = {
+        name: folder / name for name in ("photo.png", "photo.darsr", "photo.onnx", "photo_x2.png", "comparison.png")
+    }
     truth = demo_photo()
     write_image(files["photo.png"], degrade(truth, seed))
     lr = read_image(files["photo.png"])

@@ -31,7 +31,9 @@ def fold_dictionary(darm: DARM) -> DARM:
     dictionary = darm.dictionary.double()
     asymmetry = (dictionary - dictionary.flip(1, 2)).abs().max()
     if asymmetry > 1e-6 * dictionary.abs().max():
-        raise ValueError(f"the dictionary is not point-symmetric (off by {asymmetry:.1e}); it cannot be folded into 13 taps")
+        raise ValueError(
+            f"the dictionary is not point-symmetric (off by {asymmetry:.1e}); it cannot be folded into 13 taps"
+        )
     symmetric = 0.5 * (dictionary + dictionary.flip(1, 2))
     mixing = torch.stack([symmetric[:, 2 + dy, 2 + dx] for dy, dx in TAP_OFFSETS], dim=1)  # F, 13
     folded = DARM(channels=darm.channels)
@@ -82,7 +84,12 @@ class PlainEdgeSR(nn.Module):
     def __init__(self, network: EdgeSR) -> None:
         super().__init__()
         network = copy.deepcopy(network)
-        self.scale, self.body, self.activations, self.tail = network.scale, network.body, network.activations, network.tail
+        self.scale, self.body, self.activations, self.tail = (
+            network.scale,
+            network.body,
+            network.activations,
+            network.tail,
+        )
         self.skip = nn.Conv2d(3, 3 * self.scale**2, 1, bias=False)
         self.skip.weight.data = torch.eye(3).repeat_interleave(self.scale**2, dim=0)[:, :, None, None]
 
@@ -100,4 +107,8 @@ def fold(pipeline: Pipeline) -> Pipeline:
     if isinstance(correction, DARM):
         correction = fold_dictionary(correction)
     plain = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR}.get(type(backbone))
-    return Pipeline(copy.deepcopy(correction), plain(backbone) if plain else copy.deepcopy(backbone)).eval().requires_grad_(False)
+    return (
+        Pipeline(copy.deepcopy(correction), plain(backbone) if plain else copy.deepcopy(backbone))
+        .eval()
+        .requires_grad_(False)
+    )

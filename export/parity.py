@@ -23,7 +23,10 @@ def natural_noise(height: int, width: int, seed: int = _SEED) -> np.ndarray:
     random = np.random.default_rng(seed)
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     falloff = 1 / np.maximum(np.hypot(fy, fx), 1 / max(height, width))
-    grey, *tints = (np.fft.irfft2(np.fft.rfft2(random.standard_normal((height, width))) * falloff, s=(height, width)) for _ in range(4))
+    grey, *tints = (
+        np.fft.irfft2(np.fft.rfft2(random.standard_normal((height, width))) * falloff, s=(height, width))
+        for _ in range(4)
+    )
     picture = np.stack([grey + 0.3 * tint for tint in tints])
     picture = (picture - picture.mean()) / picture.std() * 0.22 + 0.5
     return picture.clip(0, 1)[None].astype(np.float32)
@@ -48,5 +51,9 @@ def require_parity(model: str | Path, pipeline: Pipeline, target: Path, floor_db
     """
     measured = min(parity_db(model, pipeline), 200.0)
     if measured < floor_db:
-        raise DarsrError(str(target), f"the exported model differs from PyTorch: {measured:.1f} dB, at least {floor_db:.1f} dB are required, so nothing was written", "report this, or accept it with --floor")
+        raise DarsrError(
+            str(target),
+            f"the exported model differs from PyTorch: {measured:.1f} dB, at least {floor_db:.1f} dB are required, so nothing was written",
+            "report this, or accept it with --floor",
+        )
     return measured

@@ -35,7 +35,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DARSR_CACHE") or platformdirs.user_cache_dir("darsr"))
 
 
-def open_engine(source: Source, engine: str = "auto", provider: str = "cpu", say: Callable[[str], None] = lambda _: None) -> Engine:
+def open_engine(
+    source: Source, engine: str = "auto", provider: str = "cpu", say: Callable[[str], None] = lambda _: None
+) -> Engine:
     """Open the engine asked for. ``auto`` is ONNX Runtime where it is installed, else PyTorch.
 
     An adapter is exported on first use, verified against PyTorch, and kept in the cache.
@@ -50,7 +52,11 @@ def open_engine(source: Source, engine: str = "auto", provider: str = "cpu", say
         raise DarsrError(f"engine {engine}", "is not known", f"choose one of {', '.join(ENGINES)}")
     if source.model is not None:
         if engine == "torch":
-            raise DarsrError(str(source.model), "a model file runs in ONNX Runtime, not in PyTorch", "give --adapter, or leave out --engine torch")
+            raise DarsrError(
+                str(source.model),
+                "a model file runs in ONNX Runtime, not in PyTorch",
+                "give --adapter, or leave out --engine torch",
+            )
         return OrtEngine(source.model, provider)
     _require_torch(source)
     chosen = engine if engine != "auto" else ("ort" if installed_runtimes() else "torch")
@@ -77,7 +83,13 @@ def load(source: Source, device: str = "cpu"):
         return pipeline, ModelSpec(backbone.scale, form="none", backbone=backbone.name, backbone_sha256=backbone.sha256)
     pipeline, adapter, backbone = load_pipeline(source.adapter, source.backbone, source.scale, device)
     digest = hashlib.sha256(source.adapter.read_bytes()).hexdigest()
-    return pipeline, ModelSpec(adapter.scale, form=adapter.correction, backbone=backbone.name, backbone_sha256=backbone.sha256, adapter_sha256=digest)
+    return pipeline, ModelSpec(
+        adapter.scale,
+        form=adapter.correction,
+        backbone=backbone.name,
+        backbone_sha256=backbone.sha256,
+        adapter_sha256=digest,
+    )
 
 
 def _require_torch(source: Source) -> None:
@@ -87,7 +99,11 @@ def _require_torch(source: Source) -> None:
         what = str(source.adapter or "the backbone alone")
         if source.adapter is not None:
             Adapter.load(source.adapter)  # a damaged adapter is the more useful thing to say
-        raise DarsrError(what, "needs PyTorch to become a model, and it is not installed", "run darsr export where you adapted and give the file with --model") from error
+        raise DarsrError(
+            what,
+            "needs PyTorch to become a model, and it is not installed",
+            "run darsr export where you adapted and give the file with --model",
+        ) from error
 
 
 def _cached_model(source: Source, say: Callable[[str], None]) -> Path:
@@ -96,16 +112,26 @@ def _cached_model(source: Source, say: Callable[[str], None]) -> Path:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise DarsrError("export to ONNX", f"{error.name} is not installed", 'install it: pip install "darsr[export]", or use --engine torch') from error
+        raise DarsrError(
+            "export to ONNX",
+            f"{error.name} is not installed",
+            'install it: pip install "darsr[export]", or use --engine torch',
+        ) from error
     from .to_onnx import OPSET, export_onnx
 
-    key = hashlib.sha256(f"{spec.adapter_sha256} {spec.backbone_sha256} {spec.scale} {spec.precision} {OPSET} {spec.version}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(
+        f"{spec.adapter_sha256} {spec.backbone_sha256} {spec.scale} {spec.precision} {OPSET} {spec.version}".encode()
+    ).hexdigest()[:32]
     path = cache_folder() / "models" / f"{key}.onnx"
     if not path.is_file():
         say("exporting the model (once; it is kept in the cache)")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DarsrError(str(path.parent), f"the cache folder cannot be made ({error.strerror})", "set DARSR_CACHE to a folder that can be written") from error
+            raise DarsrError(
+                str(path.parent),
+                f"the cache folder cannot be made ({error.strerror})",
+                "set DARSR_CACHE to a folder that can be written",
+            ) from error
         export_onnx(pipeline, path, spec)
     return path

@@ -39,7 +39,9 @@ class _ForExport(nn.Module):
         corrected = lr
         if not isinstance(self.correction, nn.Identity):
             coefficients = self.correction.coefficients(lr)
-            corrected = torch.onnx.ops.symbolic(f"{DOMAIN}::CorrectionFilter", (lr, coefficients), dtype=lr.dtype, shape=lr.shape, version=1)
+            corrected = torch.onnx.ops.symbolic(
+                f"{DOMAIN}::CorrectionFilter", (lr, coefficients), dtype=lr.dtype, shape=lr.shape, version=1
+            )
         return self.backbone(corrected).clamp(0, 1)
 
 
@@ -52,7 +54,11 @@ def correction_filter_function() -> FunctionProto:
     nodes: list[onnx.NodeProto] = []
 
     def constant(name: str, values: list[int]) -> str:
-        nodes.append(helper.make_node("Constant", [], [name], value=helper.make_tensor(name, TensorProto.INT64, [len(values)], values)))
+        nodes.append(
+            helper.make_node(
+                "Constant", [], [name], value=helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
+            )
+        )
         return name
 
     def shifted(name: str, dy: int, dx: int) -> str:
@@ -68,7 +74,9 @@ def correction_filter_function() -> FunctionProto:
     nodes.append(helper.make_node("Mul", ["c12", "x"], ["sum12"]))
     previous = "sum12"
     for i, (dy, dx) in enumerate(TAP_OFFSETS[:12]):
-        nodes.append(helper.make_node("Add", [shifted(f"before{i}", dy, dx), shifted(f"behind{i}", -dy, -dx)], [f"pair{i}"]))
+        nodes.append(
+            helper.make_node("Add", [shifted(f"before{i}", dy, dx), shifted(f"behind{i}", -dy, -dx)], [f"pair{i}"])
+        )
         nodes.append(helper.make_node("Mul", [f"c{i}", f"pair{i}"], [f"term{i}"]))
         result = "y" if i == 11 else f"sum{i}"
         nodes.append(helper.make_node("Add", [previous, f"term{i}"], [result]))
@@ -82,10 +90,21 @@ def build_model(pipeline: Pipeline) -> ModelProto:
     Deterministic: the same weights give the same bytes. Nothing of the machine (paths, times) is in it.
     """
     network = _ForExport(fold(pipeline)).eval()
-    axes = {axis: torch.export.Dim(name, min=low) for axis, (name, low) in {0: ("n", 1), 2: ("h", 3), 3: ("w", 3)}.items()}
+    axes = {
+        axis: torch.export.Dim(name, min=low) for axis, (name, low) in {0: ("n", 1), 2: ("h", 3), 3: ("w", 3)}.items()
+    }
     example = torch.rand(2, 3, 24, 32)
     with _quiet():
-        program = torch.onnx.export(network, (example,), dynamo=True, input_names=["lr"], output_names=["sr"], dynamic_shapes={"lr": axes}, opset_version=OPSET, verbose=False)
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            input_names=["lr"],
+            output_names=["sr"],
+            dynamic_shapes={"lr": axes},
+            opset_version=OPSET,
+            verbose=False,
+        )
     model = program.model_proto
     _strip(model)
     if any(node.domain == DOMAIN for node in model.graph.node):
@@ -119,7 +138,13 @@ def export_onnx(pipeline: Pipeline, target: str | Path, spec: ModelSpec, floor_d
         _set_metadata(model, spec.with_parity(parity))
         data = _serialised(model)
         temporary.write_bytes(data)
-    return {"model": str(target), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "parity_psnr_db": round(parity, 2), "parity_floor_db": floor}
+    return {
+        "model": str(target),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "parity_psnr_db": round(parity, 2),
+        "parity_floor_db": floor,
+    }
 
 
 def _serialised(model: ModelProto) -> bytes:
@@ -135,7 +160,15 @@ def _strip(model: ModelProto) -> None:
     model.doc_string = model.graph.doc_string = ""
     model.producer_name, model.producer_version = "darsr", ""
     model.graph.name = "darsr"
-    for item in [model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+    for item in [
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+    ]:
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
     for index, node in enumerate(model.graph.node):

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 SHARED = Path(os.environ.get("DARSR_SHARED", Path(__file__).parent.parent.parent / "shared"))
-needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"no development data in {SHARED} (set DARSR_SHARED)")
+needs_shared = pytest.mark.skipif(
+    not (SHARED / "data").is_dir(), reason=f"no development data in {SHARED} (set DARSR_SHARED)"
+)
 
 
 @functools.cache
@@ -19,4 +21,6 @@ def srfbn(scale: int):
     from darsr_train.backbones import import_weights
 
     with tempfile.TemporaryDirectory() as folder:
-        return import_weights(SHARED / "weights" / f"SRFBN-S_x{scale}_BI.pth", Path(folder) / f"srfbn-s-x{scale}.safetensors")
+        return import_weights(
+            SHARED / "weights" / f"SRFBN-S_x{scale}_BI.pth", Path(folder) / f"srfbn-s-x{scale}.safetensors"
+        )

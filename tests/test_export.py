@@ -95,13 +95,18 @@ def test_the_file_tells_its_contract(exported):
 def test_the_function_body_equals_the_plain_filter(size, tmp_path):
     x, c = torch.rand(2, 3, *size), torch.randn(2, 13, *size)
     node = onnx.helper.make_node("CorrectionFilter", ["x", "c"], ["y"], domain="darsr")
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", channels, "h", "w"]) for name, channels in (("x", 3), ("c", 13), ("y", 3))]
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", channels, "h", "w"])
+        for name, channels in (("x", 3), ("c", 13), ("y", 3))
+    ]
     graph = onnx.helper.make_graph([node], "g", values[:2], values[2:])
     opsets = [onnx.helper.make_opsetid("", to_onnx.OPSET), onnx.helper.make_opsetid("darsr", 1)]
     model = onnx.helper.make_model(graph, functions=[correction_filter_function()], opset_imports=opsets, ir_version=10)
     import onnxruntime
 
-    got = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x.numpy(), "c": c.numpy()})[0]
+    got = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x.numpy(), "c": c.numpy()}
+    )[0]
     assert np.abs(got - filter_with_taps(x, c).numpy()).max() < 1e-5
 
 
@@ -147,6 +152,10 @@ def test_a_foreign_onnx_file_is_refused(tmp_path, exported):
 
 def test_input_is_checked_before_the_runtime_sees_it(exported):
     with OrtEngine(exported[0]) as engine:
-        for bad in (np.zeros((3, 8, 8), np.float32), np.zeros((1, 3, 8, 8), np.float64), np.zeros((1, 3, 2, 8), np.float32)):
+        for bad in (
+            np.zeros((3, 8, 8), np.float32),
+            np.zeros((1, 3, 8, 8), np.float64),
+            np.zeros((1, 3, 2, 8), np.float32),
+        ):
             with pytest.raises(DarsrError, match="engine input"):
                 engine.run(bad)

@@ -22,7 +22,11 @@ from darsr_train.dsem import DSEM
 
 from .shared import SHARED, srfbn
 
-FILES = [Path(os.environ["DARSR_GOLDEN"])] if "DARSR_GOLDEN" in os.environ else sorted((SHARED / "golden").glob("reference_x2*.safetensors"))
+FILES = (
+    [Path(os.environ["DARSR_GOLDEN"])]
+    if "DARSR_GOLDEN" in os.environ
+    else sorted((SHARED / "golden").glob("reference_x2*.safetensors"))
+)
 pytestmark = pytest.mark.skipif(not FILES, reason="no golden file: set DARSR_GOLDEN or provide ../shared/golden")
 
 DARM_NAMES = {
@@ -37,7 +41,10 @@ def group(golden: dict, prefix: str) -> dict:
 
 
 def darm_state(tensors: dict) -> dict:
-    return {f"{DARM_NAMES.get(k.rpartition('.')[0], k.rpartition('.')[0])}.{k.rpartition('.')[2]}": v for k, v in tensors.items()}
+    return {
+        f"{DARM_NAMES.get(k.rpartition('.')[0], k.rpartition('.')[0])}.{k.rpartition('.')[2]}": v
+        for k, v in tensors.items()
+    }
 
 
 def generator_state(tensors: dict) -> dict:
@@ -117,7 +124,9 @@ def test_every_loss_is_reproduced(golden, step, networks):
     assert expected.keys() == LOSSES.keys()
     for name, ours in LOSSES.items():
         error = abs(terms[ours].item() - expected[name].item())
-        assert error <= max(1e-5 * abs(expected[name].item()), 1e-8), f"{name}: {terms[ours].item()!r}, expected {expected[name].item()!r}"
+        assert error <= max(1e-5 * abs(expected[name].item()), 1e-8), (
+            f"{name}: {terms[ours].item()!r}, expected {expected[name].item()!r}"
+        )
 
 
 def test_every_gradient_is_reproduced(golden, step, networks):

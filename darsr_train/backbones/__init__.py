@@ -4,4 +4,14 @@ from .edge import EdgeSR
 from .registry import Backbone, describe, embedded_names, find_scale, import_weights, load_backbone, save_backbone
 from .srfbn import SRFBN
 
-__all__ = ["SRFBN", "Backbone", "EdgeSR", "describe", "embedded_names", "find_scale", "import_weights", "load_backbone", "save_backbone"]
+__all__ = [
+    "SRFBN",
+    "Backbone",
+    "EdgeSR",
+    "describe",
+    "embedded_names",
+    "find_scale",
+    "import_weights",
+    "load_backbone",
+    "save_backbone",
+]

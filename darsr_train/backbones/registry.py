@@ -56,10 +56,18 @@ def load_backbone(name_or_path: str, scale: int, device: str | torch.device = "c
         DarsrError: no such name or file, a damaged file, or a backbone of another scale.
     """
     path = _locate(name_or_path, scale)
-    hint = f"import it first: darsr backbone import {path}" if path.suffix in (".pth", ".pt") else "import, fetch or train it again"
+    hint = (
+        f"import it first: darsr backbone import {path}"
+        if path.suffix in (".pth", ".pt")
+        else "import, fetch or train it again"
+    )
     facts, arrays, sha256 = read_container(path, "backbone", VERSION, hint)
     if facts["scale"] != scale:
-        raise DarsrError(str(path), f"is a backbone for scale {facts['scale']}, asked for {scale}", f"use --scale {facts['scale']} or another --backbone")
+        raise DarsrError(
+            str(path),
+            f"is a backbone for scale {facts['scale']}, asked for {scale}",
+            f"use --scale {facts['scale']} or another --backbone",
+        )
     module = build(facts.pop("architecture"), scale, facts.pop("hyper"))
     _load_checked(module, {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}, path)
     module.eval().requires_grad_(False).to(device)
@@ -91,7 +99,15 @@ def describe(backbone: Backbone) -> dict:
         backbone.module(torch.zeros(1, 3, side, side, device=next(backbone.module.parameters()).device))
     parameters = sum(p.numel() for p in backbone.module.parameters())
     cost = counter.get_total_flops() // 2 // side**2
-    return {"name": backbone.name, "architecture": backbone.architecture, "scale": backbone.scale, "parameters": parameters, "macs_per_lr_pixel": cost, "sha256": backbone.sha256, **backbone.facts}
+    return {
+        "name": backbone.name,
+        "architecture": backbone.architecture,
+        "scale": backbone.scale,
+        "parameters": parameters,
+        "macs_per_lr_pixel": cost,
+        "sha256": backbone.sha256,
+        **backbone.facts,
+    }
 
 
 def find_scale(name_or_path: str) -> int:
@@ -109,7 +125,9 @@ def save_backbone(module: nn.Module, path: str | Path, facts: dict, dtype: torch
     return write_container(path, "backbone", VERSION, {**facts, **own}, arrays)
 
 
-def import_weights(source: str | Path, target: str | Path, licence: str = "as stated by the weights' authors") -> Backbone:
+def import_weights(
+    source: str | Path, target: str | Path, licence: str = "as stated by the weights' authors"
+) -> Backbone:
     """Convert a published SRFBN-S ``.pth`` file to our format; scale and shapes are found out and checked.
 
     Raises:
@@ -120,13 +138,19 @@ def import_weights(source: str | Path, target: str | Path, licence: str = "as st
         # Only tensors: a pickle that would run code is refused by torch.
         state = torch.load(source, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, BadZipFile) as error:
-        raise DarsrError(str(source), f"is not a weight file that can be loaded safely ({str(error).splitlines()[0]})", "give a .pth file of tensors") from error
+        raise DarsrError(
+            str(source),
+            f"is not a weight file that can be loaded safely ({str(error).splitlines()[0]})",
+            "give a .pth file of tensors",
+        ) from error
     state = state if isinstance(state, dict) else {}
     state = {k.removeprefix("module."): v.float() for k, v in state.items() if isinstance(v, Tensor)}
     up = state.get("out.0.weight")
     scale = {6: 2, 8: 4}.get(up.shape[-1]) if up is not None and up.ndim == 4 else None
     if scale is None:
-        raise DarsrError(str(source), "does not hold SRFBN-S x2 or x4 weights", "give SRFBN-S_x2_BI.pth or SRFBN-S_x4_BI.pth")
+        raise DarsrError(
+            str(source), "does not hold SRFBN-S x2 or x4 weights", "give SRFBN-S_x2_BI.pth or SRFBN-S_x4_BI.pth"
+        )
     module = build("srfbn-s", scale)
     _load_checked(module, state, source)
     origin = hashlib.sha256(source.read_bytes()).hexdigest()
@@ -141,7 +165,11 @@ def _locate(name_or_path: str, scale: int) -> Path:
             return embedded
     path = Path(name_or_path)
     if not path.is_file():
-        raise DarsrError(f"backbone {name_or_path}", "is neither a file nor the name of one that is installed for this scale", f"installed: {', '.join(embedded_names()) or 'none'}; see darsr backbone list")
+        raise DarsrError(
+            f"backbone {name_or_path}",
+            "is neither a file nor the name of one that is installed for this scale",
+            f"installed: {', '.join(embedded_names()) or 'none'}; see darsr backbone list",
+        )
     return path
 
 
@@ -152,9 +180,17 @@ def _load_checked(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
         if name not in tensors:
             raise DarsrError(str(path), f"tensor {name} is missing", "fetch or train it again")
         if name not in expected:
-            raise DarsrError(str(path), f"tensor {name} belongs to no layer of this architecture", "give a file of the architecture it names")
+            raise DarsrError(
+                str(path),
+                f"tensor {name} belongs to no layer of this architecture",
+                "give a file of the architecture it names",
+            )
         if tensors[name].shape != expected[name].shape:
-            raise DarsrError(str(path), f"tensor {name} is {tuple(tensors[name].shape)}, expected {tuple(expected[name].shape)}", "give a file of the architecture it names")
+            raise DarsrError(
+                str(path),
+                f"tensor {name} is {tuple(tensors[name].shape)}, expected {tuple(expected[name].shape)}",
+                "give a file of the architecture it names",
+            )
         if not torch.isfinite(tensors[name]).all():
             raise DarsrError(str(path), f"tensor {name} holds NaN or infinity", "fetch or train it again")
     module.load_state_dict(tensors)

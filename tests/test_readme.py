@@ -1,0 +1,98 @@
+"""Every command block of the README (and of docs/) is run as a stranger would type it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from darsr_deploy.imaging import write_image
+from darsr_deploy.resample import to_uint8
+from darsr_train import kernels
+from darsr_train.degradation import reduce
+
+from .shared import SHARED
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    """The lines behind ``$`` in a page's console blocks."""
+    blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.S | re.M)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_there_are_commands_to_run():
+    assert len(commands(ROOT / "README.md")) >= 10
+
+
+def test_every_make_target_exists():
+    targets = {shlex.split(c)[1] for page in PAGES for c in commands(page) if c.startswith("make ")}
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_every_picture_and_link_is_there():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} names {target}"
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    """What the README assumes to be there: photo.png, its truth, a folder of photos, and a set with LR/ and HR/."""
+    folder = tmp_path_factory.mktemp("desk")
+    for name, truth in (
+        ("photo", data.chelsea()[60:220, 120:280]),
+        ("holiday/one", data.astronaut()[:140, 150:310]),
+        ("holiday/two", data.coffee()[80:220, 200:360]),
+    ):
+        kernel = torch.from_numpy(kernels.gaussian(16, 1.8, 1.2, 0.5)).float()
+        lr = to_uint8(
+            reduce(torch.from_numpy(truth.transpose(2, 0, 1)[None].astype(np.float32)), kernel, 2)[0]
+            .permute(1, 2, 0)
+            .numpy()
+        )
+        for target, image in (
+            (f"{name}.png", lr),
+            (f"myset/LR/{Path(name).name}.png", lr),
+            (f"myset/HR/{Path(name).name}.png", truth),
+        ):
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            write_image(folder / target, image)
+    shutil.copy(folder / "myset/HR/photo.png", folder / "truth.png")
+    (folder / "pictures").mkdir()
+    for index, picture in enumerate((data.astronaut(), data.coffee())):
+        write_image(folder / "pictures" / f"{index}.png", np.ascontiguousarray(picture))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_darsr_command_runs(page, desk, monkeypatch):
+    """In the order of the page, in one folder. What needs the development data is run where that is."""
+    monkeypatch.setenv("DARSR_CACHE", str(desk / "cache"))
+    ran = 0
+    for command in commands(page):
+        words = shlex.split(command)
+        if words[0] not in ("darsr", "python"):
+            continue
+        if any("shared/" in word for word in words):
+            if not SHARED.is_dir() or "eval" in words:  # the whole sets take minutes: test_adapt runs two images of one
+                continue
+            words = [str(SHARED / word.partition("shared/")[2]) if "shared/" in word else word for word in words]
+        program = [sys.executable, str(ROOT / "cli.py")] if words[0] == "darsr" else [sys.executable]
+        done = subprocess.run(program + words[1:], cwd=desk, env=None, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        ran += 1
+    assert ran or not commands(page)
