@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,9 @@ Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to t
 @app.callback(help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.")
 def start(context: typer.Context) -> None:
     """Two distributions of ONNX Runtime overwrite each other's files: say so before anything fails strangely."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name that is no text must not stop the others
+            stream.reconfigure(errors="backslashreplace")
     from darsr_deploy.ort_engine import REPAIR, installed_runtimes
 
     if len(installed_runtimes()) > 1 and context.invoked_subcommand != "doctor":
@@ -87,7 +91,12 @@ def say(text: str) -> None:
 
 
 def print_json(rows: list[dict], several: bool) -> None:
-    print(json.dumps(rows if several else (rows[0] if rows else {}), indent=1))
+    print(to_json(rows if several else (rows[0] if rows else {})))
+
+
+def to_json(value: object) -> str:
+    """Infinity and NaN, which JSON cannot hold, become null."""
+    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent=1)
 
 
 @contextlib.contextmanager
@@ -104,7 +113,7 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
         tasks: dict[str, int] = {}
 
         def report(entry: dict) -> None:
@@ -180,21 +189,26 @@ def adapt(
     from darsr_deploy import jobs
 
     require_torch()
-    images = jobs.expand(inputs)
-    several = len(images) > 1 or any(p.is_dir() for p in inputs)
+    images = jobs.expand(inputs, failures)
+    several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
     if gt is not None and several:
         raise DarsrError("--gt", "belongs to one image, and several were given", "adapt that image alone")
     options = checked_options(profile, scale, seed=seed, steps=steps)
     device = pick_device(device, threads)
     from darsr_train.adapt import adapt_image
     from darsr_train.backbones import load_backbone
-    from darsr_train.evaluate import save_corrected, truth_figures
+    from darsr_train.evaluate import check_truth, save_corrected, truth_figures
 
     network = load_backbone(backbone, scale, device)
+    targets = jobs.Targets(overwrite)
 
     def one(image: Path) -> dict:
         target = jobs.adapter_target(image, out, several)
-        jobs.refuse_overwriting(target, overwrite)
+        corrected_target = jobs.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
+        for written in filter(None, (target, corrected_target)):
+            targets.claim(written)
+        if gt is not None:
+            check_truth(image, gt, scale)
         with progress(image.name) as report:
             adapter, seconds = adapt_image(image, target, network, options, device, resume, report)
         row = {
@@ -212,8 +226,8 @@ def adapt(
             "seed": seed,
             "device": device,
         }
-        if corrected is not None:
-            save_corrected(image, adapter, jobs.output_path(image, corrected, several, "_corrected", ".png"), device)
+        if corrected_target:
+            save_corrected(image, adapter, corrected_target, device)
         if gt is not None:
             row |= truth_figures(image, gt, adapter, network, device)
         if not as_json:
@@ -265,7 +279,7 @@ def export(
     from export.to_onnx import export_onnx
 
     target = out or adapter.with_suffix(".onnx")
-    jobs.refuse_overwriting(target, overwrite)
+    jobs.Targets(overwrite).claim(target)
     pipeline, spec = load(Source(adapter=adapter, backbone=backbone))
     facts = export_onnx(pipeline, target, spec, floor)
     row = {"model": facts.pop("model"), "format": "onnx", "precision": spec.precision, "form": spec.form, **facts}
@@ -295,20 +309,29 @@ def infer(
 ) -> None:
     """Super-resolve images with their adapters, an exported model, or the backbone alone."""
     from darsr_deploy import jobs
+    from darsr_deploy.adapter import Adapter
     from darsr_deploy.imaging import read_image, write_image
     from darsr_deploy.upscale import upscale
     from export.session import Source, open_engine
 
     if sum([adapter is not None, model is not None, no_adapter]) > 1:
         raise typer.BadParameter("give only one of --adapter, --model and --no-adapter")
-    images = jobs.expand(inputs)
-    several = len(images) > 1 or any(p.is_dir() for p in inputs)
+    if corrected:
+        if model is not None or no_adapter:
+            raise DarsrError(
+                "--corrected", "the corrected LR image comes from an adapter, and none is used", "give --adapter"
+            )
+        require_torch()
+        from darsr_train.evaluate import save_corrected
+    images = jobs.expand(inputs, failures)
+    several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
     make_folder(out if several else None)
+    targets = jobs.Targets(overwrite)
     opened: dict[Source, object] = {}  # one engine at a time stays open: that of the last image
 
     def source_of(image: Path) -> Source:
         if model is not None:
-            return Source(model=model)
+            return Source(model=model, scale=scale)
         if no_adapter:
             return Source(backbone=backbone, scale=scale)
         return Source(jobs.adapter_for(image, adapter, several), None, backbone, scale)
@@ -321,15 +344,17 @@ def infer(
             opened[source] = open_engine(source, engine, provider, say)
         running = opened[source]
         target = jobs.output_path(image, out, several, f"_x{running.spec.scale}")
-        jobs.refuse_overwriting(target, overwrite)
+        targets.claim(target)
+        beside = out if out is None or several or out.is_dir() else out.parent
+        corrected_target = jobs.output_path(image, beside, several, "_corrected", ".png")
+        if corrected:
+            targets.claim(corrected_target)
         started = time.perf_counter()
         result = upscale(running, pixels)
         seconds = time.perf_counter() - started
         write_image(target, result)
         if corrected:
-            write_corrected(
-                image, source, jobs.output_path(image, out if several else None, several, "_corrected", ".png")
-            )
+            save_corrected(image, Adapter.load(source.adapter), corrected_target)
         row = {"input": str(image), "output": str(target), "engine": running.name, "provider": running.provider}
         row |= {"seconds": round(seconds, 4), "height": result.shape[0], "width": result.shape[1]}
         if not as_json:
@@ -339,18 +364,6 @@ def infer(
     rows = list(jobs.each(images, one, failures))
     if as_json:
         print_json(rows, several)
-
-
-def write_corrected(image: Path, source: object, target: Path) -> None:
-    if source.adapter is None:
-        raise DarsrError(
-            "--corrected", "the corrected LR image comes from an adapter, and none is used here", "give --adapter"
-        )
-    require_torch()
-    from darsr_deploy.adapter import Adapter
-    from darsr_train.evaluate import save_corrected
-
-    save_corrected(image, Adapter.load(source.adapter), target)
 
 
 @app.command("eval")
@@ -388,7 +401,7 @@ def evaluate(
         raise DarsrError(str(folder), "no image could be measured", "see the lines above")
     summary = {"folder": str(folder), "method": method, "backbone": network.name, "images": rows, "mean": mean_of(rows)}
     if as_json:
-        print(json.dumps(summary, indent=1))
+        print(to_json(summary))
     else:
         show_evaluation(summary)
 
@@ -513,7 +526,7 @@ def backbone_import(
     from darsr_train.backbones import describe, import_weights
 
     target = out or file.with_suffix(".safetensors")
-    jobs.refuse_overwriting(target, overwrite)
+    jobs.Targets(overwrite).claim(target)
     facts = describe(import_weights(file, target))
     print(
         json.dumps({"file": str(target), **facts}, indent=1)

@@ -67,6 +67,11 @@ class Adapter:
         return {name.removeprefix("darm."): array for name, array in self.arrays.items() if name.startswith("darm.")}
 
     def _check(self, path: str | Path) -> None:
+        for name, kind in (("backbone", str), ("backbone_sha256", str), ("facts", dict)):
+            if not isinstance(getattr(self, name), kind):
+                raise DarsrError(
+                    str(path), f"field {name} is {getattr(self, name)!r}, expected {kind.__name__}", _WAY_OUT
+                )
         if self.scale not in (2, 4):
             raise DarsrError(str(path), f"field scale is {self.scale}, expected 2 or 4", _WAY_OUT)
         if self.correction == "global" and self.arrays.get("taps", np.empty(0)).shape != (13,):

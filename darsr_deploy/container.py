@@ -46,8 +46,10 @@ def read_container(path: str | Path, kind: str, version: int, way_out: str) -> t
     try:
         header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][_KEY])
         found, facts = (header["kind"], header["version"]), header["facts"]
-    except (ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, MemoryError, OverflowError, RecursionError) as error:
         raise DarsrError(str(path), f"is no darsr {kind} file, or is damaged", way_out) from error
+    if not isinstance(facts, dict):
+        raise DarsrError(str(path), "field facts is not an object", way_out)
     if found[0] != kind:
         raise DarsrError(str(path), f"is a darsr {found[0]} file, expected {kind}", way_out)
     if found[1] != version:
@@ -68,7 +70,7 @@ def read_container(path: str | Path, kind: str, version: int, way_out: str) -> t
 
 
 def _checksum(header: dict, arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True, allow_nan=False).encode())
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -47,7 +47,12 @@ def read_image(path: str | Path) -> np.ndarray:
         why = f"is a {kind} file, which is not supported yet" if kind else "is not an image"
         raise DarsrError(str(path), why, "give an 8-bit PNG or JPEG")
     # These flags apply the EXIF orientation and keep gray as it is.
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:  # more pixels than the decoder allows
+        raise DarsrError(
+            str(path), f"cannot be decoded ({error.err})", "give a smaller or an undamaged image"
+        ) from error
     if image is None:
         raise DarsrError(str(path), "cannot be decoded: the file is damaged", "copy it again from its source")
     return image if image.ndim == 2 else np.ascontiguousarray(image[:, :, ::-1])
@@ -64,21 +69,18 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         raise DarsrError(
             str(path), f"cannot write {path.suffix or 'a file without suffix'}", f"use one of {', '.join(SUFFIXES)}"
         )
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        _JPEG_QUALITY,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
-    good, data = cv2.imencode(
-        path.suffix.lower(),
-        image if image.ndim == 2 else image[:, :, ::-1],
-        options if path.suffix.lower() != ".png" else [],
-    )
+    options = []
+    if path.suffix.lower() != ".png":
+        options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    pixels = image if image.ndim == 2 else image[:, :, ::-1]
+    try:
+        good, data = cv2.imencode(path.suffix.lower(), pixels, options)
+    except cv2.error:  # older versions raise where newer ones return False
+        good = False
     if not good:
-        raise DarsrError(
-            str(path), f"an image of {image.shape[1]}x{image.shape[0]} cannot be written in this format", "write a PNG"
-        )
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise DarsrError(str(path), f"an image of {size} cannot be written in this format", "write a PNG")
     write_bytes(path, data.tobytes())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -13,24 +14,49 @@ from .imaging import SUFFIXES, list_images
 Item = TypeVar("Item")
 
 
-def expand(inputs: Iterable[Path]) -> list[Path]:
-    """Files as they are, folders as the images in them.
+def expand(inputs: Iterable[Path], complain: Callable[[DarsrError], None]) -> list[Path]:
+    """Files as they are, folders as the images in them; a folder without images is said and the others are done.
 
-    Raises:
-        DarsrError: nothing of that name, or a folder without images.
+    A missing file is not noticed here but when it is read.
     """
     found: list[Path] = []
     for path in inputs:
-        if path.is_dir():
-            images = list_images(path)
-            if not images:
-                raise DarsrError(
-                    str(path), f"holds no images ({', '.join(SUFFIXES)})", "give a folder with photographs"
-                )
-            found += images
-        else:
-            found.append(path)  # a missing file is said when it is read, so that the others are still done
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        images = list_images(path)
+        if not images:
+            why = f"holds no images ({', '.join(SUFFIXES)})"
+            complain(DarsrError(str(path), why, "give a folder with photographs"))
+        found += images
     return found
+
+
+class Targets:
+    """The files one command writes: none is lost, neither an older one nor one written a moment ago."""
+
+    def __init__(self, overwrite: bool) -> None:
+        self.overwrite = overwrite
+        self.taken: set[str] = set()
+
+    def claim(self, target: Path) -> Path:
+        """Reserve a file before the work for it begins.
+
+        Raises:
+            DarsrError: it exists and may not be overwritten, another input of this command has it, or its folder
+                cannot be written.
+        """
+        name = os.path.abspath(target)
+        if name in self.taken:
+            raise DarsrError(
+                str(target), "another input of this command has the same output", "do them one after the other"
+            )
+        if os.path.lexists(target) and not self.overwrite:
+            raise DarsrError(str(target), "exists already", "give --overwrite, or another place with -o")
+        if not os.path.isdir(os.path.dirname(name)) or not os.access(os.path.dirname(name), os.W_OK):
+            raise DarsrError(str(target), "its folder is missing or cannot be written", "choose another place with -o")
+        self.taken.add(name)
+        return target
 
 
 def output_path(image: Path, out: Path | None, several: bool, tail: str, suffix: str | None = None) -> Path:
@@ -56,14 +82,8 @@ def adapter_for(image: Path, given: Path | None, several: bool) -> Path:
     Raises:
         DarsrError: there is none.
     """
-    own = next(
-        (
-            p
-            for p in (adapter_path(image), image.with_suffix(SUFFIX), image.with_name(image.name + SUFFIX))
-            if p.is_file()
-        ),
-        None,
-    )
+    places = (adapter_path(image), image.with_suffix(SUFFIX), image.with_name(image.name + SUFFIX))
+    own = next((p for p in places if os.path.isfile(p)), None)
     chosen = (own or given) if several else (given or own)
     if chosen is None:
         raise DarsrError(
@@ -72,16 +92,6 @@ def adapter_for(image: Path, given: Path | None, several: bool) -> Path:
             f"make one with darsr adapt {image}, give --adapter, or use --no-adapter",
         )
     return chosen
-
-
-def refuse_overwriting(target: Path, overwrite: bool) -> None:
-    """Never lose a file that stands there.
-
-    Raises:
-        DarsrError: ``target`` exists and ``overwrite`` is off.
-    """
-    if target.exists() and not overwrite:
-        raise DarsrError(str(target), "exists already", "give --overwrite, or another place with -o")
 
 
 def each(items: Iterable[Item], work: Callable[[Item], dict], complain: Callable[[DarsrError], None]) -> Iterator[dict]:

@@ -5,7 +5,7 @@ first result, the blur follows from it in closed form, and a short fit with DARS
 scale, adapts the network to this image and this blur:
 
 1. correct with the prior, super-resolve: ``x = backbone(DARM(y))``;
-2. the kernel that best reduces ``x`` to the given image, by least squares;
+2. the kernel that best reduces ``x`` to the given image, by least squares, made a Gaussian of calibrated shape;
 3. fit DARM: the forward cycle on ``x`` reduced by that kernel, the backward cycle through the frozen backbone,
    and the masked interpolation term;
 4. keep the fitted network only if it is better than the prior on crops it was not fitted on.
@@ -26,7 +26,7 @@ from darsr_deploy.resample import pillow_bicubic
 
 from . import losses
 from .checkpoint import Checkpoint
-from .closed_form import degradation_kernel
+from .closed_form import calibrated, degradation_kernel
 from .config import AdaptOptions
 from .darm import DARM
 from .degradation import KERNEL_SIZE, reduce
@@ -107,7 +107,7 @@ def look(pixels: np.ndarray, prior: DARM, backbone: nn.Module, scale: int, devic
     window = _middle(pixels)
     y = torch.from_numpy(to_tensor(window)).to(device, memory_format=torch.channels_last)
     x = backbone(prior(y).contiguous(memory_format=torch.channels_last)).clamp(0, 1)
-    kernel = degradation_kernel(x.cpu(), y.cpu(), scale).to(device)
+    kernel = calibrated(degradation_kernel(x.cpu(), y.cpu(), scale)).to(device)
     blurred = (reduce(x, kernel, scale).clamp(0, 1) * 255).round() / 255
     bicubic = reduce(x, losses.bicubic_table(scale).to(device), scale)
     enlarged = to_tensor(_enlarge(window, scale))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import losses
@@ -14,7 +15,7 @@ from .checkpoint import Checkpoint
 from .config import AdaptOptions
 from .crops import CropSampler, usable
 from .darm import DARM
-from .degradation import Discriminator, Generator
+from .degradation import KERNEL_SIZE, Discriminator, Generator
 from .dictionary import correction_dictionary
 from .dsem import DSEM
 from .result import Result
@@ -57,30 +58,31 @@ def step_losses(
     """
     g, darm, backbone, score = nets.generator, nets.darm, nets.backbone, nets.dsem
     x, y, b, u = (crops[name] for name in "xybu")
-    out = {"kernel": g.kernel(), "x_d": g(x), "y_c": darm(y)}
+    scale = g.scale
+    front = losses.lr_front(scale)
+    lead = (
+        scale * front - KERNEL_SIZE // 2
+    )  # 0 at x2; at x4 the kernel's centre meets LR pixel ``front`` 2 px further in
+    out = {"kernel": g.kernel(), "x_d": g(x[..., lead:, lead:]), "y_c": darm(y)}
     out["x_c"] = darm(out["x_d"])
     out["x_sr"] = backbone(out["x_c"])
     out["y_sr"] = backbone(out["y_c"])
-    out["y_d"] = g(out["y_sr"])
+    out["y_d"] = g(out["y_sr"][..., lead:, lead:])
     # Gradients of the adversarial term reach G through D, whose own weights take none of them.
     nets.discriminator.requires_grad_(False)
     out["d_fake"] = nets.discriminator(out["x_d"])
     nets.discriminator.requires_grad_(True)
-    for name, patch in (
-        ("b", b),
-        ("y", y),
-        ("y_c", out["y_c"]),
-        ("x_d", out["x_d"]),
-        ("x_c", out["x_c"]),
-        ("y_d", out["y_d"]),
-    ):
-        out[f"q_{name}"] = score(losses.centre_crop(patch, out["x_d"]))
+    # What is compared with a reduced image is cut to the LR pixels that it covers, scores included.
+    on_lr = {name: losses.window(image, out["x_d"], front) for name, image in (("b", b), ("y", y), ("y_c", out["y_c"]))}
+    on_hr = losses.window(x, out["x_sr"], scale * front)
+    for name, patch in (*on_lr.items(), ("x_d", out["x_d"]), ("x_c", out["x_c"]), ("y_d", out["y_d"])):
+        out[f"q_{name}"] = score(patch)
 
-    kernel, scale = out["kernel"], g.scale
+    kernel = out["kernel"]
     terms = {
         "gan_g": losses.gan_generator(out["d_fake"]),
-        "cycle_forward": 5 * (losses.matching_l1(out["x_c"], b) + losses.matching_l1(out["x_sr"], x)),
-        "cycle_backward": 5 * losses.matching_l1(out["y_d"], y),
+        "cycle_forward": 5 * (F.l1_loss(out["x_c"], on_lr["b"]) + F.l1_loss(out["x_sr"], on_hr)),
+        "cycle_backward": 5 * F.l1_loss(out["y_d"], on_lr["y"]),
         "dsem_zero": losses.score_distance(out["q_x_c"], out["q_b"]) + losses.score_distance(out["q_y_c"], out["q_b"]),
         "dsem_one": losses.score_distance(out["q_x_d"], out["q_y"]) + losses.score_distance(out["q_y_d"], out["q_y"]),
         "interpolation": 2 * losses.masked_interpolation(out["y_sr"], u),
@@ -182,7 +184,8 @@ def adapt_paper(
         "discriminator": nets.discriminator,
         "darm": nets.darm,
         "dsem": nets.dsem,
-    } | optimisers
+    }
+    states |= {f"optimiser_{name}": optimiser for name, optimiser in optimisers.items()}
     schedule = Schedule(options.bicubic_gate)
     saved = checkpoint.restore("adapt")
     if saved is None:
@@ -216,7 +219,8 @@ def adversarial_step(
     optimisers["g"].step()
     optimisers["darm"].step()
     fake = outputs["x_d"].detach()  # from before the step
-    loss = losses.gan_discriminator(nets.discriminator(fake), nets.discriminator(losses.centre_crop(crops["y"], fake)))
+    real = losses.window(crops["y"], fake, losses.lr_front(nets.generator.scale))
+    loss = losses.gan_discriminator(nets.discriminator(fake), nets.discriminator(real))
     optimisers["d"].zero_grad()
     loss.backward()
     optimisers["d"].step()

@@ -15,11 +15,14 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import list_images, read_image, to_image, to_tensor, write_image
 from darsr_deploy.metrics import psnr_y, ssim_y
 from darsr_deploy.resample import imresize
+from darsr_deploy.upscale import pad_to_least
 
 from .adapt import adapt_image
 from .backbones import Backbone
 from .config import AdaptOptions
 from .pipeline import correction_of
+
+_SSIM_WINDOW = 11  # pixels
 
 
 def image_pairs(folder: Path) -> list[tuple[Path, Path]]:
@@ -69,14 +72,8 @@ def evaluate_image(
     Raises:
         DarsrError: an image cannot be used, or the two sizes do not differ by the scale.
     """
-    lr, hr = read_image(lr_path), read_image(hr_path)
     scale = backbone.scale
-    if hr.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale) or hr.ndim != lr.ndim:
-        raise DarsrError(
-            str(hr_path),
-            f"is {hr.shape[1]}x{hr.shape[0]}, expected {scale} times {lr.shape[1]}x{lr.shape[0]} in the same colours",
-            f"use --scale, or make the set again at scale {scale}",
-        )
+    lr, hr = check_truth(lr_path, hr_path, scale)
     plain = upscale_with(backbone.module, lr, device)
     row = {"name": lr_path.stem, "seconds": 0.0, "chosen": "backbone alone"}
     result = plain
@@ -99,19 +96,26 @@ def mean_of(rows: list[dict]) -> dict:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if isinstance(rows[0][key], float)}
 
 
-def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> dict:
-    """``psnr_y`` of an adapted image and ``psnr_y_backbone`` of the backbone alone, against a true HR image.
+def check_truth(image: Path, truth: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read an LR image and its truth.
 
     Raises:
-        DarsrError: the truth cannot be read or is of another size.
+        DarsrError: one cannot be read, the sizes do not differ by the scale, or they are too small to compare.
     """
     lr, hr = read_image(image), read_image(truth)
-    if hr.shape[:2] != (lr.shape[0] * backbone.scale, lr.shape[1] * backbone.scale) or hr.ndim != lr.ndim:
-        raise DarsrError(
-            str(truth),
-            f"is {hr.shape[1]}x{hr.shape[0]}, expected {backbone.scale} times {lr.shape[1]}x{lr.shape[0]} in the same colours",
-            "give the image's own truth",
+    if hr.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale) or hr.ndim != lr.ndim:
+        sizes = (
+            f"is {hr.shape[1]}x{hr.shape[0]}, expected {scale} times {lr.shape[1]}x{lr.shape[0]} in the same colours"
         )
+        raise DarsrError(str(truth), sizes, "give the image's own truth, or another --scale")
+    if min(hr.shape[:2]) < _SSIM_WINDOW + 2 * scale:
+        raise DarsrError(str(truth), f"is too small to compare (least side {_SSIM_WINDOW + 2 * scale})", "leave it out")
+    return lr, hr
+
+
+def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> dict:
+    """``psnr_y`` of an adapted image and ``psnr_y_backbone`` of the backbone alone, against a true HR image."""
+    lr, hr = check_truth(image, truth, backbone.scale)
     adapted = upscale_with(nn.Sequential(correction_of(adapter).to(device), backbone.module), lr, device)
     plain = upscale_with(backbone.module, lr, device)
     return {"psnr_y": psnr_y(adapted, hr, backbone.scale), "psnr_y_backbone": psnr_y(plain, hr, backbone.scale)}
@@ -119,4 +123,6 @@ def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone
 
 def save_corrected(image: Path, adapter: Adapter, target: Path, device: str = "cpu") -> None:
     """Write the corrected LR image, which looks as if it had been downscaled bicubically."""
-    write_image(target, upscale_with(correction_of(adapter).to(device), read_image(image), device))
+    pixels = read_image(image)
+    corrected = upscale_with(correction_of(adapter).to(device), pad_to_least(pixels), device)
+    write_image(target, corrected[: pixels.shape[0], : pixels.shape[1]])

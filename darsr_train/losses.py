@@ -14,18 +14,17 @@ from torch import Tensor
 
 from darsr_deploy.resample import resize_taps
 
-from .degradation import KERNEL_SIZE, apply_kernel
+from .degradation import KERNEL_SIZE, apply_kernel, pad_symmetric
 
 
-def centre_crop(x: Tensor, like: Tensor) -> Tensor:
-    """Cut ``x`` to the height and width of ``like`` where it is larger, floor(difference / 2) off in front."""
-    top, left = (max(0, a - b) // 2 for a, b in zip(x.shape[-2:], like.shape[-2:]))
-    return x[..., top : top + like.shape[-2], left : left + like.shape[-1]]
+def lr_front(scale: int) -> int:
+    """Index of the first LR pixel whose 13-tap kernel lies inside the HR image: ceil(6 / s)."""
+    return -(-(KERNEL_SIZE // 2) // scale)
 
 
-def matching_l1(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference after the larger one is cut to the smaller one's size."""
-    return F.l1_loss(centre_crop(a, b), centre_crop(b, a))
+def window(image: Tensor, like: Tensor, front: int) -> Tensor:
+    """The part of ``image`` that starts at row and column ``front`` and has the height and width of ``like``."""
+    return image[..., front : front + like.shape[-2], front : front + like.shape[-1]]
 
 
 def gan_generator(fake_scores: Tensor) -> Tensor:
@@ -69,17 +68,18 @@ def bicubic_table(scale: int) -> Tensor:
 
 
 def bicubic_distance(x_down: Tensor, x: Tensor, scale: int, sum_colours: bool = False) -> Tensor:
-    """MSE between the generator's output and ``x`` reduced bicubically (zero padding), each colour alone.
+    """MSE between the generator's output and ``x`` reduced bicubically, each colour alone.
 
     Args:
         sum_colours: the reference program's fault: every output channel receives the sum of the three filtered
             colours, which drives the image to three times its brightness. Only for comparison with that program.
     """
     table = bicubic_table(scale).to(x)
-    reduced = apply_kernel(F.pad(x, ((table.shape[-1] - scale) // 2,) * 4), table, scale)
+    before = (table.shape[-1] - scale) // 2
+    reduced = apply_kernel(pad_symmetric(x, before, before), table, scale)
     if sum_colours:
         reduced = reduced.sum(1, keepdim=True).expand_as(reduced)
-    return F.mse_loss(x_down, centre_crop(reduced, x_down))
+    return F.mse_loss(x_down, window(reduced, x_down, lr_front(scale)))
 
 
 def sum_to_one(kernel: Tensor) -> Tensor:

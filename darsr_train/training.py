@@ -138,8 +138,11 @@ def _restore(
 ) -> tuple[int, list[dict]]:
     if not path.is_file():
         raise DarsrError(str(path), "there is no checkpoint to resume from", "leave out --resume")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    different = [name for name, value in asdict(options).items() if state["options"].get(name) != value]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        different = [name for name, value in asdict(options).items() if state["options"].get(name) != value]
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise DarsrError(str(path), "is not a readable training checkpoint", "leave out --resume") from error
     if different:
         raise DarsrError(
             str(path),

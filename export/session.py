@@ -50,6 +50,8 @@ def open_engine(
     """
     if engine not in ENGINES:
         raise DarsrError(f"engine {engine}", "is not known", f"choose one of {', '.join(ENGINES)}")
+    if provider not in ("cpu", "cuda"):
+        raise DarsrError(f"provider {provider}", "is not known", "choose cpu or cuda")
     if source.model is not None:
         if engine == "torch":
             raise DarsrError(
@@ -57,10 +59,21 @@ def open_engine(
                 "a model file runs in ONNX Runtime, not in PyTorch",
                 "give --adapter, or leave out --engine torch",
             )
-        return OrtEngine(source.model, provider)
+        opened = OrtEngine(source.model, provider)
+        if source.scale not in (None, opened.spec.scale):
+            raise DarsrError(
+                str(source.model),
+                f"is a model for scale {opened.spec.scale}, asked for {source.scale}",
+                f"use --scale {opened.spec.scale}",
+            )
+        return opened
     _require_torch(source)
     chosen = engine if engine != "auto" else ("ort" if installed_runtimes() else "torch")
     if chosen == "torch":
+        import torch
+
+        if provider == "cuda" and not torch.cuda.is_available():
+            raise DarsrError("provider cuda", "PyTorch sees no CUDA device here", "use --provider cpu")
         pipeline, spec = load(source, "cuda" if provider == "cuda" else "cpu")
         return TorchEngine(pipeline, spec, "cuda" if provider == "cuda" else "cpu")
     return OrtEngine(_cached_model(source, say), provider)

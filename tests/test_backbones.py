@@ -16,7 +16,16 @@ from darsr_deploy.container import write_container
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import read_image
 from darsr_deploy.metrics import psnr_y
-from darsr_train.backbones import SRFBN, EdgeSR, describe, embedded_names, find_scale, import_weights, load_backbone, save_backbone
+from darsr_train.backbones import (
+    SRFBN,
+    EdgeSR,
+    describe,
+    embedded_names,
+    find_scale,
+    import_weights,
+    load_backbone,
+    save_backbone,
+)
 from darsr_train.backbones.edge import BranchedConv, branch, merge
 from darsr_train.backbones.registry import ARCHITECTURES, VERSION, build
 from darsr_train.evaluate import upscale_with
@@ -59,9 +68,10 @@ def test_branched_convolution_is_the_sum_of_its_branches_up_to_the_border(c_in, 
     layer = stirred(BranchedConv(c_in, c_out)).double()
     x = torch.randn(2, c_in, 5, 7, dtype=torch.float64)
     with torch.no_grad():
-        # forward() itself stays in float32 arithmetic under autocast only; merged() is what it applies
         weight, bias = layer.merged()
-        torch.testing.assert_close(F.conv2d(x, weight, bias, padding=1), branch_by_branch(layer, x), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            F.conv2d(x, weight, bias, padding=1), branch_by_branch(layer, x), rtol=1e-10, atol=1e-10
+        )
         torch.testing.assert_close(layer(x), branch_by_branch(layer, x), rtol=1e-10, atol=1e-10)
 
 
@@ -131,17 +141,20 @@ def test_srfbn_feeds_back():
 def test_published_weights_keep_a_constant_image(scale):
     with torch.no_grad():
         sr = srfbn(scale).module(torch.full((1, 3, 16, 16), 0.5))
-    assert (sr[..., 16:-16, 16:-16] - 0.5).abs().max() < 0.02
+    inner = sr[..., 4 * scale : -4 * scale, 4 * scale : -4 * scale]  # zero padding shows at the border
+    assert (inner - 0.5).abs().max() < 0.02
 
 
 @needs_shared
-@pytest.mark.slow
 @pytest.mark.parametrize("scale, expected, count", [(2, 37.78, 282_442), (4, 31.99, 483_146)])
 def test_published_weights_reach_their_figures_on_set5(scale, expected, count):
     backbone = srfbn(scale)
     assert parameters(backbone.module) == count
     folder = SHARED / "data" / "standard" / "Set5" / f"image_SRF_{scale}"
-    pairs = [(read_image(lr), read_image(lr.with_name(lr.name.replace("_LR", "_HR")))) for lr in sorted(folder.glob("*_LR.png"))]
+    pairs = [
+        (read_image(lr), read_image(lr.with_name(lr.name.replace("_LR", "_HR"))))
+        for lr in sorted(folder.glob("*_LR.png"))
+    ]
     assert len(pairs) == 5
     figures = [psnr_y(upscale_with(backbone.module, lr), hr, scale) for lr, hr in pairs]
     assert np.mean(figures) == pytest.approx(expected, abs=0.02)
@@ -151,7 +164,9 @@ def test_published_weights_reach_their_figures_on_set5(scale, expected, count):
 
 
 def same_state(a: nn.Module, b: nn.Module) -> bool:
-    return a.state_dict().keys() == b.state_dict().keys() and all(torch.equal(t, b.state_dict()[n]) for n, t in a.state_dict().items())
+    return a.state_dict().keys() == b.state_dict().keys() and all(
+        torch.equal(t, b.state_dict()[n]) for n, t in a.state_dict().items()
+    )
 
 
 def networks(scale: int) -> list[nn.Module]:
@@ -244,9 +259,15 @@ def rewrite(path, change, **facts) -> None:
 WRONG = {
     "missing": (lambda a: a.pop("tail.bias"), "tensor tail.bias is missing"),
     "foreign": (lambda a: a.update(extra=np.zeros(3, np.float32)), "tensor extra belongs to no layer"),
-    "shape": (lambda a: a.update({"tail.bias": np.zeros(7, np.float32)}), r"tensor tail.bias is \(7,\), expected \(12,\)"),
+    "shape": (
+        lambda a: a.update({"tail.bias": np.zeros(7, np.float32)}),
+        r"tensor tail.bias is \(7,\), expected \(12,\)",
+    ),
     "nan": (lambda a: a.update({"tail.bias": np.full(12, np.nan, np.float32)}), "tail.bias holds NaN or infinity"),
-    "infinity": (lambda a: a.update({"body.0.bias": np.full(4, np.inf, np.float32)}), "body.0.bias holds NaN or infinity"),
+    "infinity": (
+        lambda a: a.update({"body.0.bias": np.full(4, np.inf, np.float32)}),
+        "body.0.bias holds NaN or infinity",
+    ),
 }
 
 
@@ -293,7 +314,11 @@ def test_import_finds_out_scale_and_keeps_the_network(scale, prefix, tmp_path):
     backbone = import_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", licence="MIT")
     assert (backbone.name, backbone.architecture, backbone.scale) == ("ours", "srfbn-s", scale)
     assert same_state(network, backbone.module)
-    assert backbone.facts["licence"] == "MIT" and backbone.facts["source"] == "theirs.pth" and len(backbone.facts["source_sha256"]) == 64
+    assert (
+        backbone.facts["licence"] == "MIT"
+        and backbone.facts["source"] == "theirs.pth"
+        and len(backbone.facts["source_sha256"]) == 64
+    )
     x = torch.rand(1, 3, 7, 6)
     with torch.no_grad():
         assert torch.equal(backbone.module(x), network(x))
@@ -314,7 +339,7 @@ NOT_WEIGHTS = {
     "incomplete": (lambda: {"module.out.0.weight": torch.zeros(32, 32, 6, 6)}, "tensor .* is missing"),
     "nan": (lambda: {n: torch.full_like(t, torch.nan) for n, t in SRFBN(2).state_dict().items()}, "holds NaN"),
     "narrow": (lambda: SRFBN(2, channels=16).state_dict(), "expected"),
-    "code": (malicious, "cannot|is not a weight file that can be loaded safely"),
+    "code": (malicious, "is not a weight file that can be loaded safely"),
 }
 
 
@@ -329,7 +354,9 @@ def test_import_refuses_and_writes_nothing(kind, tmp_path, capsys):
     assert "run while loading" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a pickle", b"PK\x03\x04 cut"], ids=["missing", "empty", "text", "cut"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"not a pickle", b"PK\x03\x04 cut"], ids=["missing", "empty", "text", "cut"]
+)
 def test_import_refuses_what_is_no_weight_file(content, tmp_path):
     source = tmp_path / "theirs.pth"
     if content is not None:

@@ -45,7 +45,9 @@ def in_bytes(x: Tensor) -> Tensor:
 
 def test_tap_responses_are_what_the_taps_multiply():
     x, taps = torch.rand(2, 3, 7, 9), torch.randn(13)
-    torch.testing.assert_close(torch.einsum("t,tnchw->nchw", taps, tap_responses(x)), filtered(x, taps), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.einsum("t,tnchw->nchw", taps, tap_responses(x)), filtered(x, taps), rtol=1e-5, atol=1e-5
+    )
 
 
 @scales
@@ -78,7 +80,9 @@ def test_ridge_pulls_towards_the_identity():
 
 
 @scales
-@pytest.mark.parametrize("image", [TEXTURE, torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))], ids=["gravel", "noise"])
+@pytest.mark.parametrize(
+    "image", [TEXTURE, torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))], ids=["gravel", "noise"]
+)
 def test_a_random_kernel_is_recovered_from_its_own_pair(scale, image):
     true = torch.rand(KERNEL_SIZE, KERNEL_SIZE, generator=torch.Generator().manual_seed(1))
     true /= true.sum()
@@ -124,5 +128,7 @@ def test_orientation_of_an_elongated_kernel_is_recovered_unless_crops_are_turned
     assert math.sin(found - angle) == pytest.approx(0, abs=0.1)
     assert longer > 2 * shorter
     # the same images, both sides turned alike, as a step's batch would hold them
-    longer, shorter, _ = moments(degradation_kernel(four_orientations(PHOTO), four_orientations(y), 2).clamp(min=0).numpy())
+    longer, shorter, _ = moments(
+        degradation_kernel(four_orientations(PHOTO), four_orientations(y), 2).clamp(min=0).numpy()
+    )
     assert longer < 1.2 * shorter

@@ -22,12 +22,29 @@ FACTS = {"profile": "fast", "seed": 7, "note": "4×5", "held_out_loss": {"prior"
 
 
 def adapter(**changes) -> Adapter:
-    return Adapter(**{"correction": "global", "scale": 2, "backbone": "edge-x2", "backbone_sha256": "0" * 64, "facts": FACTS, "arrays": ARRAYS, **changes})
+    return Adapter(
+        **{
+            "correction": "global",
+            "scale": 2,
+            "backbone": "edge-x2",
+            "backbone_sha256": "0" * 64,
+            "facts": FACTS,
+            "arrays": ARRAYS,
+            **changes,
+        }
+    )
 
 
 def write_fields(path, drop: str = "", arrays: dict | None = None, **changes) -> None:
     """An adapter file whose checksum is right and whose content may be wrong."""
-    fields = {"correction": "global", "scale": 2, "backbone": "edge-x2", "backbone_sha256": "0" * 64, "facts": FACTS, **changes}
+    fields = {
+        "correction": "global",
+        "scale": 2,
+        "backbone": "edge-x2",
+        "backbone_sha256": "0" * 64,
+        "facts": FACTS,
+        **changes,
+    }
     fields.pop(drop, None)
     write_container(path, "adapter", 1, fields, ARRAYS if arrays is None else arrays)
 
@@ -59,7 +76,9 @@ def same(a: Adapter, b: Adapter) -> bool:
 
 @pytest.mark.parametrize("correction", ["none", "global", "network"])
 def test_round_trip(correction, tmp_path):
-    arrays = {"none": {}, "global": ARRAYS, "network": {"darm.head.weight": np.ones((2, 3, 3, 3), np.float32)}}[correction]
+    arrays = {"none": {}, "global": ARRAYS, "network": {"darm.head.weight": np.ones((2, 3, 3, 3), np.float32)}}[
+        correction
+    ]
     written = adapter(correction=correction, arrays=arrays, scale=4)
     digest = written.save(tmp_path / "a.darsr")
     assert digest == hashlib.sha256((tmp_path / "a.darsr").read_bytes()).hexdigest()
@@ -95,7 +114,12 @@ def test_read_again_and_written_again_is_the_same_file(file, tmp_path):
     assert (tmp_path / "b.darsr").read_bytes() == file.read_bytes()
 
 
-@given(st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text())))
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
+    )
+)
 def test_any_json_facts_come_back(tmp_path_factory, facts):
     path = tmp_path_factory.getbasetemp() / "facts.darsr"
     write_container(path, "adapter", 1, facts, {})
@@ -153,7 +177,10 @@ def test_any_bytes_are_one_line(tmp_path_factory, data):
     assert "no darsr adapter file" in refusal(path)
 
 
-@pytest.mark.parametrize("text", [b"[1, 2]", b"null", b'{"__metadata__": {"darsr": "[]"}}', b'{"__metadata__": {"darsr": "{}"}}', b"[" * 20_000])
+@pytest.mark.parametrize(
+    "text",
+    [b"[1, 2]", b"null", b'{"__metadata__": {"darsr": "[]"}}', b'{"__metadata__": {"darsr": "{}"}}', b"[" * 20_000],
+)
 def test_json_of_another_kind_is_one_line(text, tmp_path):
     (tmp_path / "a.darsr").write_bytes(len(text).to_bytes(8, "little") + text)
     assert "no darsr adapter file" in refusal(tmp_path / "a.darsr")
@@ -222,7 +249,9 @@ def test_another_scale_lists_the_known_ones(value, tmp_path):
     assert f"field scale is {value}, expected 2 or 4" in refusal(tmp_path / "a.darsr")
 
 
-@pytest.mark.parametrize(("field", "value"), [("backbone", 5), ("backbone_sha256", None), ("facts", [1]), ("facts", None)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("backbone", 5), ("backbone_sha256", None), ("facts", [1]), ("facts", None)]
+)
 def test_a_field_of_another_type_is_named(field, value, tmp_path):
     write_fields(tmp_path / "a.darsr", **{field: value})
     assert f"field {field}" in refusal(tmp_path / "a.darsr")
@@ -274,7 +303,9 @@ def test_twins_get_the_whole_name(twin, tmp_path):
     assert adapter_path(tmp_path / twin) == tmp_path / f"{twin}.darsr"
 
 
-@pytest.mark.parametrize("other", ["photo.txt", "photo.darsr", "photo2.jpg", "photo_x2.png", "a photo.png", "photo.old.png"])
+@pytest.mark.parametrize(
+    "other", ["photo.txt", "photo.darsr", "photo2.jpg", "photo_x2.png", "a photo.png", "photo.old.png"]
+)
 def test_no_twins(other, tmp_path):
     (tmp_path / "photo.png").touch()
     (tmp_path / other).touch()

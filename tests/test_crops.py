@@ -35,7 +35,9 @@ PHOTO = np.ascontiguousarray(data.astronaut()[:150, 150:320])
 # --- The map ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("image", [PHOTO, addresses(80, 120), np.zeros((90, 70, 3), np.uint8)], ids=["photo", "pattern", "black"])
+@pytest.mark.parametrize(
+    "image", [PHOTO, addresses(80, 120), np.zeros((90, 70, 3), np.uint8)], ids=["photo", "pattern", "black"]
+)
 @pytest.mark.parametrize("crop", [16, 32])
 def test_map_is_a_probability(image, crop):
     chance = crop_map(image, crop)
@@ -70,10 +72,15 @@ def test_map_ignores_gradients_at_the_border():
 
 
 def test_map_follows_a_turn_of_the_image():
-    np.testing.assert_allclose(crop_map(np.ascontiguousarray(PHOTO.transpose(1, 0, 2)), 16), crop_map(PHOTO, 16).T, atol=1e-9)
+    np.testing.assert_allclose(
+        crop_map(np.ascontiguousarray(PHOTO.transpose(1, 0, 2)), 16), crop_map(PHOTO, 16).T, atol=1e-9
+    )
 
 
-@pytest.mark.parametrize("centre, crop, side, expected", [(50, 16, 100, 42), (51, 16, 100, 42), (3, 16, 100, 0), (99, 16, 100, 84), (99, 16, 101, 84), (5, 20, 20, 0)])
+@pytest.mark.parametrize(
+    "centre, crop, side, expected",
+    [(50, 16, 100, 42), (51, 16, 100, 42), (3, 16, 100, 0), (99, 16, 100, 84), (99, 16, 101, 84), (5, 20, 20, 0)],
+)
 def test_top_left_is_clamped_and_even(centre, crop, side, expected):
     assert top_left(centre, crop, side) == expected
 
@@ -100,10 +107,15 @@ def test_samples_depend_on_seed_and_step_alone():
 def test_shapes_and_range(scale):
     crops = sampler(PHOTO[:148, :168], scale, True).sample(0, 0, 3)
     small = 32 // scale
-    assert {name: c.shape for name, c in crops.items()} == {"x": (3, 3, 32, 32), "y": (3, 3, small, small), "b": (3, 3, small, small), "u": (3, 3, 32, 32)}
+    assert {name: c.shape for name, c in crops.items()} == {
+        "x": (3, 3, 32, 32),
+        "y": (3, 3, small, small),
+        "b": (3, 3, small, small),
+        "u": (3, 3, 32, 32),
+    }
     for crop in crops.values():
         assert crop.dtype == np.float32
-        assert 0 <= crop.min() and crop.max() <= 1
+        assert crop.min() >= 0 and crop.max() <= 1
         np.testing.assert_allclose(crop * 255, np.rint(crop * 255), atol=1e-4)  # 8-bit values
 
 

@@ -48,7 +48,9 @@ def test_first_51_filters_follow_the_formula():
         # by the covariance matrix: another way than the code's
         c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         turn = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
-        precision = torch.linalg.inv(turn @ torch.diag(torch.tensor([sigma**2, (ratio * sigma) ** 2], dtype=torch.float64)) @ turn.T)
+        precision = torch.linalg.inv(
+            turn @ torch.diag(torch.tensor([sigma**2, (ratio * sigma) ** 2], dtype=torch.float64)) @ turn.T
+        )
         points = torch.tensor([[(x, y) for x in range(-2, 3)] for y in range(-2, 3)], dtype=torch.float64)
         kernel = torch.exp(-0.5 * torch.einsum("yxi,ij,yxj->yx", points, precision, points))
         expected.append(kernel / kernel.sum())
@@ -206,7 +208,11 @@ def gentle(darm: DARM) -> DARM:
 @pytest.mark.parametrize("height, width", [(11, 17), (3, 5)])
 def test_folded_pipeline_equals_the_unfolded(scale, network, height, width):
     torch.manual_seed(9)
-    backbone = drifted(SRFBN(scale, channels=16, steps=2, groups=2)) if network == "srfbn" else EdgeSR(scale, channels=16, blocks=3)
+    backbone = (
+        drifted(SRFBN(scale, channels=16, steps=2, groups=2))
+        if network == "srfbn"
+        else EdgeSR(scale, channels=16, blocks=3)
+    )
     pipeline = Pipeline(gentle(DARM(correction_dictionary(), channels=16)), backbone).eval()
     before = state_of(pipeline)
     folded = fold(pipeline)
@@ -215,7 +221,7 @@ def test_folded_pipeline_equals_the_unfolded(scale, network, height, width):
         expected, found = pipeline(x), folded(x)
         raw_expected, raw_found = backbone(x), folded.backbone(x)  # not clipped: nothing can hide behind the clamp
     assert found.shape == (2, 3, scale * height, scale * width)
-    assert 0.01 < expected.std() and ((expected > 0) & (expected < 1)).float().mean() > 0.5
+    assert expected.std() > 0.01 and ((expected > 0) & (expected < 1)).float().mean() > 0.5
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(raw_found, raw_expected, rtol=0, atol=1e-5)
     assert_unchanged(pipeline, before)
@@ -226,7 +232,9 @@ def test_folded_pipeline_equals_the_unfolded(scale, network, height, width):
     assert any(p.requires_grad for p in pipeline.parameters()), "folding has frozen its argument"
 
 
-@pytest.mark.parametrize("correction", [nn.Identity(), GlobalCorrection(torch.tensor([0.01] * 12 + [0.76]))], ids=["none", "global"])
+@pytest.mark.parametrize(
+    "correction", [nn.Identity(), GlobalCorrection(torch.tensor([0.01] * 12 + [0.76]))], ids=["none", "global"]
+)
 def test_other_corrections_are_folded_too(correction):
     torch.manual_seed(10)
     pipeline = Pipeline(correction, EdgeSR(2, channels=8, blocks=1)).eval()

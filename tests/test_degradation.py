@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darsr_train.degradation import GENERATOR_KERNELS, KERNEL_SIZE, Discriminator, Generator, apply_kernel, layer_by_layer, pad_symmetric, reduce
+from darsr_train.degradation import (
+    GENERATOR_KERNELS,
+    KERNEL_SIZE,
+    Discriminator,
+    Generator,
+    apply_kernel,
+    layer_by_layer,
+    pad_symmetric,
+    reduce,
+)
 
 scales = pytest.mark.parametrize("scale", [2, 4])
 
@@ -103,7 +112,9 @@ def test_delta_kernels_pick_the_pixel_that_the_convention_names(scale):
 def test_thirteen_taps_centred_between_two_are_aligned_with_their_block(scale):
     x = torch.rand(1, 3, 32, 40)
     first = scale // 2 - 1  # the two middle pixels of a block; their middle is (s - 1) / 2
-    expected = F.avg_pool2d(x, scale) if scale == 2 else F.avg_pool2d(x[..., first : 32 - first, first : 40 - first], 2, scale)
+    expected = (
+        F.avg_pool2d(x, scale) if scale == 2 else F.avg_pool2d(x[..., first : 32 - first, first : 40 - first], 2, scale)
+    )
     found = reduce(x, row_kernel({6 + first: 0.5, 7 + first: 0.5}), scale)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
@@ -159,7 +170,9 @@ def test_reduce_keeps_constants_up_to_the_border(scale):
 def test_padding_is_numpys_symmetric_for_pads_larger_than_the_image_too(before, after, height, width):
     x = torch.rand(2, 3, height, width)
     pad = (before, after)
-    assert np.array_equal(pad_symmetric(x, before, after).numpy(), np.pad(x.numpy(), ((0, 0), (0, 0), pad, pad), mode="symmetric"))
+    assert np.array_equal(
+        pad_symmetric(x, before, after).numpy(), np.pad(x.numpy(), ((0, 0), (0, 0), pad, pad), mode="symmetric")
+    )
 
 
 # --- Discriminator ---------------------------------------------------------------------------------------------------
@@ -170,7 +183,7 @@ def test_discriminator_scores_patches_of_seven_pixels():
     discriminator = Discriminator()
     scores = discriminator(torch.rand(2, 3, 20, 17))
     assert scores.shape == (2, 1, 14, 11)
-    assert 0 < scores.min() and scores.max() < 1
+    assert scores.min() > 0 and scores.max() < 1
     discriminator.eval()  # batch statistics would spread a change over the whole batch
     x = torch.rand(1, 3, 20, 20)
     changed = x.clone()
@@ -185,7 +198,9 @@ def test_every_convolution_of_the_discriminator_is_spectrally_normalised():
     torch.manual_seed(4)
     discriminator = Discriminator()
     convolutions = [m for m in discriminator.modules() if isinstance(m, nn.Conv2d)]
-    assert [(c.kernel_size, c.in_channels, c.out_channels) for c in convolutions] == [((7, 7), 3, 64)] + [((1, 1), 64, 64)] * 5 + [((1, 1), 64, 1)]
+    assert [(c.kernel_size, c.in_channels, c.out_channels) for c in convolutions] == [((7, 7), 3, 64)] + [
+        ((1, 1), 64, 64)
+    ] * 5 + [((1, 1), 64, 1)]
     for _ in range(100):  # one power iteration a call
         discriminator(torch.rand(1, 3, 8, 8))
     for convolution in convolutions:

@@ -92,7 +92,7 @@ def step(golden, networks):
     crops = {"x": golden["hr"], "y": golden["lr"], "b": golden["hr_bicubic"], "u": golden["lr_up"]}
     outputs, terms = step_losses(networks, crops, sum_colours=True)
     terms["total"].backward()
-    fake, real = outputs["x_d"].detach(), losses.centre_crop(golden["lr"], outputs["x_d"])
+    fake, real = outputs["x_d"].detach(), losses.window(golden["lr"], outputs["x_d"], losses.lr_front(2))
     terms["gan_d"] = losses.gan_discriminator(networks.discriminator(fake), networks.discriminator(real))
     return outputs, terms
 

@@ -279,7 +279,8 @@ def test_while_it_is_written_the_old_file_stands(tmp_path):
     with atomic_path(target) as temporary:
         temporary.write_bytes(b"new")
         assert target.read_bytes() == b"old"
-        assert temporary.suffix == ".png" and temporary.parent == tmp_path  # another file system could not be renamed from
+        # In the same folder: from another file system it could not be renamed.
+        assert temporary.suffix == ".png" and temporary.parent == tmp_path
     assert target.read_bytes() == b"new"
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
@@ -301,14 +302,31 @@ def test_text_is_utf8(tmp_path):
 
 def test_a_folder_is_scanned_without_what_this_toolkit_wrote(tmp_path):
     wanted = ["Z.PNG", "a.png", "b.jpg", "c.jpeg", "x2.png"]
-    unwanted = ["a_x2.png", "b_x4.jpg", "a_corrected.png", "a_preview.png", ".hidden.png", ".a-x81.png", "a.darsr", "a.txt", "a.bmp"]
+    unwanted = [
+        "a_x2.png",
+        "b_x4.jpg",
+        "a_corrected.png",
+        "a_preview.png",
+        ".hidden.png",
+        ".a-x81.png",
+        "a.darsr",
+        "a.txt",
+        "a.bmp",
+    ]
     for name in wanted + unwanted:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
     assert [p.name for p in list_images(tmp_path)] == wanted
 
 
-@given(arrays(np.uint8, st.one_of(st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))))
+@given(
+    arrays(
+        np.uint8,
+        st.one_of(
+            st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))
+        ),
+    )
+)
 def test_tensors_and_back_is_exact(image):
     tensor = to_tensor(image)
     assert tensor.shape == (1, 3, *image.shape[:2]) and tensor.dtype == np.float32

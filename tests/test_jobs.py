@@ -24,19 +24,22 @@ def test_files_as_they_are_and_folders_as_their_images(tmp_path):
     inside = touch(tmp_path / "folder", "a.png", "b.jpg")
     touch(tmp_path / "folder", "a_x2.png", "a.darsr", "notes.txt")
     (alone,) = touch(tmp_path, "z.png")
-    assert jobs.expand([alone, tmp_path / "folder"]) == [alone, *inside]
+    assert jobs.expand([alone, tmp_path / "folder"], pytest.fail) == [alone, *inside]
 
 
 def test_a_named_file_is_taken_whatever_its_name(tmp_path):
     """Only folders are filtered: who names photo_x2.png means it; a missing one is said when it is read."""
     named = [*touch(tmp_path, "photo_x2.png", "photo.txt"), tmp_path / "missing.png"]
-    assert jobs.expand(named) == named
+    assert jobs.expand(named, pytest.fail) == named
 
 
-def test_a_folder_without_images_is_an_error(tmp_path):
+def test_a_folder_without_images_is_said_and_the_others_are_done(tmp_path):
     touch(tmp_path, "notes.txt", "a_x2.png")
-    with pytest.raises(DarsrError, match=rf"^{tmp_path}: holds no images.*png"):
-        jobs.expand([tmp_path])
+    (alone,) = touch(tmp_path, "z.jpg")
+    touch(tmp_path / "empty", "notes.txt")
+    said = []
+    assert jobs.expand([tmp_path / "empty", alone], said.append) == [alone]
+    assert len(said) == 1 and str(said[0]).startswith(f"{tmp_path / 'empty'}: holds no images (.png")
 
 
 # ---- where results go
@@ -123,9 +126,23 @@ def test_an_adapter_is_found_also_when_a_twin_came_or_went(tmp_path):
 def test_nothing_that_stands_there_is_lost(tmp_path):
     (target,) = touch(tmp_path, "photo_x2.png")
     with pytest.raises(DarsrError, match=r"photo_x2\.png: exists already; .*--overwrite"):
-        jobs.refuse_overwriting(target, overwrite=False)
-    jobs.refuse_overwriting(target, overwrite=True)
-    jobs.refuse_overwriting(tmp_path / "new.png", overwrite=False)
+        jobs.Targets(overwrite=False).claim(target)
+    assert jobs.Targets(overwrite=True).claim(target) == target
+    assert jobs.Targets(overwrite=False).claim(tmp_path / "new.png") == tmp_path / "new.png"
+
+
+def test_one_command_writes_no_file_twice(tmp_path):
+    targets = jobs.Targets(overwrite=True)
+    targets.claim(tmp_path / "a.png")
+    with pytest.raises(DarsrError, match=r"a\.png: another input of this command has the same output"):
+        targets.claim(tmp_path / "." / "a.png")
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
+    (file,) = touch(tmp_path, "file")
+    for target in (file / "a.png", tmp_path / "none" / "a.png"):
+        with pytest.raises(DarsrError, match=r"a\.png: its folder is missing or cannot be written"):
+            jobs.Targets(overwrite=False).claim(target)
 
 
 def test_a_failure_is_said_and_the_rest_is_done():

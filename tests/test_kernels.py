@@ -63,7 +63,9 @@ def test_disk_has_the_deviation_of_a_disk(radius):
     kernel = kernels.disk(20, radius, softness=0.2)
     longer, shorter, _ = moments(kernel)
     assert np.abs(shift(kernel)).max() < 1e-9
-    expected = math.hypot(radius / 2, 1 / math.sqrt(12))  # of a uniform disk along any axis, and of the pixels' own width
+    expected = math.hypot(
+        radius / 2, 1 / math.sqrt(12)
+    )  # of a uniform disk along any axis, and of the pixels' own width
     np.testing.assert_allclose([longer, shorter], expected, rtol=0.03)
     np.testing.assert_allclose(kernel, kernel.T)
 
@@ -87,7 +89,9 @@ def test_twice_equals_reducing_two_times(size):
     composed = kernels.twice(kernel)
     assert composed.shape == (3 * size - 2, 3 * size - 2)
     assert composed.min() >= 0 and composed.sum() == pytest.approx(1)
-    np.testing.assert_allclose(shift(composed), 3 * shift(kernel), atol=1e-9)  # the second blur is seen at twice the size
+    np.testing.assert_allclose(
+        shift(composed), 3 * shift(kernel), atol=1e-9
+    )  # the second blur is seen at twice the size
     x = torch.rand(1, 3, 128, 160, dtype=torch.float64)
     single = torch.from_numpy(kernel)
     expected = reduce(reduce(x, single, 2), single, 2)

@@ -29,9 +29,21 @@ else:
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
-HEAVY = ("onnx", "onnxruntime", "onnxscript", "skimage", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings", "torch")
+HEAVY = (
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "skimage",
+    "tensorrt",
+    "tensorrt_bindings",
+    "tensorrt_rtx",
+    "tensorrt_rtx_bindings",
+    "torch",
+)
 # What pip prints once it has given a connection up; a failure without any of these is a failure of ours.
-UNREACHABLE = re.compile(r"Retry\(total=0\b.*|Max retries exceeded.*|Failed to connect to .*|ReadTimeoutError.*|.*Read timed out.*")
+UNREACHABLE = re.compile(
+    r"Retry\(total=0\b.*|Max retries exceeded.*|Failed to connect to .*|ReadTimeoutError.*|.*Read timed out.*"
+)
 IMPORT_DEPLOY = """
 import importlib, pkgutil, darsr_deploy
 for module in pkgutil.iter_modules(darsr_deploy.__path__, "darsr_deploy."):
@@ -50,14 +62,27 @@ except SystemExit as stop:
 
 def run(*command: str | Path, **options) -> str:
     """Run a command that must end well; returns what it printed on stdout."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **options)
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **options
+    )
     assert done.returncode == 0, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 def pip(*arguments: str | Path) -> None:
     """Run pip; skip the test if the package index cannot be reached, fail it on any other failure."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "3", "--timeout", "60", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--retries",
+        "3",
+        "--timeout",
+        "60",
+        *map(str, arguments),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode and (gave_up := UNREACHABLE.search(done.stderr + done.stdout)):
         pytest.skip(f"the package index cannot be reached: {gave_up[0][:200]}")
@@ -69,8 +94,19 @@ def requirements(*extras: str, python: str | None = None, machine: str | None = 
 
     pip evaluates markers for the Python it runs on, whatever ``--python-version`` says, so this is done here.
     """
-    lines = PROJECT["project"]["dependencies"] + [line for extra in extras for line in PROJECT["project"]["optional-dependencies"][extra]]
-    elsewhere = {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": machine, "sys_platform": "linux"} if python else {}
+    lines = PROJECT["project"]["dependencies"] + [
+        line for extra in extras for line in PROJECT["project"]["optional-dependencies"][extra]
+    ]
+    elsewhere = (
+        {
+            "python_version": python,
+            "python_full_version": f"{python}.0",
+            "platform_machine": machine,
+            "sys_platform": "linux",
+        }
+        if python
+        else {}
+    )
     found = [r for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate(elsewhere)]
     for requirement in found:
         requirement.marker = None
@@ -86,7 +122,9 @@ def lowest(requirement: Requirement) -> str:
 def is_for_devices(test_file: Path) -> bool:
     """Whether a test file needs darsr_deploy only; imports inside its functions do not count."""
     imported = set(re.findall(r"^(?:from|import) (\w+)", test_file.read_text(encoding="utf-8"), re.MULTILINE))
-    return test_file != Path(__file__) and "darsr_deploy" in imported and not imported & {"darsr_train", "export", *HEAVY}
+    return (
+        test_file != Path(__file__) and "darsr_deploy" in imported and not imported & {"darsr_train", "export", *HEAVY}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +132,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the source archive, which is built from a copy: nothing is left in the checkout."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     files = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "cli.py")]
-    files += [path for top in {name.split(".")[0] for name in PACKAGES} for path in (ROOT / top).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files += [
+        path
+        for top in {name.split(".")[0] for name in PACKAGES}
+        for path in (ROOT / top).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    ]
     for path in files:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +169,9 @@ class Environment:
 
 def test_every_package_is_listed():
     tops = {name.split(".")[0] for name in PACKAGES}
-    found = {".".join(path.parent.relative_to(ROOT).parts) for top in tops for path in (ROOT / top).rglob("__init__.py")}
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts) for top in tops for path in (ROOT / top).rglob("__init__.py")
+    }
     assert found == set(PACKAGES)
 
 
@@ -158,7 +203,9 @@ def test_installed_version_is_that_of_pyproject():
 @pytest.mark.parametrize("code", [SHOW_HELP, IMPORT_DEPLOY], ids=["darsr --help", "import darsr_deploy"])
 def test_starts_without_heavy_imports(code):
     report = f"import sys, json; print(json.dumps([name for name in {HEAVY} if name in sys.modules]), file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stderr.splitlines()[-1]) == []
 
@@ -175,9 +222,15 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
     assert {name.split("/")[0] for name in names} == {"cli.py", "darsr_deploy", "darsr_train", "export", info}
     assert f"{info}/licenses/LICENSE" in names
     weights = {name for name in names if name.endswith(".safetensors")}
-    assert weights == {path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_train" / "weights").glob("*.safetensors")}
+    assert weights == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_train" / "weights").glob("*.safetensors")
+    }
     assert weights, "no weights are shipped"
-    modules = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package.replace(".", "/")).glob("*.py")}
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package.replace(".", "/")).glob("*.py")
+    }
     assert {name for name in names if name.endswith(".py")} == modules | {"cli.py"}
 
 
@@ -199,7 +252,9 @@ def test_runs_on_the_lowest_versions(wheel, tmp_path):
     old = Environment(tmp_path / "old")
     old.install(f"{wheel}[ort]", "--constraint", tmp_path / "lowest.txt")
     versions = old.versions()
-    assert {pin: versions[canonicalize_name(pin.split("==")[0])] for pin in pins} == {pin: pin.split("==")[1] for pin in pins}
+    assert {pin: versions[canonicalize_name(pin.split("==")[0])] for pin in pins} == {
+        pin: pin.split("==")[1] for pin in pins
+    }
     assert "Usage: darsr" in run(old.scripts / "darsr", "--help", cwd=tmp_path)
     old.python(f"{IMPORT_DEPLOY}\nfrom darsr_deploy.ort_engine import import_onnxruntime\nimport_onnxruntime()")
 
@@ -207,7 +262,18 @@ def test_runs_on_the_lowest_versions(wheel, tmp_path):
     tests = [path.relative_to(ROOT) for path in sorted(ROOT.glob("tests/test_*.py")) if is_for_devices(path)]
     assert tests, "no test file is about darsr_deploy alone"
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    run(old.scripts / "python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *tests, cwd=ROOT, env=environment)
+    run(
+        old.scripts / "python",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+        *tests,
+        cwd=ROOT,
+        env=environment,
+    )
 
 
 @pytest.mark.slow
@@ -220,6 +286,15 @@ def test_wheels_exist(python, machine, bounds, tmp_path):
     Markers of *their* dependencies are evaluated by pip for the running Python.
     """
     wanted = requirements("ort", "export", python=python, machine=machine)
-    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(28, 16, -1)] + [f"--platform=manylinux2014_{machine}"]
-    target = ["--dry-run", "--only-binary=:all:", f"--python-version={python}", *platforms, "--target", tmp_path / "target"]
+    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(28, 16, -1)] + [
+        f"--platform=manylinux2014_{machine}"
+    ]
+    target = [
+        "--dry-run",
+        "--only-binary=:all:",
+        f"--python-version={python}",
+        *platforms,
+        "--target",
+        tmp_path / "target",
+    ]
     pip("install", *target, *(lowest(r) if bounds == "lowest" else str(r) for r in wanted))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -62,6 +60,8 @@ def load_backbone(name_or_path: str, scale: int, device: str | torch.device = "c
         else "import, fetch or train it again"
     )
     facts, arrays, sha256 = read_container(path, "backbone", VERSION, hint)
+    if not {"architecture", "scale", "hyper"} <= facts.keys():
+        raise DarsrError(str(path), "does not say its architecture, scale and hyper-parameters", hint)
     if facts["scale"] != scale:
         raise DarsrError(
             str(path),
@@ -137,10 +137,10 @@ def import_weights(
     try:
         # Only tensors: a pickle that would run code is refused by torch.
         state = torch.load(source, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, BadZipFile) as error:
+    except Exception as error:  # torch raises many kinds for a damaged file
         raise DarsrError(
             str(source),
-            f"is not a weight file that can be loaded safely ({str(error).splitlines()[0]})",
+            f"is not a weight file that can be loaded safely ({(str(error).splitlines() or [type(error).__name__])[0]})",
             "give a .pth file of tensors",
         ) from error
     state = state if isinstance(state, dict) else {}

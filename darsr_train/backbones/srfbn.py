@@ -61,7 +61,7 @@ class SRFBN(nn.Module):
     """SRFBN-S by default: 32 features, 4 feedback steps, 3 projection groups.
 
     Input N x 3 x H x W RGB in [0, 1]; output N x 3 x sH x sW, not clipped. (The published network works in [0, 255];
-    :func:`export.fold.fold_range` moves that scaling and the mean shift into its convolutions.)
+    on export that scaling and the mean shift move into its convolutions.)
     """
 
     def __init__(self, scale: int, channels: int = 32, steps: int = 4, groups: int = 3) -> None:
