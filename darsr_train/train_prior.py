@@ -8,7 +8,11 @@ than the LR target alone.
 
 from __future__ import annotations
 
+import argparse
 import copy
+import dataclasses
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +27,11 @@ from darsr_deploy.imaging import list_images, read_image
 from darsr_deploy.resample import to_uint8
 
 from . import kernels
+from .backbones import load_backbone
 from .darm import DARM
 from .degradation import apply_kernel
 from .losses import bicubic_table
+from .prior import load_prior, save_prior
 from .training import TrainingOptions, train
 
 
@@ -189,3 +195,42 @@ def train_prior(
         else start_at_identity(DARM(channels=options.channels))
     )
     return train(model, options, loss_of, out, validate, device, resume, report).to("cpu").eval().requires_grad_(False)
+
+
+def main() -> None:
+    """Command line: ``python -m darsr_train.train_prior PHOTOS --out prior-x2.safetensors``."""
+    parser = argparse.ArgumentParser(description="Train the prior that profile fast starts from.")
+    parser.add_argument("images", type=Path, help="folder of photographs")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--licence", default="unstated")
+    parser.add_argument("--start", type=Path, help="a prior to go on from")
+    parser.add_argument("--backbone", help="name or file: train through this frozen backbone as well")
+    for field in dataclasses.fields(PriorTraining):
+        if field.type in ("int", "float"):
+            parser.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                type={"int": int, "float": float}[field.type],
+                default=field.default,
+            )
+    given = vars(parser.parse_args())
+    out, images = given.pop("out"), given.pop("images")
+    resume, device, licence = given.pop("resume"), given.pop("device"), given.pop("licence")
+    options = PriorTraining(**{name: value for name, value in given.items() if name not in ("start", "backbone")})
+    start = load_prior(options.scale, given["start"]) if given["start"] else None
+    backbone = load_backbone(given["backbone"], options.scale, device).module if given["backbone"] else None
+
+    def report(entry: dict) -> None:
+        if entry["step"] % 100 == 0:
+            print(json.dumps(entry), file=sys.stderr)
+
+    darm = train_prior(images, out, options, device, resume, start, backbone, report=report)
+    command = " ".join(
+        ["python -m darsr_train.train_prior", images.name, *(f"--{k} {v}" for k, v in given.items() if v is not None)]
+    )
+    print(save_prior(darm, out, {"licence": licence, "data": images.name, "command": command}))
+
+
+if __name__ == "__main__":
+    main()
