@@ -12,10 +12,10 @@ class AdaptOptions:
     name: str = "fast"
     scale: int = 2
     seed: int = 0
-    steps: int = 40  # of the per-image fit
+    steps: int = 80  # of the per-image fit
     batch: int = 4  # crops a step
     crop: int = 64  # side of an LR crop in pixels
-    rate: float = 1e-4  # Adam's learning rate for DARM, falling linearly to 0
+    rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
     cycle: float = 1.0  # weight of the backward cycle |reduce(backbone(DARM(y)), k) - y|
     interpolation: float = 0.1  # weight of the masked interpolation term
     augment: bool = False  # flips and transposes of the crops of unknown blur (the reference program's way)
