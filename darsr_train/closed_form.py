@@ -57,12 +57,15 @@ def degradation_kernel(x: Tensor, y: Tensor, scale: int, ridge: float = 1e-3) ->
         y: N x C x H x W, the given LR image.
         ridge: relative to the mean energy of the image.
     """
-    n, c, h, w = y.shape
     before = KERNEL_SIZE // 2
     padded = pad_symmetric(x.double(), before, KERNEL_SIZE - scale - before)
-    rows = F.unfold(padded.reshape(n * c, 1, *padded.shape[-2:]), KERNEL_SIZE, stride=scale)  # NC, 169, HW
-    gram = torch.einsum("nkp,nlp->kl", rows, rows)
-    moments = torch.einsum("nkp,np->k", rows, y.double().reshape(n * c, h * w))
+    gram, moments = torch.zeros(KERNEL_SIZE**2, KERNEL_SIZE**2, dtype=torch.float64), 0.0
+    for plane, target in zip(
+        padded.flatten(0, 1), y.double().flatten(0, 1)
+    ):  # 169 shifted copies of one colour at a time
+        rows = F.unfold(plane[None, None], KERNEL_SIZE, stride=scale)[0]  # 169, HW
+        gram += rows @ rows.T
+        moments = moments + rows @ target.flatten()
     weight = ridge * gram.diagonal().mean()
     solution = torch.linalg.solve(gram + weight * torch.eye(len(gram), dtype=torch.float64), moments)
     return solution.reshape(KERNEL_SIZE, KERNEL_SIZE).float()
