@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ def command(function: Callable) -> Callable:
         except DarsrError as error:
             failures(error)
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            print("interrupted; an adaptation goes on where it stopped with --resume", file=sys.stderr)
             raise typer.Exit(130) from None
         if failures.count:
             raise typer.Exit(1)
@@ -145,10 +146,13 @@ def pick_device(device: str, threads: int) -> str:
         torch.set_num_threads(threads)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise DarsrError(f"device {device}", "PyTorch sees no CUDA device here", "use --device cpu")
-    if device != "cpu" and not device.startswith("cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise DarsrError(f"device {device}", "is not known", "choose auto, cpu, cuda or cuda:N")
+    index = int(device.partition(":")[2] or 0)
+    if device != "cpu" and index >= torch.cuda.device_count():
+        raise DarsrError(
+            f"device {device}", f"PyTorch sees {torch.cuda.device_count()} CUDA devices", "use --device cpu"
+        )
     return device
 
 
@@ -171,7 +175,7 @@ def adapt(
     profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
     backbone: BackboneOption = "edge",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the per-image fit.")] = None,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     threads: Threads = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
@@ -205,7 +209,8 @@ def adapt(
     def one(image: Path) -> dict:
         target = jobs.adapter_target(image, out, several)
         corrected_target = jobs.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
-        for written in filter(None, (target, corrected_target)):
+        done = resume and target.exists()  # nothing to go on with: adapt_image checks that it is the one asked for
+        for written in filter(None, (None if done else target, corrected_target)):
             targets.claim(written)
         if gt is not None:
             check_truth(image, gt, scale)
@@ -275,7 +280,9 @@ def export(
 
     Adapter.load(adapter)
     require_torch()
-    from export.session import Source, load
+    from export.session import Source, load, require_onnx
+
+    require_onnx()
     from export.to_onnx import export_onnx
 
     target = out or adapter.with_suffix(".onnx")
@@ -374,7 +381,7 @@ def evaluate(
     scale: Scale = 2,
     backbone: BackboneOption = "edge",
     steps: Annotated[int | None, typer.Option(min=1)] = None,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     threads: Threads = 0,
     as_json: Json = False,
@@ -431,12 +438,16 @@ def show_evaluation(summary: dict) -> None:
 @command
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Draws the blur.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the blur.")] = 0,
     as_json: Json = False,
     failures: Failures = None,
 ) -> None:
     """The whole way on a photo that comes with an installed package: blur, adapt, export, infer, compare."""
     require_torch()
+    from export.session import require_onnx
+
+    require_onnx()
+    make_folder(out)
     from export.demo import run_demo
 
     with progress("demo") as report:
@@ -546,19 +557,24 @@ def backbone_train(
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
     patch: Annotated[int, typer.Option(min=8, help="Side of an LR crop in pixels.")] = 48,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 where it is safe.")] = True,
     validate: Annotated[
         Path | None, typer.Option(help="Folder of HR photographs whose PSNR is shown and logged.")
     ] = None,
     licence: Annotated[str, typer.Option(help="Noted in the file.")] = "unstated",
-    resume: Annotated[bool, typer.Option("--resume")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")] = False,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     threads: Threads = 0,
     failures: Failures = None,
 ) -> None:
     """Train a backbone on bicubic pairs made from any folder of photographs."""
     require_torch()
+    from darsr_deploy import jobs
+    from darsr_deploy.imaging import list_images
+
+    jobs.Targets(overwrite).claim(out)
     device = pick_device(device, threads)
     from darsr_train.backbones import save_backbone
     from darsr_train.train_backbone import BackboneTraining, train_backbone
@@ -575,8 +591,9 @@ def backbone_train(
         )
     facts = {
         "licence": licence,
-        "data": f"{images.name}: {len(list(images.iterdir()))} files",
-        "command": f"darsr backbone train {images.name} --arch {arch} --scale {scale} --steps {steps} --batch {batch} --patch {patch} --rate {rate} --seed {seed}",
+        "data": f"{images.name}: {len(list_images(images))} images",
+        "command": f"darsr backbone train {images.name} --arch {arch} --scale {scale} --steps {steps} --batch {batch} "
+        f"--patch {patch} --rate {rate} --seed {seed} --{'' if bf16 else 'no-'}bf16",
     }
     print(f"{out}  sha256 {save_backbone(module, out, facts)}")
 

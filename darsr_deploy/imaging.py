@@ -99,7 +99,13 @@ def to_image(tensor: np.ndarray, gray: bool = False) -> np.ndarray:
 
 def list_images(folder: str | Path) -> list[Path]:
     """PNG and JPEG files of a folder, sorted by name; what this toolkit wrote there (``*_x2.png``) is left out."""
-    files = sorted(p for p in Path(folder).iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
+    try:
+        entries = sorted(Path(folder).iterdir())
+    except OSError as error:
+        raise DarsrError(
+            str(folder), f"is not a folder that can be read ({error.strerror})", "check the name"
+        ) from error
+    files = [p for p in entries if p.is_file() and p.suffix.lower() in SUFFIXES]
     return [
         p for p in files if not p.name.startswith(".") and not p.stem.endswith(("_x2", "_x4", "_corrected", "_preview"))
     ]
@@ -112,6 +118,8 @@ def _check_png(path: Path, data: bytes) -> None:
         if position + 8 > len(data):
             raise DarsrError(str(path), "is truncated: the PNG has no end", "copy it again from its source")
         length, kind = struct.unpack(">I4s", data[position : position + 8])
+        if position + 12 + length > len(data):
+            raise DarsrError(str(path), "is truncated: the PNG has no end", "copy it again from its source")
         if kind == b"IHDR":
             depth, colour = data[position + 16], data[position + 17]
             if depth == 16 or colour in (4, 6):

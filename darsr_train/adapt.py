@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from .adapt_paper import adapt_paper
 from .backbones import Backbone
 from .checkpoint import Checkpoint
 from .config import AdaptOptions
+from .prior import prior_path
 
 Report = Callable[[dict], None]
 
@@ -60,9 +62,13 @@ def adapt_image(
     source = {
         "height": pixels.shape[0],
         "width": pixels.shape[1],
-        "sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
+        "sha256": sha256_of(image),
     }
-    identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
+    start = sha256_of(prior_path(options.scale)) if options.name == "fast" else ""
+    identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json(), "prior": start}
+    identity |= {"versions": versions()}
+    if resume and Path(out).exists():
+        return _finished(out, image, backbone, options, source), 0.0
     checkpoint = Checkpoint(Path(f"{out}.partial"), json.dumps(identity, sort_keys=True), resume)
     started = time.perf_counter()
     run = adapt_fast if options.name == "fast" else adapt_paper
@@ -74,7 +80,7 @@ def adapt_image(
         "source": source,
         "steps": options.steps,
         "seed": options.seed,
-        "versions": {"torch": torch.__version__, "format": 1},
+        "versions": versions(),
         **result.facts,
     }
     arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in result.arrays.items()}
@@ -82,3 +88,22 @@ def adapt_image(
     adapter.save(out)
     checkpoint.remove()
     return adapter, seconds
+
+
+def versions() -> dict[str, str]:
+    """What an adapter's bytes depend on beside image, options and seed."""
+    return {"darsr": importlib.metadata.version("darsr"), "torch": torch.__version__}
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file; empty where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _finished(out: str | Path, image: Path, backbone: Backbone, options: AdaptOptions, source: dict) -> Adapter:
+    """The adapter of a run that had ended already, so that a folder can be resumed."""
+    adapter = Adapter.load(out)
+    same = adapter.backbone_sha256 == backbone.sha256 and adapter.facts.get("options") == options.to_json()
+    if not same or adapter.facts.get("source") != source:
+        raise DarsrError(str(out), f"is not of {image} with these options", "give --overwrite instead of --resume")
+    return adapter

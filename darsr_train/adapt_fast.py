@@ -33,7 +33,9 @@ from .degradation import KERNEL_SIZE, reduce
 from .prior import load_prior
 from .result import Result
 
-_HELD_OUT = 6  # crops that decide and are never fitted on
+_HELD_OUT = 6  # crops that decide
+_HELD_OUT_SHARE = 0.2  # of the longer side: the strip at its end, which is never fitted on
+_LEAST_STRIP = 16  # pixels: wider than what the loss leaves out at a crop's border
 _WINDOW = 512  # of a larger image only its middle is used: more does not change the blur, only the seconds
 
 
@@ -85,7 +87,7 @@ def adapt_fast(
     image = look(pixels, prior, backbone, options.scale, device)
     darm = copy.deepcopy(prior)
     fit(darm, image, backbone, options, checkpoint, report)
-    held_out = _positions(image, options, step=-1, count=_HELD_OUT)
+    held_out = _places(image, options, step=-1, count=_HELD_OUT, held_out=True)
     scores = {
         name: _held_out_loss(network, image, backbone, options, held_out)
         for name, network in (("prior", prior), ("adapted", darm))
@@ -133,7 +135,7 @@ def fit(
     for step in range(first, options.steps):
         for group in optimiser.param_groups:
             group["lr"] = options.rate * (1 - step / options.steps)
-        places = _positions(image, options, step, options.batch)
+        places = _places(image, options, step, options.batch)
         loss = _loss(darm, image, backbone, options, places)
         optimiser.zero_grad()
         loss.backward()
@@ -143,10 +145,10 @@ def fit(
 
 
 def _loss(
-    darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, places: list[tuple[int, int]]
+    darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, places: list[tuple[int, int, int]]
 ) -> Tensor:
-    size, scale = min(options.crop, *image.y.shape[-2:]), options.scale
-    crops = [image.crop(top, left, size, scale) for top, left in places]
+    scale, size = options.scale, places[0][2]
+    crops = [image.crop(*place, scale) for place in places]
     stacked = {
         name: torch.cat([c[name] for c in crops]).contiguous(memory_format=torch.channels_last) for name in crops[0]
     }
@@ -164,22 +166,25 @@ def _loss(
 
 @torch.no_grad()
 def _held_out_loss(
-    darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, places: list[tuple[int, int]]
+    darm: DARM, image: _Image, backbone: nn.Module, options: AdaptOptions, places: list[tuple[int, int, int]]
 ) -> float:
     return float(np.mean([_loss(darm, image, backbone, options, [place]).item() for place in places]))
 
 
-def _positions(image: _Image, options: AdaptOptions, step: int, count: int) -> list[tuple[int, int]]:
-    """Top-left corners of a step's crops; they depend on the seed and the step alone."""
+def _places(
+    image: _Image, options: AdaptOptions, step: int, count: int, held_out: bool = False
+) -> list[tuple[int, int, int]]:
+    """(top, left, size) of a step's crops; they depend on the seed and the step alone.
+
+    Crops that are fitted lie outside the strip at the end of the longer side, held-out ones inside it.
+    """
     random = np.random.default_rng((options.seed, step + 1))
-    height, width = image.y.shape[-2:]
-    return [
-        (
-            int(random.integers(0, height - min(options.crop, height) + 1)),
-            int(random.integers(0, width - min(options.crop, width) + 1)),
-        )
-        for _ in range(count)
-    ]
+    area = [[0, side] for side in image.y.shape[-2:]]
+    longer = int(area[1][1] > area[0][1])
+    cut = area[longer][1] - max(_LEAST_STRIP, int(_HELD_OUT_SHARE * area[longer][1]))
+    area[longer][0 if held_out else 1] = cut
+    size = min(options.crop, *(stop - start for start, stop in area))
+    return [(*(int(random.integers(start, stop - size + 1)) for start, stop in area), size) for _ in range(count)]
 
 
 def _middle(pixels: np.ndarray) -> np.ndarray:

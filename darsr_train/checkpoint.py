@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from darsr_deploy.atomic import atomic_path
+from darsr_deploy.atomic import write_bytes
 from darsr_deploy.errors import DarsrError
+
+from .training import saved_bytes
 
 _EVERY_SECONDS = 5.0
 
@@ -34,8 +36,7 @@ class Checkpoint:
     def save(self, phase: str, state: dict, force: bool = False) -> None:
         """Write the state, at most every few seconds unless forced."""
         if force or time.monotonic() - self._saved >= _EVERY_SECONDS:
-            with atomic_path(self.path) as temporary:
-                torch.save({"identity": self.identity, "phase": phase, "state": state}, temporary)
+            write_bytes(self.path, saved_bytes({"identity": self.identity, "phase": phase, "state": state}))
             self._saved = time.monotonic()
 
     def remove(self) -> None:

@@ -25,6 +25,8 @@ class AdaptOptions:
     def __post_init__(self) -> None:
         if self.scale not in (2, 4):
             raise ValueError(f"scale is {self.scale}; expected 2 or 4")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; expected at least 0")
         for field in ("steps", "batch", "crop"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)}; expected at least 1")

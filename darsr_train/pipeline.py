@@ -87,7 +87,13 @@ def load_pipeline(
             f"is an adapter for scale {adapter.scale}, asked for {scale}",
             f"use --scale {adapter.scale} or adapt again with --scale {scale}",
         )
-    found = load_backbone(backbone or adapter.facts.get("backbone_path") or adapter.backbone, adapter.scale, device)
+    try:
+        found = load_backbone(backbone or adapter.backbone, adapter.scale, device)
+    except DarsrError as error:
+        if backbone:
+            raise
+        why = f"was fitted through the backbone {adapter.backbone}, which does not come with the package"
+        raise DarsrError(str(path), why, "give its file with --backbone") from error
     if found.sha256 != adapter.backbone_sha256:
         raise DarsrError(
             str(path),

@@ -226,9 +226,11 @@ def main() -> None:
             print(json.dumps(entry), file=sys.stderr)
 
     darm = train_prior(images, out, options, device, resume, start, backbone, report=report)
-    command = " ".join(
-        ["python -m darsr_train.train_prior", images.name, *(f"--{k} {v}" for k, v in given.items() if v is not None)]
-    )
+    told = {
+        name: Path(value).name if name in ("start", "backbone") else value for name, value in given.items() if value
+    }
+    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told.items())
+    command = f"python -m darsr_train.train_prior {images.name} --out {out.name} {flags}"
     print(save_prior(darm, out, {"licence": licence, "data": images.name, "command": command}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from darsr_deploy.atomic import atomic_path, write_text
+from darsr_deploy.atomic import write_bytes, write_text
 from darsr_deploy.errors import DarsrError
 
 
@@ -38,6 +39,8 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.scale not in (2, 4):
             raise ValueError(f"scale is {self.scale}; expected 2 or 4")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; expected at least 0")
         for name in ("steps", "batch", "patch", "warmup", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -112,6 +115,13 @@ def train(
     return averaged
 
 
+def saved_bytes(state: dict) -> bytes:
+    """What ``torch.save`` writes, in memory: its own errors on a full disk are not those of a file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
 @torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     for target, source in zip(averaged.parameters(), model.parameters()):
@@ -129,8 +139,7 @@ def _save(
 ) -> None:
     state = {"options": asdict(options), "step": step, "log": log}
     state |= {"model": model.state_dict(), "averaged": averaged.state_dict(), "optimiser": optimiser.state_dict()}
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    write_bytes(path, saved_bytes(state))
 
 
 def _restore(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,7 +77,14 @@ def open_engine(
             raise DarsrError("provider cuda", "PyTorch sees no CUDA device here", "use --provider cpu")
         pipeline, spec = load(source, "cuda" if provider == "cuda" else "cpu")
         return TorchEngine(pipeline, spec, "cuda" if provider == "cuda" else "cpu")
-    return OrtEngine(_cached_model(source, say), provider)
+    path = _cached_model(source, say)
+    try:
+        return OrtEngine(path, provider)
+    except DarsrError:
+        if provider != "cpu":
+            raise
+        path.unlink(missing_ok=True)  # a damaged file in the cache is made again, once
+        return OrtEngine(_cached_model(source, say), provider)
 
 
 def load(source: Source, device: str = "cpu"):
@@ -119,22 +127,28 @@ def _require_torch(source: Source) -> None:
         ) from error
 
 
-def _cached_model(source: Source, say: Callable[[str], None]) -> Path:
-    pipeline, spec = load(source)
+def require_onnx() -> None:
+    """Say in one line what export needs.
+
+    Raises:
+        DarsrError: onnx or onnxscript is not installed.
+    """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise DarsrError(
-            "export to ONNX",
-            f"{error.name} is not installed",
-            'install it: pip install "darsr[export]", or use --engine torch',
+            "export to ONNX", f"{error.name} is not installed", "install the extra export, or use --engine torch"
         ) from error
+
+
+def _cached_model(source: Source, say: Callable[[str], None]) -> Path:
+    require_onnx()
+    pipeline, spec = load(source)
     from .to_onnx import OPSET, export_onnx
 
-    key = hashlib.sha256(
-        f"{spec.adapter_sha256} {spec.backbone_sha256} {spec.scale} {spec.precision} {OPSET} {spec.version}".encode()
-    ).hexdigest()[:32]
+    facts = (spec.adapter_sha256, spec.backbone_sha256, spec.scale, spec.precision, OPSET, spec.version)
+    key = hashlib.sha256(f"{importlib.metadata.version('darsr')} {facts}".encode()).hexdigest()[:32]
     path = cache_folder() / "models" / f"{key}.onnx"
     if not path.is_file():
         say("exporting the model (once; it is kept in the cache)")

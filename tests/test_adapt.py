@@ -12,13 +12,14 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import read_image, write_image
 from darsr_deploy.metrics import psnr_y
 from darsr_deploy.resample import imresize, to_uint8
-from darsr_train import kernels
+from darsr_train import adapt_fast, kernels
 from darsr_train.adapt import adapt_image
 from darsr_train.backbones import load_backbone
 from darsr_train.config import AdaptOptions
 from darsr_train.degradation import reduce
 from darsr_train.evaluate import evaluate_image, mean_of, upscale_with
 from darsr_train.pipeline import correction_of, load_pipeline
+from darsr_train.prior import load_prior
 
 from .shared import SHARED, needs_shared, srfbn
 
@@ -51,11 +52,34 @@ def test_same_seed_same_bytes(photo, backbone, tmp_path):
 
 
 def test_the_per_image_fit_changes_the_result(photo, backbone, tmp_path):
-    few, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=1))
-    more, _ = adapt_image(photo, tmp_path / "b.darsr", backbone, AdaptOptions.profile("fast", 2, steps=8))
+    adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=20))
+    assert adapter.facts["chosen"] == "adapted"
+    assert adapter.facts["held_out_loss"]["adapted"] < adapter.facts["held_out_loss"]["prior"]
     image = read_image(photo)
-    assert not np.array_equal(upscale_with(correction_of(few), image), upscale_with(correction_of(more), image))
-    assert any((few.arrays[name] != more.arrays[name]).any() for name in few.arrays if name.startswith("darm."))
+    assert not np.array_equal(upscale_with(correction_of(adapter), image), upscale_with(load_prior(2), image))
+
+
+@pytest.mark.parametrize("sides", [(32, 32), (33, 90), (200, 140)])
+def test_held_out_crops_are_never_fitted_on(sides):
+    y = torch.zeros(1, 3, *sides)
+    image = adapt_fast._Image(y, y, y, y, torch.zeros(13, 13))
+    seen = torch.zeros(sides, dtype=torch.bool)
+    for step in range(40):
+        for top, left, size in adapt_fast._places(image, QUICK, step, 4):
+            seen[top : top + size, left : left + size] = True
+    for top, left, size in adapt_fast._places(image, QUICK, -1, 6, held_out=True):
+        assert size > 14, "the loss leaves out 7 px at each border"
+        assert not seen[top : top + size, left : left + size].any()
+        assert top + size <= sides[0] and left + size <= sides[1]
+
+
+@pytest.mark.parametrize("level", [0, 255, 90])
+def test_an_image_without_any_detail_is_adapted_to_nothing(level, backbone, tmp_path):
+    image = np.full((40, 48, 3), level, np.uint8)
+    write_image(tmp_path / "plain.png", image)
+    adapter, _ = adapt_image(tmp_path / "plain.png", tmp_path / "a.darsr", backbone, QUICK)
+    inner = upscale_with(correction_of(adapter), image)[8:-8, 8:-8].astype(int)
+    assert np.abs(inner - level).max() <= 3
 
 
 class Stop(Exception):
@@ -80,6 +104,16 @@ def test_resumed_equals_uninterrupted(photo, backbone, tmp_path, monkeypatch):
     assert steps == [3, 4]  # step 3 was not saved yet: it is done again
     assert (tmp_path / "part.darsr").read_bytes() == (tmp_path / "whole.darsr").read_bytes()
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_resuming_what_is_finished_gives_it_back(photo, backbone, tmp_path):
+    adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK)
+    before = (tmp_path / "a.darsr").read_bytes()
+    adapter, seconds = adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK, resume=True)
+    assert seconds == 0 and adapter.facts["steps"] == QUICK.steps
+    with pytest.raises(DarsrError, match=r"a\.darsr: is not of .*photo\.png with these options"):
+        adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=5), resume=True)
+    assert (tmp_path / "a.darsr").read_bytes() == before
 
 
 def test_a_state_of_other_options_is_not_resumed(photo, backbone, tmp_path, monkeypatch):

@@ -77,6 +77,10 @@ def desk(tmp_path_factory) -> Path:
     return folder
 
 
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_darsr_command_runs(page, desk, monkeypatch):
@@ -95,4 +99,6 @@ def test_every_darsr_command_runs(page, desk, monkeypatch):
         done = subprocess.run(program + words[1:], cwd=desk, env=None, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         ran += 1
+    for code in python_blocks(page):
+        subprocess.run([sys.executable, "-c", code], cwd=desk, check=True, capture_output=True, timeout=300)
     assert ran or not commands(page)
