@@ -68,10 +68,13 @@ def run_demo(folder: Path, seed: int = 0, report: Callable[[dict], None] = lambd
 
     The kernel is drawn from the seed and used for blurring alone: adaptation sees the blurred image only.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = {
         name: folder / name for name in ("photo.png", "photo.darsr", "photo.onnx", "photo_x2.png", "comparison.png")
     }
+    foreign = [p.name for p in folder.iterdir() if p.name not in files] if folder.is_dir() else []
+    if foreign:  # photo.png is a likely name: never overwrite a user's own
+        raise DarsrError(str(folder), f"holds other files ({foreign[0]})", "give an empty folder with -o")
+    folder.mkdir(parents=True, exist_ok=True)
     truth = demo_photo()
     write_image(files["photo.png"], degrade(truth, seed))
     lr = read_image(files["photo.png"])

@@ -22,3 +22,12 @@ def test_the_demo_gains_a_decibel_and_writes_its_picture(tmp_path):
     truth_size = (300, 450)
     assert read_image(tmp_path / "demo" / "photo_x2.png").shape[:2] == truth_size
     assert read_image(tmp_path / "demo" / "comparison.png").shape[1] > 4 * 400
+
+
+def test_a_folder_with_files_of_the_users_own_is_refused(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    (tmp_path / "diary.txt").write_text("mine too")
+    done = CliRunner().invoke(cli.app, ["demo", "-o", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "holds other files (diary.txt); give an empty folder with -o" in done.stderr
+    assert (tmp_path / "photo.png").read_bytes() == b"mine"
