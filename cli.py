@@ -72,7 +72,7 @@ def command(function: Callable) -> Callable:
         except DarsrError as error:
             failures(error)
         except KeyboardInterrupt:
-            print("interrupted; an adaptation goes on where it stopped with --resume", file=sys.stderr)
+            print("interrupted", file=sys.stderr)
             raise typer.Exit(130) from None
         if failures.count:
             raise typer.Exit(1)
@@ -174,7 +174,7 @@ def adapt(
     scale: Scale = 2,
     profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
     backbone: BackboneOption = "edge",
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the per-image fit.")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     threads: Threads = 0,
@@ -377,10 +377,12 @@ def infer(
 @command
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Holds LR/ and HR/ with equal names.")],
-    method: Annotated[str, typer.Option(help="fast, paper, or none (the backbone alone).")] = "fast",
+    method: Annotated[
+        str, typer.Option(help="fast, prior (fast without its per-image fit), paper, or none (the backbone alone).")
+    ] = "fast",
     scale: Scale = 2,
     backbone: BackboneOption = "edge",
-    steps: Annotated[int | None, typer.Option(min=1)] = None,
+    steps: Annotated[int | None, typer.Option(min=0)] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     threads: Threads = 0,
@@ -395,7 +397,10 @@ def evaluate(
     from darsr_train.backbones import load_backbone
     from darsr_train.evaluate import evaluate_image, image_pairs, mean_of
 
-    options = None if method == "none" else checked_options(method, scale, seed=seed, steps=steps)
+    if method == "prior":
+        options = checked_options("fast", scale, seed=seed, steps=0)
+    else:
+        options = None if method == "none" else checked_options(method, scale, seed=seed, steps=steps)
     network = load_backbone(backbone, scale, device)
     pairs = image_pairs(folder)
 

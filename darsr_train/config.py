@@ -12,7 +12,7 @@ class AdaptOptions:
     name: str = "fast"
     scale: int = 2
     seed: int = 0
-    steps: int = 80  # of the per-image fit
+    steps: int = 80  # of the per-image fit; 0 keeps the prior as it is
     batch: int = 4  # crops a step
     crop: int = 64  # side of an LR crop in pixels
     rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
@@ -27,9 +27,9 @@ class AdaptOptions:
             raise ValueError(f"scale is {self.scale}; expected 2 or 4")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; expected at least 0")
-        for field in ("steps", "batch", "crop"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}; expected at least 1")
+        for field, least in (("steps", 0), ("batch", 1), ("crop", 1)):
+            if getattr(self, field) < least:
+                raise ValueError(f"{field} is {getattr(self, field)}; expected at least {least}")
 
     @classmethod
     def profile(cls, name: str, scale: int = 2, **changes: object) -> AdaptOptions:

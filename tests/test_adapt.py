@@ -9,7 +9,7 @@ from skimage import data
 
 from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.imaging import write_image
+from darsr_deploy.imaging import read_image, write_image
 from darsr_deploy.metrics import psnr_y
 from darsr_deploy.resample import imresize, to_uint8
 from darsr_train import adapt_fast, kernels
@@ -82,6 +82,13 @@ def test_an_image_without_any_detail_is_adapted_to_nothing(level, backbone, tmp_
     adapter, _ = adapt_image(tmp_path / "plain.png", tmp_path / "a.darsr", backbone, QUICK)
     inner = upscale_with(correction_of(adapter), image)[8:-8, 8:-8].astype(int)
     assert np.abs(inner - level).max() <= 3
+
+
+def test_no_steps_keep_the_prior_as_it_is(photo, backbone, tmp_path):
+    adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=0))
+    image = read_image(photo)
+    assert adapter.facts["chosen"] == "prior"
+    assert np.array_equal(upscale_with(correction_of(adapter), image), upscale_with(load_prior(2), image))
 
 
 class Stop(Exception):

@@ -528,7 +528,7 @@ def test_interrupted_while_inferring(place, image, monkeypatch):
         ("infer",),
         ("nonsense",),
         ("adapt", "a.png", "--nonsense"),
-        ("adapt", "a.png", "--steps", "0"),
+        ("adapt", "a.png", "--steps", "-1"),
         ("adapt", "a.png", "--steps", "many"),
         ("adapt", "a.png", "--threads", "-1"),
         ("infer", "a.png", "--no-adapter", "--adapter", "a.darsr"),
