@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from darsr_deploy.console import (
+    BackboneOption,
+    Device,
+    Failures,
+    Json,
+    Overwrite,
+    Scale,
+    Threads,
+    command,
+    make_folder,
+    print_json,
+    progress,
+    say,
+)
 from darsr_deploy.errors import DarsrError
+from darsr_train import backbone_commands, evaluation_commands
+from darsr_train.runtime import checked_options, pick_device, require_torch
 
 app = typer.Typer(
     name="darsr",
@@ -25,17 +36,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-backbone_app = typer.Typer(help="The frozen super-resolution networks.", no_args_is_help=True)
-app.add_typer(backbone_app, name="backbone")
-
-Scale = Annotated[int | None, typer.Option(help="Enlargement: 2 or 4.")]
-BackboneOption = Annotated[str | None, typer.Option(help="Name of an installed backbone, or a weight file.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object (a list for several inputs) and nothing else on stdout.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the runtime.")]
+app.add_typer(backbone_commands.app, name="backbone")
+app.add_typer(evaluation_commands.app)
 
 
 @app.callback(help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.")
@@ -48,122 +50,6 @@ def start(context: typer.Context) -> None:
 
     if len(installed_runtimes()) > 1 and context.invoked_subcommand != "doctor":
         say(f"warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: {REPAIR}")
-
-
-class Failures:
-    """Counts what could not be done; each is one line on stderr."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, error: DarsrError | str) -> None:
-        self.count += 1
-        print(f"error: {error}", file=sys.stderr)
-
-
-def command(function: Callable) -> Callable:
-    """A user's mistake is one line and exit 1; Ctrl-C is exit 130."""
-
-    @functools.wraps(function)
-    def wrapped(*args: object, **kwargs: object) -> None:
-        failures = Failures()
-        try:
-            function(*args, **kwargs, failures=failures)
-        except DarsrError as error:
-            failures(error)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise typer.Exit(130) from None
-        if failures.count:
-            raise typer.Exit(1)
-
-    # Typer reads the signature: it must not see the argument that this wrapper supplies.
-    signature = inspect.signature(function, eval_str=True)
-    wrapped.__signature__ = signature.replace(
-        parameters=[p for p in signature.parameters.values() if p.name != "failures"]
-    )
-    wrapped.__annotations__ = {n: p.annotation for n, p in signature.parameters.items() if n != "failures"}
-    return wrapped
-
-
-def say(text: str) -> None:
-    """Talk goes to stderr; results alone to stdout."""
-    print(text, file=sys.stderr)
-
-
-def print_json(rows: list[dict], several: bool) -> None:
-    print(to_json(rows if several else (rows[0] if rows else {})))
-
-
-def to_json(value: object) -> str:
-    """Infinity and NaN, which JSON cannot hold, become null."""
-    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent=1)
-
-
-@contextlib.contextmanager
-def progress(title: str) -> Iterator[Callable[[dict], None]]:
-    """A bar on stderr with loss and seconds left; silent where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
-        tasks: dict[str, int] = {}
-
-        def report(entry: dict) -> None:
-            phase = entry.get("phase", title)
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(
-                    f"{title}: {phase}" if phase != title else title, total=entry["steps"], figures=""
-                )
-            figures = f"loss {entry['loss']:.4f}" + (f"  {entry['psnr_y']:.2f} dB" if "psnr_y" in entry else "")
-            bar.update(tasks[phase], completed=entry["step"], figures=figures)
-
-        yield report
-
-
-def require_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise DarsrError(
-            "this command", "needs PyTorch, which is not installed", 'install it: pip install "darsr[train]"'
-        ) from error
-
-
-def pick_device(device: str, threads: int) -> str:
-    """Resolve ``auto``; refuse a device that is not there."""
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise DarsrError(f"device {device}", "is not known", "choose auto, cpu, cuda or cuda:N")
-    index = int(device.partition(":")[2] or 0)
-    if device != "cpu" and index >= torch.cuda.device_count():
-        raise DarsrError(
-            f"device {device}", f"PyTorch sees {torch.cuda.device_count()} CUDA devices", "use --device cpu"
-        )
-    return device
-
-
-def checked_options(profile: str, scale: int, **changes: object):
-    """Options of a profile; a value out of range is one line."""
-    from darsr_train.config import AdaptOptions
-
-    try:
-        return AdaptOptions.profile(profile, scale, **changes)
-    except ValueError as error:
-        raise DarsrError("option", str(error), "see darsr adapt --help") from error
 
 
 @app.command()
@@ -247,16 +133,6 @@ def adapt(
     rows = list(jobs.each(images, one, failures))
     if as_json:
         print_json(rows, several)
-
-
-def make_folder(folder: Path | None) -> None:
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DarsrError(
-                str(folder), f"cannot be made a folder ({error.strerror})", "choose another place"
-            ) from error
 
 
 @app.command()
@@ -373,72 +249,6 @@ def infer(
         print_json(rows, several)
 
 
-@app.command("eval")
-@command
-def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Holds LR/ and HR/ with equal names.")],
-    method: Annotated[
-        str, typer.Option(help="fast, prior (fast without its per-image fit), paper, or none (the backbone alone).")
-    ] = "fast",
-    scale: Scale = 2,
-    backbone: BackboneOption = "edge",
-    steps: Annotated[int | None, typer.Option(min=0)] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Device = "auto",
-    threads: Threads = 0,
-    as_json: Json = False,
-    failures: Failures = None,
-) -> None:
-    """Adapt to every LR image of a set with known truth and measure PSNR and SSIM (Y, border = scale)."""
-    from darsr_deploy import jobs
-
-    require_torch()
-    device = pick_device(device, threads)
-    from darsr_train.backbones import load_backbone
-    from darsr_train.evaluate import evaluate_image, image_pairs, mean_of
-
-    if method == "prior":
-        options = checked_options("fast", scale, seed=seed, steps=0)
-    else:
-        options = None if method == "none" else checked_options(method, scale, seed=seed, steps=steps)
-    network = load_backbone(backbone, scale, device)
-    pairs = image_pairs(folder)
-
-    def one(pair: tuple[Path, Path]) -> dict:
-        with progress(pair[0].name) as report:
-            return evaluate_image(*pair, network, options, device, report)
-
-    rows = list(jobs.each(pairs, one, failures))
-    if not rows:
-        raise DarsrError(str(folder), "no image could be measured", "see the lines above")
-    summary = {"folder": str(folder), "method": method, "backbone": network.name, "images": rows, "mean": mean_of(rows)}
-    if as_json:
-        print(to_json(summary))
-    else:
-        show_evaluation(summary)
-
-
-def show_evaluation(summary: dict) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{summary['folder']}: {summary['method']}, {summary['backbone']} (Y-PSNR dB / SSIM)")
-    for column in ("image", "bicubic", "backbone alone", summary["method"], "gain dB", "seconds", "chosen"):
-        table.add_column(column, justify="left" if column in ("image", "chosen") else "right")
-    for row in [*summary["images"], {"name": "mean", "chosen": "", **summary["mean"]}]:
-        pair = lambda tail, row=row: f"{row['psnr_y' + tail]:.2f} / {row['ssim_y' + tail]:.4f}"  # noqa: E731
-        table.add_row(
-            row["name"],
-            pair("_bicubic"),
-            pair("_backbone"),
-            pair(""),
-            f"{row['psnr_y'] - row['psnr_y_backbone']:+.2f}",
-            f"{row['seconds']:.1f}",
-            row["chosen"],
-        )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-
-
 @app.command()
 @command
 def demo(
@@ -494,113 +304,6 @@ def doctor(as_json: Json = False, failures: Failures = None) -> None:
             )
     if not can_infer(findings):
         failures("infer cannot run here: see the parts above that are missing or broken")
-
-
-@backbone_app.command("list")
-@command
-def backbone_list(as_json: Json = False, failures: Failures = None) -> None:
-    """The backbones that come with this installation."""
-    require_torch()
-    from darsr_train.backbones import describe, embedded_names, load_backbone
-
-    rows = [describe(load_backbone(name, int(name[-1]))) for name in embedded_names()]
-    print(
-        json.dumps(rows, indent=1)
-        if as_json
-        else "\n".join(
-            f"{r['name']}  x{r['scale']}  {r['parameters']:,} parameters  {r['macs_per_lr_pixel']:,} multiply-adds per LR pixel"
-            for r in rows
-        )
-    )
-
-
-@backbone_app.command("info")
-@command
-def backbone_info(name: str, scale: Scale = None, as_json: Json = False, failures: Failures = None) -> None:
-    """Size, cost and provenance of a backbone (a name or a weight file)."""
-    require_torch()
-    from darsr_train.backbones import describe, find_scale, load_backbone
-
-    facts = describe(load_backbone(name, scale or find_scale(name)))
-    print(json.dumps(facts, indent=1) if as_json else "\n".join(f"{key:20}{value}" for key, value in facts.items()))
-
-
-@backbone_app.command("import")
-@command
-def backbone_import(
-    file: Annotated[Path, typer.Argument(help="A published SRFBN-S weight file (.pth).")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Weight file to write; beside FILE by default.")
-    ] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    failures: Failures = None,
-) -> None:
-    """Convert published weights to safetensors: loaded safely, every shape checked."""
-    require_torch()
-    from darsr_deploy import jobs
-    from darsr_train.backbones import describe, import_weights
-
-    target = out or file.with_suffix(".safetensors")
-    jobs.Targets(overwrite).claim(target)
-    facts = describe(import_weights(file, target))
-    print(
-        json.dumps({"file": str(target), **facts}, indent=1)
-        if as_json
-        else f"{file} -> {target}  ({facts['architecture']} x{facts['scale']}, sha256 {facts['sha256'][:16]}...)"
-    )
-
-
-@backbone_app.command("train")
-@command
-def backbone_train(
-    images: Annotated[Path, typer.Argument(help="Folder of photographs.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Weight file to write; checkpoint and log stand beside it.")],
-    arch: Annotated[str, typer.Option(help="edge or srfbn-s.")] = "edge",
-    scale: Scale = 2,
-    steps: Annotated[int, typer.Option(min=1)] = 60_000,
-    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
-    patch: Annotated[int, typer.Option(min=8, help="Side of an LR crop in pixels.")] = 48,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 where it is safe.")] = True,
-    validate: Annotated[
-        Path | None, typer.Option(help="Folder of HR photographs whose PSNR is shown and logged.")
-    ] = None,
-    licence: Annotated[str, typer.Option(help="Noted in the file.")] = "unstated",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")] = False,
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-    threads: Threads = 0,
-    failures: Failures = None,
-) -> None:
-    """Train a backbone on bicubic pairs made from any folder of photographs."""
-    require_torch()
-    from darsr_deploy import jobs
-    from darsr_deploy.imaging import list_images
-
-    jobs.Targets(overwrite).claim(out)
-    device = pick_device(device, threads)
-    from darsr_train.backbones import save_backbone
-    from darsr_train.train_backbone import BackboneTraining, train_backbone
-
-    try:
-        options = BackboneTraining(
-            architecture=arch, scale=scale, steps=steps, batch=batch, patch=patch, rate=rate, seed=seed, bf16=bf16
-        )
-    except ValueError as error:
-        raise DarsrError("option", str(error), "see darsr backbone train --help") from error
-    with progress(f"{arch}-x{scale}") as report:
-        module = train_backbone(
-            images, out, options, validate, device, resume, lambda entry: report({**entry, "steps": steps})
-        )
-    facts = {
-        "licence": licence,
-        "data": f"{images.name}: {len(list_images(images))} images",
-        "command": f"darsr backbone train {images.name} --arch {arch} --scale {scale} --steps {steps} --batch {batch} "
-        f"--patch {patch} --rate {rate} --seed {seed} --{'' if bf16 else 'no-'}bf16",
-    }
-    print(f"{out}  sha256 {save_backbone(module, out, facts)}")
 
 
 if __name__ == "__main__":

@@ -29,13 +29,24 @@ class BackboneTraining(TrainingOptions):
     """
 
     architecture: str = "edge"
+    channels: int = 0  # width; 0: the architecture's own
+    blocks: int = 0  # depth; 0: the architecture's own
+    luma: float = 0.75  # share of the error of Y (BT.601) in the loss; the rest is that of R, G and B
+    candidates: int = 2  # crops drawn for each one used: the one with most detail is taken, flat ones teach little
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.luma <= 1:
+            raise ValueError(f"luma is {self.luma}; expected 0 <= luma <= 1")
+        if self.candidates < 1:
+            raise ValueError(f"candidates is {self.candidates}; expected at least 1")
 
 
 class PairedCrops:
     """HR images and their bicubic LR versions in memory; crops of a step depend on the seed and the step alone."""
 
-    def __init__(self, paths: list[Path], scale: int, patch: int) -> None:
-        self.scale, self.patch = scale, patch
+    def __init__(self, paths: list[Path], scale: int, patch: int, candidates: int = 1) -> None:
+        self.scale, self.patch, self.candidates = scale, patch, candidates
         pairs = (bicubic_pair(read_image(path), scale) for path in paths)
         self.pairs = [pair for pair in pairs if min(pair[1].shape[:2]) >= patch]
         if not self.pairs:
@@ -51,20 +62,30 @@ class PairedCrops:
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
         """LR (size x 3 x patch x patch) and HR crops in [0, 1], each turned and mirrored at random."""
         random = np.random.default_rng((seed, step))
-        crops = [self._crop(random, i) for i in random.choice(len(self.pairs), size, p=self.chance)]
+        crops = [self._best(random) for _ in range(size)]
         lr, hr = (
             torch.from_numpy(np.stack(part).transpose(0, 3, 1, 2).astype(np.float32) / 255) for part in zip(*crops)
         )
         return lr, hr
 
-    def _crop(self, random: np.random.Generator, index: int) -> tuple[np.ndarray, np.ndarray]:
-        hr, lr = self.pairs[index]
+    def _best(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        crops = [self._crop(random) for _ in range(self.candidates)]
+        return max(crops, key=lambda pair: _detail(pair[0])) if len(crops) > 1 else crops[0]
+
+    def _crop(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        hr, lr = self.pairs[random.choice(len(self.pairs), p=self.chance)]
         s, p = self.scale, self.patch
         top, left = (int(random.integers(0, side - p + 1)) for side in lr.shape[:2])
         pair = lr[top : top + p, left : left + p], hr[s * top : s * (top + p), s * left : s * (left + p)]
         turns, mirror = int(random.integers(4)), bool(random.integers(2))
         lr_crop, hr_crop = (np.rot90(c[:, ::-1] if mirror else c, turns) for c in pair)
         return lr_crop, hr_crop
+
+
+def _detail(crop: np.ndarray) -> float:
+    """Mean absolute difference of neighbouring green pixels."""
+    green = crop[:, :, 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
 
 def bicubic_pair(image: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,6 +102,7 @@ def train_backbone(
     out: Path,
     options: BackboneTraining,
     validation: Path | None = None,
+    start: nn.Module | None = None,
     device: str = "cpu",
     resume: bool = False,
     report: Callable[[dict], None] = lambda _: None,
@@ -90,12 +112,13 @@ def train_backbone(
     Args:
         images: folder of HR photographs.
         validation: folder of HR photographs whose mean Y-PSNR is logged; it decides nothing.
+        start: a trained network of the same architecture to go on from; ``edge`` may be shallower or of another scale.
 
     The other arguments, and what is raised, are :func:`.training.train`'s.
     """
     torch.manual_seed(options.seed)
-    plain = build(options.architecture, options.scale)
-    crops = PairedCrops(list_images(images), options.scale, options.patch)
+    plain = _starting_point(options, start)
+    crops = PairedCrops(list_images(images), options.scale, options.patch, options.candidates)
     held_out = [bicubic_pair(read_image(p), options.scale) for p in list_images(validation)] if validation else []
 
     def loss_of(model: nn.Module, step: int) -> Tensor:
@@ -104,13 +127,37 @@ def train_backbone(
         )
         with options.autocast(device):
             sr = model(lr)
-        return (sr.float() - hr).abs().mean()
+        return luma_weighted_l1(sr.float(), hr, options.luma)
 
     def validate(model: nn.Module) -> dict[str, float]:
         return {"psnr_y": measure(_finished(model), held_out, options.scale, device)}
 
-    start = edge.branch(plain) if isinstance(plain, edge.EdgeSR) else plain
-    return _finished(train(start, options, loss_of, out, validate if held_out else None, device, resume, report))
+    trainable = edge.split(plain) if isinstance(plain, edge.EdgeSR) else plain
+    return _finished(train(trainable, options, loss_of, out, validate if held_out else None, device, resume, report))
+
+
+def luma_weighted_l1(sr: Tensor, hr: Tensor, luma: float) -> Tensor:
+    """``(1 - luma) * |R, G, B|_1 + luma * |Y|_1`` of N x 3 x H x W images; Y by BT.601, which PSNR is measured on."""
+    difference = sr - hr
+    weights = difference.new_tensor((65.481, 128.553, 24.966)).div(219)  # Y of full-range RGB, in the range of Y
+    y = (difference * weights.view(1, 3, 1, 1)).sum(1)
+    return (1 - luma) * difference.abs().mean() + luma * y.abs().mean()
+
+
+def _starting_point(options: BackboneTraining, start: nn.Module | None) -> nn.Module:
+    hyper = {name: value for name in ("channels", "blocks") if (value := getattr(options, name))}
+    plain = build(options.architecture, options.scale, hyper)
+    if start is None:
+        return plain
+    try:
+        if isinstance(plain, edge.EdgeSR) and isinstance(start, edge.EdgeSR):
+            return edge.grow(start, plain)
+        plain.load_state_dict(start.state_dict())
+    except (RuntimeError, ValueError) as error:
+        raise DarsrError(
+            "--start", f"does not fit ({str(error).splitlines()[0]})", "give weights of the same architecture"
+        ) from error
+    return plain
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ class EdgeSR(nn.Module):
     Input N x 3 x H x W RGB in [0, 1]; output N x 3 x sH x sW, not clipped.
     """
 
-    def __init__(self, scale: int, channels: int = 32, blocks: int = 10) -> None:
+    def __init__(self, scale: int, channels: int = 32, blocks: int = 13) -> None:
         super().__init__()
         self.scale = scale
         self.hyper = {"channels": channels, "blocks": blocks}
@@ -89,6 +89,51 @@ def branch(model: EdgeSR) -> EdgeSR:
     trainable.body = nn.ModuleList(BranchedConv(c.in_channels, c.out_channels) for c in model.body)
     trainable.tail = BranchedConv(model.tail.in_channels, model.tail.out_channels)
     return trainable
+
+
+@torch.no_grad()
+def split(plain: EdgeSR) -> EdgeSR:
+    """A trainable network of :class:`BranchedConv` that computes what ``plain`` computes: the inverse of :func:`merge`.
+
+    Every branch is fresh but the 3x3 one, which takes the difference.
+    """
+    branched = branch(plain)
+    for target, source in zip([*branched.body, branched.tail], [*plain.body, plain.tail]):
+        merged, _ = target.merged()
+        target.weight += source.weight - merged
+        target.bias.copy_(source.bias)
+    branched.activations.load_state_dict(plain.activations.state_dict())
+    return branched
+
+
+@torch.no_grad()
+def grow(small: EdgeSR, target: EdgeSR) -> EdgeSR:
+    """Fill ``target`` from a trained network of the same width that is at most as deep, of the same or another scale.
+
+    New layers are put before the tail and start as the identity (Net2DeeperNet: Chen, Goodfellow, Shlens, ICLR 2016):
+    a centre tap of 1, a PReLU slope of 1. For another scale the tail starts at zero, so that the network starts as its
+    nearest-neighbour skip. The same scale and depth give an equal network.
+
+    Raises:
+        ValueError: another width, or a network that is deeper than the target.
+    """
+    if small.hyper["channels"] != target.hyper["channels"] or small.hyper["blocks"] > target.hyper["blocks"]:
+        raise ValueError(f"a network of {small.hyper} does not grow into one of {target.hyper}")
+    known = len(small.body)
+    for layer, source in zip(target.body, small.body):
+        layer.load_state_dict(source.state_dict())
+    for layer, source in zip(target.activations, small.activations):
+        layer.load_state_dict(source.state_dict())
+    for layer, activation in zip(target.body[known:], target.activations[known:]):
+        nn.init.dirac_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        nn.init.ones_(activation.weight)
+    if small.scale == target.scale:
+        target.tail.load_state_dict(small.tail.state_dict())
+    else:
+        nn.init.zeros_(target.tail.weight)
+        nn.init.zeros_(target.tail.bias)
+    return target
 
 
 @torch.no_grad()

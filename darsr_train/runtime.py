@@ -1,0 +1,44 @@
+"""What the commands that need PyTorch do first: find it, pick the device, check the options. PyTorch is not imported before."""
+
+from __future__ import annotations
+
+import re
+
+from darsr_deploy.errors import DarsrError
+
+
+def require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise DarsrError(
+            "this command", "needs PyTorch, which is not installed", 'install it: pip install "darsr[train]"'
+        ) from error
+
+
+def pick_device(device: str, threads: int) -> str:
+    """Resolve ``auto``; refuse a device that is not there."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise DarsrError(f"device {device}", "is not known", "choose auto, cpu, cuda or cuda:N")
+    index = int(device.partition(":")[2] or 0)
+    if device != "cpu" and index >= torch.cuda.device_count():
+        raise DarsrError(
+            f"device {device}", f"PyTorch sees {torch.cuda.device_count()} CUDA devices", "use --device cpu"
+        )
+    return device
+
+
+def checked_options(profile: str, scale: int, **changes: object):
+    """Options of a profile; a value out of range is one line."""
+    from .config import AdaptOptions
+
+    try:
+        return AdaptOptions.profile(profile, scale, **changes)
+    except ValueError as error:
+        raise DarsrError("option", str(error), "see darsr adapt --help") from error
