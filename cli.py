@@ -61,6 +61,12 @@ def adapt(
     profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
     backbone: BackboneOption = "edge",
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds of work; as many steps as fit in. The adapter tells how many.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Another image's adapter to start from (a burst, the next scene).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     threads: Threads = 0,
@@ -77,13 +83,17 @@ def adapt(
 ) -> None:
     """Fit the correction to each image and write one adapter (.darsr) beside it."""
     from darsr_deploy import jobs
+    from darsr_deploy.adapter import Adapter
 
     require_torch()
     images = jobs.expand(inputs, failures)
     several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
     if gt is not None and several:
         raise DarsrError("--gt", "belongs to one image, and several were given", "adapt that image alone")
-    options = checked_options(profile, scale, seed=seed, steps=steps)
+    if steps is not None and budget is not None:
+        raise typer.BadParameter("give only one of --steps and --budget")
+    options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget)
+    started_from = Adapter.load(start) if start is not None else None
     device = pick_device(device, threads)
     from darsr_train.adapt import adapt_image
     from darsr_train.backbones import load_backbone
@@ -101,7 +111,7 @@ def adapt(
         if gt is not None:
             check_truth(image, gt, scale)
         with progress(image.name) as report:
-            adapter, seconds = adapt_image(image, target, network, options, device, resume, report)
+            adapter, seconds = adapt_image(image, target, network, options, device, resume, report, started_from)
         row = {
             "input": str(image),
             "adapter": str(target),

@@ -10,7 +10,7 @@ import numpy as np
 from .container import read_container, write_container
 from .errors import DarsrError
 
-VERSION = 1
+VERSION = 2
 SUFFIX = ".darsr"
 _WAY_OUT = "make a new one with darsr adapt"
 
@@ -26,6 +26,7 @@ class Adapter:
         backbone: name of the backbone it was fitted through, and the sha256 of its weight file.
         facts: everything else, as JSON values: profile, options, seed, steps, chosen, kernel_sum, source, versions.
         arrays: float32; beside the correction's, ``kernel`` (k x k, the estimated degradation).
+        rounds: of back-projection by ``kernel`` after the backbone; 0 for none.
     """
 
     correction: str
@@ -34,6 +35,7 @@ class Adapter:
     backbone_sha256: str
     facts: dict = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    rounds: int = 0
 
     def save(self, path: str | Path) -> str:
         """Write the file, whole or not at all; returns its sha256. Same content, same bytes."""
@@ -43,6 +45,8 @@ class Adapter:
             "backbone": self.backbone,
             "backbone_sha256": self.backbone_sha256,
         }
+        if self.rounds:
+            own["backprojection"] = {"kernel": "kernel", "rounds": self.rounds}
         return write_container(path, "adapter", VERSION, {**own, "facts": self.facts}, self.arrays)
 
     @classmethod
@@ -55,7 +59,13 @@ class Adapter:
         facts, arrays, _ = read_container(path, "adapter", VERSION, _WAY_OUT)
         try:
             adapter = cls(
-                facts["correction"], facts["scale"], facts["backbone"], facts["backbone_sha256"], facts["facts"], arrays
+                facts["correction"],
+                facts["scale"],
+                facts["backbone"],
+                facts["backbone_sha256"],
+                facts["facts"],
+                arrays,
+                _rounds(facts.get("backprojection"), path),
             )
         except KeyError as error:
             raise DarsrError(str(path), f"field {error.args[0]} is missing", _WAY_OUT) from error
@@ -78,10 +88,26 @@ class Adapter:
             raise DarsrError(str(path), "array taps is missing or not of 13 values", _WAY_OUT)
         if self.correction == "network" and not self.darm_arrays():
             raise DarsrError(str(path), "the correction network's arrays are missing", _WAY_OUT)
+        side = self.arrays.get("kernel", np.empty(0)).shape
+        if self.rounds and (len(side) != 2 or side[0] != side[1] or side[0] % 2):
+            raise DarsrError(
+                str(path), f"array kernel is {side}, back-projection needs a square of even side", _WAY_OUT
+            )
         if self.correction not in ("none", "global", "network"):
             raise DarsrError(
                 str(path), f"field correction is {self.correction!r}, expected none, global or network", _WAY_OUT
             )
+
+
+def _rounds(backprojection: object, path: str | Path) -> int:
+    if backprojection is None:
+        return 0
+    rounds = backprojection.get("rounds") if isinstance(backprojection, dict) else None
+    if not isinstance(rounds, int) or not 1 <= rounds <= 100 or backprojection.get("kernel") != "kernel":
+        raise DarsrError(
+            str(path), f"field backprojection is {backprojection!r}, expected a kernel and 1 to 100 rounds", _WAY_OUT
+        )
+    return rounds
 
 
 def adapter_path(image: str | Path) -> Path:

@@ -21,6 +21,8 @@ from .adapt_paper import adapt_paper
 from .backbones import Backbone
 from .checkpoint import Checkpoint
 from .config import AdaptOptions
+from .darm import DARM
+from .pipeline import correction_of
 from .prior import prior_path
 
 Report = Callable[[dict], None]
@@ -34,6 +36,7 @@ def adapt_image(
     device: str = "cpu",
     resume: bool = False,
     report: Report = lambda _: None,
+    start: Adapter | None = None,
 ) -> tuple[Adapter, float]:
     """Adapt to one image and write the adapter file.
 
@@ -43,6 +46,7 @@ def adapt_image(
 
     Args:
         report: called with ``{phase, step, steps, loss}`` after every step.
+        start: another image's adapter to start the fit from (profile ``fast``): a burst, a video's next scene.
 
     Returns:
         ``(adapter, seconds of the work)``.
@@ -64,15 +68,19 @@ def adapt_image(
         "width": pixels.shape[1],
         "sha256": sha256_of(image),
     }
-    start = sha256_of(prior_path(options.scale)) if options.name == "fast" else ""
-    identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json(), "prior": start}
+    prior = sha256_of(prior_path(options.scale)) if options.name == "fast" else ""
+    identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json(), "prior": prior}
     identity |= {"versions": versions()}
+    more = {}
+    if start is not None:
+        more = {"start": _network_to_start_from(start, options)}
+        identity["from"] = start.facts.get("source")
     if resume and Path(out).exists():
         return _finished(out, image, backbone, options, source), 0.0
     checkpoint = Checkpoint(Path(f"{out}.partial"), json.dumps(identity, sort_keys=True), resume)
     started = time.perf_counter()
     run = adapt_fast if options.name == "fast" else adapt_paper
-    result = run(pixels, backbone.module, options, device, checkpoint, report)
+    result = run(pixels, backbone.module, options, device, checkpoint, report, **more)
     seconds = time.perf_counter() - started
     facts = {
         "profile": options.name,
@@ -81,10 +89,11 @@ def adapt_image(
         "steps": options.steps,
         "seed": options.seed,
         "versions": versions(),
+        **({"from": start.facts.get("source")} if start is not None else {}),
         **result.facts,
     }
     arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in result.arrays.items()}
-    adapter = Adapter(result.correction, options.scale, backbone.name, backbone.sha256, facts, arrays)
+    adapter = Adapter(result.correction, options.scale, backbone.name, backbone.sha256, facts, arrays, result.rounds)
     adapter.save(out)
     checkpoint.remove()
     return adapter, seconds
@@ -103,7 +112,28 @@ def sha256_of(path: Path) -> str:
 def _finished(out: str | Path, image: Path, backbone: Backbone, options: AdaptOptions, source: dict) -> Adapter:
     """The adapter of a run that had ended already, so that a folder can be resumed."""
     adapter = Adapter.load(out)
-    same = adapter.backbone_sha256 == backbone.sha256 and adapter.facts.get("options") == options.to_json()
+    wanted, found = options.to_json(), dict(adapter.facts.get("options") or {})
+    if options.budget is not None:  # the steps of a budget are known only afterwards
+        wanted, found = ({**o, "steps": None, "budget": None} for o in (wanted, found))
+    same = adapter.backbone_sha256 == backbone.sha256 and found == wanted
     if not same or adapter.facts.get("source") != source:
         raise DarsrError(str(out), f"is not of {image} with these options", "give --overwrite instead of --resume")
     return adapter
+
+
+def _network_to_start_from(start: Adapter, options: AdaptOptions) -> DARM:
+    """The correction network of another adapter.
+
+    Raises:
+        DarsrError: another scale, a profile that starts from nothing, or an adapter without a network of 13 taps.
+    """
+    if options.name != "fast":
+        raise DarsrError("--from", f"profile {options.name} learns from one image alone", "use --profile fast")
+    if start.scale != options.scale:
+        raise DarsrError("--from", f"is an adapter for scale {start.scale}", f"use --scale {start.scale}")
+    network = correction_of(start)
+    if not isinstance(network, DARM) or network.dictionary is not None:
+        raise DarsrError(
+            "--from", f"holds no fast correction network (its correction is {start.correction})", "leave it out"
+        )
+    return network

@@ -69,35 +69,3 @@ def degradation_kernel(x: Tensor, y: Tensor, scale: int, ridge: float = 1e-3) ->
     weight = ridge * gram.diagonal().mean() + 1e-12  # the second part keeps an all-black image solvable
     solution = torch.linalg.solve(gram + weight * torch.eye(len(gram), dtype=torch.float64), moments)
     return solution.reshape(KERNEL_SIZE, KERNEL_SIZE).float()
-
-
-def calibrated(kernel: Tensor, elongation: float = 2.0) -> Tensor:
-    """The Gaussian with the spread of an estimated kernel and ``elongation`` times its elongation.
-
-    :func:`degradation_kernel` fits to an image that a network restored, and networks restore towards the average blur:
-    what they return has the right mean variance but only half the anisotropy, and noise in every tap. On 50 crops of
-    training photographs under random Gaussians the error of the kernel (relative, against the true one with its 25 %
-    tap noise) falls from 0.25 to 0.21; factors of 1, 1.5, 2 and 2.5 give 0.221, 0.213, 0.208 and 0.210.
-
-    Args:
-        kernel: 13 x 13, centred at tap 6.5 (scale 2).
-
-    Returns:
-        13 x 13, sum 1, variances within 0.3 to 8 HR pixels squared.
-    """
-    axis = torch.arange(KERNEL_SIZE, dtype=torch.float64) - KERNEL_SIZE / 2
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    # Tap 0 has no partner on the other side of the centre: leave it out and keep the point-symmetric part.
-    part = kernel.double()[1:, 1:]
-    part = 0.5 * (part + part.flip(0, 1))
-    if part.sum() < 0.1:  # an image without light says nothing of its blur
-        part = torch.zeros_like(part)
-        part[5:7, 5:7] = 1
-    ys, xs = y[1:, 1:], x[1:, 1:]
-    yy, xx, xy = ((part * moment).sum() / part.sum() for moment in (ys * ys, xs * xs, xs * ys))
-    mean, half, cross = (yy + xx) / 2, elongation * (yy - xx) / 2, elongation * xy
-    covariance = torch.stack([torch.stack([mean + half, cross]), torch.stack([cross, mean - half])])
-    variances, directions = torch.linalg.eigh(covariance)
-    inverse = directions @ torch.diag(1 / variances.clamp(0.3, 8.0)) @ directions.T
-    gaussian = torch.exp(-0.5 * (inverse[0, 0] * y * y + 2 * inverse[0, 1] * x * y + inverse[1, 1] * x * x))
-    return (gaussian / gaussian.sum()).float()

@@ -13,11 +13,15 @@ class AdaptOptions:
     scale: int = 2
     seed: int = 0
     steps: int = 80  # of the per-image fit; 0 keeps the prior as it is
+    budget: float | None = None  # fast only: seconds of work; the steps follow from it
     batch: int = 4  # crops a step
     crop: int = 64  # side of an LR crop in pixels
     rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
-    cycle: float = 1.0  # weight of the backward cycle |reduce(backbone(DARM(y)), k) - y|
-    interpolation: float = 0.1  # weight of the masked interpolation term
+    references: int = 96  # fast only: blurred crops of reference photographs the fit draws from
+    forward_cycle: float = 0.0  # fast only: weight of |DARM(reduce(x, k)) - bicubic(x)| on the estimated HR image
+    cycle: float = 0.0  # fast only: weight of the backward cycle |reduce(backbone(DARM(y)), k) - y|
+    interpolation: float = 0.0  # fast only: weight of the masked interpolation term
+    rounds: int = 3  # fast only: of back-projection
     augment: bool = False  # flips and transposes of the crops of unknown blur (the reference program's way)
     bicubic_gate: float = 0.4  # paper only: the bicubic weight may fall once the term was under this three times
     dsem_steps: int = 0  # paper only: steps of the degradation score's training
@@ -27,7 +31,11 @@ class AdaptOptions:
             raise ValueError(f"scale is {self.scale}; expected 2 or 4")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; expected at least 0")
-        for field, least in (("steps", 0), ("batch", 1), ("crop", 1)):
+        if self.budget is not None and not self.budget > 0:
+            raise ValueError(f"budget is {self.budget}; expected more than 0 seconds")
+        if self.budget is not None and self.name != "fast":
+            raise ValueError(f"budget belongs to profile fast, and the profile is {self.name}")
+        for field, least in (("steps", 0), ("batch", 1), ("crop", 1), ("references", 0), ("rounds", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} is {getattr(self, field)}; expected at least {least}")
 
@@ -59,6 +67,10 @@ class AdaptOptions:
         if name not in profiles:
             raise ValueError(f"profile is {name!r}; expected one of {', '.join(profiles)}")
         return replace(profiles[name], **{k: v for k, v in changes.items() if v is not None})
+
+    def uses_the_image(self) -> bool:
+        """Whether the fast fit has terms on the image itself."""
+        return bool(self.forward_cycle or self.cycle or self.interpolation)
 
     def least_side(self) -> int:
         """Least width and height of an image that can be adapted, in pixels."""

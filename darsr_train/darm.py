@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -110,3 +112,19 @@ class DARM(nn.Module):
         if self.dictionary is None:
             return filter_with_taps(x, coefficients)
         return filter_with_dictionary(x, coefficients, self.dictionary)
+
+
+@torch.no_grad()
+def at_strength(darm: DARM, strength: float) -> DARM:
+    """A copy whose correction is ``y + strength * (DARM(y) - y)``: the coefficients are linear in the tail's weights.
+
+    Raises:
+        ValueError: a DARM with a dictionary, whose coefficients say nothing of the identity.
+    """
+    if darm.dictionary is not None:
+        raise ValueError("only a DARM of 13 taps has a strength")
+    weaker = copy.deepcopy(darm)
+    weaker.tail.weight.mul_(strength)
+    weaker.tail.bias.mul_(strength)
+    weaker.tail.bias[12] += 1 - strength
+    return weaker

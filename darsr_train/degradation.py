@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 GENERATOR_KERNELS = (7, 5, 3, 1, 1, 1)  # sides of the six layers; the third one carries the stride
+_BY_FFT_FROM = 18  # side of a kernel from which the spectrum is the shorter way on a CPU
 KERNEL_SIZE = 13  # 7 + 5 + 3 + 1 + 1 + 1 - 5: side of the one kernel that equals them all
 
 
@@ -65,6 +66,32 @@ def apply_kernel(x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
     return y.reshape(n, c, *y.shape[-2:])
 
 
+def apply_kernels_by_fft(x: Tensor, kernels: Tensor, stride: int) -> Tensor:
+    """What :func:`apply_kernel` computes, for several large kernels of one size at once: 3 to 10 times faster on a CPU.
+
+    Every one of the stride's phases is correlated at the low resolution and the phases are summed as spectra.
+
+    Args:
+        x: N x C x H x W.
+        kernels: M x kh x kw.
+
+    Returns:
+        M x N x C x ((H - kh) // stride + 1) x ((W - kw) // stride + 1); differs by rounding (about 1e-6) only.
+    """
+    n, c, h, w = x.shape
+    rows, columns = ((side - k) // stride + 1 for side, k in zip((h, w), kernels.shape[-2:]))
+    # Multiples of 16 low-resolution samples: fast lengths, and the stride divides them.
+    low = tuple(-(-side // (16 * stride)) * 16 for side in (h, w))
+    phases = F.pixel_unshuffle(F.pad(x.reshape(n * c, 1, h, w), _up_to(low, stride, h, w)), stride)  # NC, ss, h', w'
+    taps = F.pixel_unshuffle(F.pad(kernels[:, None], _up_to(low, stride, *kernels.shape[-2:])), stride)  # M, ss, h', w'
+    spectrum = torch.einsum("bphw,mphw->mbhw", torch.fft.rfft2(phases), torch.fft.rfft2(taps).conj())
+    return torch.fft.irfft2(spectrum, s=low)[..., :rows, :columns].reshape(-1, n, c, rows, columns)
+
+
+def _up_to(low: tuple[int, int], stride: int, height: int, width: int) -> tuple[int, int, int, int]:
+    return (0, low[1] * stride - width, 0, low[0] * stride - height)
+
+
 def reduce(x: Tensor, kernel: Tensor, scale: int) -> Tensor:
     """Blur and subsample so that output pixel i sits at input coordinate ``scale * i + (scale - 1) / 2``.
 
@@ -80,8 +107,10 @@ def reduce(x: Tensor, kernel: Tensor, scale: int) -> Tensor:
     """
     k = kernel.shape[-1]
     before = k // 2 if k % 2 else (k - scale) // 2
-    after = k - scale - before
-    return apply_kernel(pad_symmetric(x, before, after), kernel, scale)
+    padded = pad_symmetric(x, before, k - scale - before)
+    if k >= _BY_FFT_FROM:
+        return apply_kernels_by_fft(padded, kernel[None], scale)[0]
+    return apply_kernel(padded, kernel, scale)
 
 
 def pad_symmetric(x: Tensor, before: int, after: int) -> Tensor:

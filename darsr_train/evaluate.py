@@ -20,7 +20,7 @@ from darsr_deploy.upscale import pad_to_least
 from .adapt import adapt_image
 from .backbones import Backbone
 from .config import AdaptOptions
-from .pipeline import correction_of
+from .pipeline import correction_of, pipeline_of
 
 _SSIM_WINDOW = 11  # pixels
 
@@ -82,8 +82,7 @@ def evaluate_image(
             adapter, row["seconds"] = adapt_image(
                 lr_path, Path(folder) / "a.darsr", backbone, options, device, report=report
             )
-        correction = correction_of(adapter).to(device)
-        result = upscale_with(nn.Sequential(correction, backbone.module), lr, device)
+        result = upscale_with(pipeline_of(adapter, backbone.module).to(device), lr, device)
         row["chosen"] = adapter.facts["chosen"]
     for name, image in (("", result), ("_backbone", plain), ("_bicubic", imresize(lr, *hr.shape[:2]))):
         row[f"psnr_y{name}"] = psnr_y(image, hr, scale)
@@ -116,7 +115,7 @@ def check_truth(image: Path, truth: Path, scale: int) -> tuple[np.ndarray, np.nd
 def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> dict:
     """``psnr_y`` of an adapted image and ``psnr_y_backbone`` of the backbone alone, against a true HR image."""
     lr, hr = check_truth(image, truth, backbone.scale)
-    adapted = upscale_with(nn.Sequential(correction_of(adapter).to(device), backbone.module), lr, device)
+    adapted = upscale_with(pipeline_of(adapter, backbone.module).to(device), lr, device)
     plain = upscale_with(backbone.module, lr, device)
     return {"psnr_y": psnr_y(adapted, hr, backbone.scale), "psnr_y_backbone": psnr_y(plain, hr, backbone.scale)}
 

@@ -87,6 +87,55 @@ def random_mixture(random: np.random.Generator, size: int) -> np.ndarray:
     return _normalised(cv2.filter2D(first, -1, odd, borderType=cv2.BORDER_CONSTANT))
 
 
+NEAR_SIDE = 16  # of the kernels below, in HR pixels
+_NEAR_SPREAD = 0.1  # standard deviation of the log of their variances, and of their tilt in radians
+
+
+def from_covariance(covariance: np.ndarray, shape: str, size: int = NEAR_SIDE) -> np.ndarray:
+    """A kernel of given second moments (2 x 2 in the order y, x, HR pixels squared) and shape.
+
+    ``gaussian``; ``disk``: a uniform ellipse (defocus); ``motion``: uniform along the longer axis, Gaussian across.
+    """
+    variances, axes = np.linalg.eigh(covariance)
+    y, x = _grid(size, 3)
+    short, long = ((y * axes[0, i] + x * axes[1, i]) / math.sqrt(max(variances[i], 0.12)) for i in range(2))
+    if shape == "gaussian":
+        fine = np.exp(-0.5 * (short**2 + long**2))
+    elif shape == "disk":  # with its soft rim, a disk of this radius has variance 1 along each axis
+        fine = _step(np.hypot(short, long) - 1.935)
+    else:  # and so has a line of this half length with soft ends
+        fine = np.exp(-0.5 * short**2) * _step(np.abs(long) - 1.687)
+    return _normalised(fine.reshape(size, 3, size, 3).mean((1, 3)))
+
+
+def _step(distance: np.ndarray) -> np.ndarray:
+    """1 inside (negative distances), 0 outside, soft over about a quarter of a standard deviation."""
+    return 1 / (1 + np.exp(np.clip(8 * distance, -50, 50)))
+
+
+def random_near(random: np.random.Generator, covariance: np.ndarray, other_shapes: float = 0.3) -> np.ndarray:
+    """A kernel like an estimated one: the estimate's errors are drawn, and its shape, which nobody knows."""
+    variances, axes = np.linalg.eigh(covariance)
+    variances = variances * np.exp(random.normal(0, _NEAR_SPREAD, 2))
+    tilt = random.normal(0, _NEAR_SPREAD)
+    axes = axes @ np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
+    shape = ("disk", "motion")[random.integers(2)] if random.random() < other_shapes else "gaussian"
+    kernel = from_covariance(axes @ np.diag(variances) @ axes.T, shape)
+    return _normalised(kernel * (1 + random.uniform(0, 0.3) * random.uniform(-1, 1, kernel.shape)))
+
+
+def second_moments(kernel: np.ndarray) -> np.ndarray:
+    """(yy, xx, xy): variances and covariance about the centre between the middle taps, in HR pixels squared."""
+    y, x = _grid(kernel.shape[0])
+    return np.array([(kernel * y * y).sum(), (kernel * x * x).sum(), (kernel * x * y).sum()]) / kernel.sum()
+
+
+def shifted(kernel: np.ndarray, down: float, right: float) -> np.ndarray:
+    """Moved by fractions of a pixel (linear interpolation), sum 1."""
+    matrix = np.array([[1, 0, right], [0, 1, down]])
+    return _normalised(cv2.warpAffine(kernel, matrix, kernel.shape[::-1], flags=cv2.INTER_LINEAR))
+
+
 def twice(kernel: np.ndarray) -> np.ndarray:
     """The x4 kernel that equals blurring by ``kernel`` and keeping every second pixel, two times."""
     k = kernel.shape[0]

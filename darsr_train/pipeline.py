@@ -11,6 +11,7 @@ from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
 
 from .backbones import Backbone, load_backbone
+from .backprojection import BackProjection
 from .darm import DARM, filter_with_taps
 
 
@@ -33,17 +34,19 @@ class GlobalCorrection(nn.Module):
 class Pipeline(nn.Module):
     """N x 3 x H x W RGB in [0, 1], sides of at least 3 -> N x 3 x sH x sW in [0, 1]."""
 
-    def __init__(self, correction: nn.Module, backbone: nn.Module) -> None:
+    def __init__(self, correction: nn.Module, backbone: nn.Module, backprojection: nn.Module | None = None) -> None:
         super().__init__()
         self.correction = correction
         self.backbone = backbone
+        self.backprojection = backprojection
 
     def correct(self, lr: Tensor) -> Tensor:
         """The corrected LR image, which looks as if it had been downscaled bicubically (not clipped)."""
         return self.correction(lr)
 
     def forward(self, lr: Tensor) -> Tensor:
-        return self.backbone(self.correct(lr)).clamp(0, 1)
+        sr = self.backbone(self.correct(lr))
+        return (sr if self.backprojection is None else self.backprojection(sr, lr)).clamp(0, 1)
 
 
 def correction_of(adapter: Adapter, path: str | Path = "adapter") -> nn.Module:
@@ -66,6 +69,20 @@ def correction_of(adapter: Adapter, path: str | Path = "adapter") -> nn.Module:
             str(path), f"the correction network cannot be built ({problem})", "make a new one with darsr adapt"
         ) from error
     return darm.eval().requires_grad_(False)
+
+
+def pipeline_of(adapter: Adapter, backbone: nn.Module, path: str | Path = "adapter") -> Pipeline:
+    """An adapter and its backbone as one network, in eval mode.
+
+    Raises:
+        DarsrError: its arrays are not those of a correction network.
+    """
+    backprojection = None
+    if adapter.rounds:
+        backprojection = BackProjection(
+            torch.from_numpy(adapter.arrays["kernel"].copy()), adapter.scale, adapter.rounds
+        )
+    return Pipeline(correction_of(adapter, path), backbone, backprojection).eval()
 
 
 def load_pipeline(
@@ -100,4 +117,4 @@ def load_pipeline(
             f"was fitted through another {adapter.backbone} than the one found here",
             "give the right one with --backbone, or adapt again",
         )
-    return Pipeline(correction_of(adapter, path), found.module).eval().to(device), adapter, found
+    return pipeline_of(adapter, found.module, path).to(device), adapter, found

@@ -36,6 +36,15 @@ def load_prior(scale: int, path: Path | None = None) -> DARM:
     return darm.eval()
 
 
+def near_identity(channels: int) -> DARM:
+    """A fresh 13-tap DARM that about returns its input: small tail weights, centre tap 1."""
+    darm = DARM(channels=channels)
+    with torch.no_grad():
+        darm.tail.weight.mul_(0.05)
+        darm.tail.bias[12] = 1
+    return darm
+
+
 def save_prior(darm: DARM, path: str | Path, facts: dict, dtype: torch.dtype = torch.float32) -> str:
     """Write a prior; returns the file's sha256."""
     arrays = {name: tensor.detach().to("cpu", dtype).numpy() for name, tensor in darm.state_dict().items()}

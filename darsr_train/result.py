@@ -15,8 +15,10 @@ class Result:
         correction: ``none``, ``global`` or ``network``.
         arrays: the correction's and ``kernel``.
         facts: JSON values: ``chosen`` (what was chosen and why), ``kernel_sum``, measurements.
+        rounds: of back-projection by ``kernel`` after the backbone.
     """
 
     correction: str
     arrays: dict[str, np.ndarray]
     facts: dict
+    rounds: int = 0

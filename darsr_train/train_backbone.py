@@ -18,6 +18,7 @@ from darsr_deploy.resample import imresize
 
 from .backbones import edge
 from .backbones.registry import build
+from .degraded_crops import detail
 from .training import TrainingOptions, train
 
 
@@ -32,12 +33,15 @@ class BackboneTraining(TrainingOptions):
     channels: int = 0  # width; 0: the architecture's own
     blocks: int = 0  # depth; 0: the architecture's own
     luma: float = 0.75  # share of the error of Y (BT.601) in the loss; the rest is that of R, G and B
+    objective: str = "l1"  # or psnr, for a last, shorter training: minus the mean PSNR of the crops
     candidates: int = 2  # crops drawn for each one used: the one with most detail is taken, flat ones teach little
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.luma <= 1:
             raise ValueError(f"luma is {self.luma}; expected 0 <= luma <= 1")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective is {self.objective!r}; expected one of {', '.join(OBJECTIVES)}")
         if self.candidates < 1:
             raise ValueError(f"candidates is {self.candidates}; expected at least 1")
 
@@ -70,7 +74,7 @@ class PairedCrops:
 
     def _best(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         crops = [self._crop(random) for _ in range(self.candidates)]
-        return max(crops, key=lambda pair: _detail(pair[0])) if len(crops) > 1 else crops[0]
+        return max(crops, key=lambda pair: detail(pair[0])) if len(crops) > 1 else crops[0]
 
     def _crop(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         hr, lr = self.pairs[random.choice(len(self.pairs), p=self.chance)]
@@ -80,12 +84,6 @@ class PairedCrops:
         turns, mirror = int(random.integers(4)), bool(random.integers(2))
         lr_crop, hr_crop = (np.rot90(c[:, ::-1] if mirror else c, turns) for c in pair)
         return lr_crop, hr_crop
-
-
-def _detail(crop: np.ndarray) -> float:
-    """Mean absolute difference of neighbouring green pixels."""
-    green = crop[:, :, 1].astype(np.int16)
-    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
 
 def bicubic_pair(image: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +125,7 @@ def train_backbone(
         )
         with options.autocast(device):
             sr = model(lr)
-        return luma_weighted_l1(sr.float(), hr, options.luma)
+        return OBJECTIVES[options.objective](sr.float(), hr, options.luma)
 
     def validate(model: nn.Module) -> dict[str, float]:
         return {"psnr_y": measure(_finished(model), held_out, options.scale, device)}
@@ -136,12 +134,26 @@ def train_backbone(
     return _finished(train(trainable, options, loss_of, out, validate if held_out else None, device, resume, report))
 
 
-def luma_weighted_l1(sr: Tensor, hr: Tensor, luma: float) -> Tensor:
-    """``(1 - luma) * |R, G, B|_1 + luma * |Y|_1`` of N x 3 x H x W images; Y by BT.601, which PSNR is measured on."""
+def l1(sr: Tensor, hr: Tensor, luma: float) -> Tensor:
+    """``(1 - luma) * |R, G, B|_1 + luma * |Y|_1`` of N x 3 x H x W images."""
     difference = sr - hr
-    weights = difference.new_tensor((65.481, 128.553, 24.966)).div(219)  # Y of full-range RGB, in the range of Y
-    y = (difference * weights.view(1, 3, 1, 1)).sum(1)
-    return (1 - luma) * difference.abs().mean() + luma * y.abs().mean()
+    return (1 - luma) * difference.abs().mean() + luma * _luma(difference).abs().mean()
+
+
+def negative_psnr(sr: Tensor, hr: Tensor, luma: float) -> Tensor:
+    """Minus the mean PSNR of the crops in units of 100 dB, of the same mixture of R, G, B and Y."""
+    difference = sr - hr
+    error = (1 - luma) * difference.square().mean((1, 2, 3)) + luma * _luma(difference).square().mean((1, 2))  # N
+    return 0.1 * (error + 1e-6).log10().mean()
+
+
+OBJECTIVES = {"l1": l1, "psnr": negative_psnr}
+
+
+def _luma(difference: Tensor) -> Tensor:
+    """Y (BT.601, which PSNR is measured on) of N x 3 x H x W, in the range of R, G and B."""
+    weights = difference.new_tensor((65.481, 128.553, 24.966)).div(219)
+    return (difference * weights.view(1, 3, 1, 1)).sum(1)
 
 
 def _starting_point(options: BackboneTraining, start: nn.Module | None) -> nn.Module:

@@ -107,8 +107,9 @@ def fold(pipeline: Pipeline) -> Pipeline:
     if isinstance(correction, DARM):
         correction = fold_dictionary(correction)
     plain = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR}.get(type(backbone))
-    return (
-        Pipeline(copy.deepcopy(correction), plain(backbone) if plain else copy.deepcopy(backbone))
-        .eval()
-        .requires_grad_(False)
+    folded = Pipeline(
+        copy.deepcopy(correction),
+        plain(backbone) if plain else copy.deepcopy(backbone),
+        copy.deepcopy(pipeline.backprojection),
     )
+    return folded.eval().requires_grad_(False)

@@ -34,6 +34,7 @@ class _ForExport(nn.Module):
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
         self.correction, self.backbone = pipeline.correction, pipeline.backbone
+        self.backprojection = pipeline.backprojection
 
     def forward(self, lr: Tensor) -> Tensor:
         corrected = lr
@@ -42,7 +43,8 @@ class _ForExport(nn.Module):
             corrected = torch.onnx.ops.symbolic(
                 f"{DOMAIN}::CorrectionFilter", (lr, coefficients), dtype=lr.dtype, shape=lr.shape, version=1
             )
-        return self.backbone(corrected).clamp(0, 1)
+        sr = self.backbone(corrected)
+        return (sr if self.backprojection is None else self.backprojection(sr, lr)).clamp(0, 1)
 
 
 def correction_filter_function() -> FunctionProto:

@@ -1,0 +1,71 @@
+"""A small network on hand-made features: a linear part beside one hidden layer, averaged over several starts.
+
+Fitted with torch in seconds, run with numpy. Its weights are plain arrays, so that they lie in one small file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_STARTS = 4
+
+
+class _Network(nn.Module):
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.linear, self.hidden = nn.Linear(inputs, outputs), nn.Linear(inputs, hidden)
+        self.out = nn.Linear(hidden, outputs, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.linear(z) + self.out(self.hidden(z).tanh())
+
+
+def fit(
+    features: np.ndarray,
+    targets: np.ndarray,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    hidden: int,
+    steps: int = 1500,
+    decay: float = 3e-3,
+    outputs: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Weights of networks that map features (n x f) to targets (n x t), each start with the same data.
+
+    Args:
+        loss_of: ``(outputs, targets) -> scalar``.
+        decay: Adam's weight decay.
+        outputs: how many there are, where targets hold more columns than that for the loss.
+    """
+    mean, spread = features.mean(0), features.std(0) + 1e-6
+    z, truth = torch.tensor((features - mean) / spread), torch.tensor(targets, dtype=torch.float64)
+    networks = []
+    for seed in range(_STARTS):
+        torch.manual_seed(seed)
+        network = _Network(z.shape[1], hidden, outputs or truth.shape[1]).double()
+        optimiser = torch.optim.Adam(network.parameters(), 3e-3, weight_decay=decay)
+        for _ in range(steps):
+            loss = loss_of(network(z), truth)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        networks.append(network.requires_grad_(False))
+    return {
+        "mean": mean,
+        "spread": spread,
+        "linear": torch.stack([n.linear.weight for n in networks]).mean(0).numpy(),
+        "offset": torch.stack([n.linear.bias for n in networks]).mean(0).numpy(),
+        "hidden": torch.cat([n.hidden.weight for n in networks]).numpy(),
+        "bias": torch.cat([n.hidden.bias for n in networks]).numpy(),
+        "out": torch.cat([n.out.weight for n in networks], dim=1).numpy() / _STARTS,
+    }
+
+
+def evaluate(weights: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
+    """n x f features -> n x t outputs."""
+    z = (features - weights["mean"]) / weights["spread"]
+    hidden = np.tanh(z @ weights["hidden"].T + weights["bias"])
+    return weights["offset"] + z @ weights["linear"].T + hidden @ weights["out"].T
