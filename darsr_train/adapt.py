@@ -68,7 +68,7 @@ def adapt_image(
         "width": pixels.shape[1],
         "sha256": sha256_of(image),
     }
-    prior = sha256_of(prior_path(options.scale)) if options.name == "fast" else ""
+    prior = [sha256_of(prior_path(options.scale, camera)) for camera in (False, True)] if options.name == "fast" else []
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json(), "prior": prior}
     identity |= {"versions": versions()}
     more = {}

@@ -5,7 +5,7 @@ first result and the blur follows from it in closed form. The network is then fi
 since what an image's blur destroyed cannot be learned from that image:
 
 1. correct with the prior, super-resolve: ``x = backbone(DARM(y))``;
-2. the spread of the kernel that best reduces ``x`` to the given image, by least squares, with its known errors undone;
+2. the spread of the kernel that best reduces ``x`` to the given image, by least squares, its elongation corrected;
 3. fit DARM to reference photographs blurred by kernels like it (:mod:`.fit` can add DARSR's own terms on the image);
 4. choose without ground truth: no correction where there is no blur; the prior where a camera's treatment shows
    (:mod:`.traces`), and the more mildly the surer that is; else the prior or the fitted network, whichever explains the
@@ -62,14 +62,14 @@ def adapt_fast(
     """
     started = time.perf_counter()
     torch.manual_seed(options.seed)
-    prior = load_prior(options.scale).to(device, memory_format=torch.channels_last)
     treated = camera_probability(pixels)
+    prior = load_prior(options.scale, camera=treated > 0.5).to(device, memory_format=torch.channels_last)
     evidence = look(pixels, prior, backbone, options.scale, device)
     found = {"camera_probability": treated, "kernel_sum": evidence.kernel.sum().item()}
     kernel = {"kernel": evidence.kernel.cpu().numpy()}
     if np.trace(evidence.covariance) / 2 < _NO_BLUR and treated <= 0.5:
         return Result("none", kernel, {**found, "chosen": "none", **_took(options, 0)})
-    if treated > 0.5:  # the prior has seen cameras, the references have not
+    if treated > 0.5:  # this prior has seen cameras, the references have not
         network, found = prior, {**found, "chosen": "prior", **_took(options, 0)}
     else:
         darm = copy.deepcopy(prior if start is None else start).to(device, memory_format=torch.channels_last)

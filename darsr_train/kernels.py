@@ -113,7 +113,7 @@ def _step(distance: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(np.clip(8 * distance, -50, 50)))
 
 
-def random_near(random: np.random.Generator, covariance: np.ndarray, other_shapes: float = 0.3) -> np.ndarray:
+def random_near(random: np.random.Generator, covariance: np.ndarray, other_shapes: float = 0.15) -> np.ndarray:
     """A kernel like an estimated one: the estimate's errors are drawn, and its shape, which nobody knows."""
     variances, axes = np.linalg.eigh(covariance)
     variances = variances * np.exp(random.normal(0, _NEAR_SPREAD, 2))

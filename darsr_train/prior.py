@@ -16,18 +16,22 @@ VERSION = 1
 _WEIGHTS = Path(__file__).parent / "weights"
 
 
-def prior_path(scale: int) -> Path:
-    """Where the prior of a scale lies in the package."""
-    return _WEIGHTS / f"prior-x{scale}.safetensors"
+def prior_path(scale: int, camera: bool = False) -> Path:
+    """Where the prior of a scale lies in the package: the one for clean blur, or for what a camera has treated.
+
+    Where there is one prior for both, it is that one.
+    """
+    path = _WEIGHTS / f"prior-{'camera-' if camera else ''}x{scale}.safetensors"
+    return path if path.is_file() or not camera else prior_path(scale)
 
 
-def load_prior(scale: int, path: Path | None = None) -> DARM:
+def load_prior(scale: int, path: Path | None = None, camera: bool = False) -> DARM:
     """The prior of a scale: a 13-tap DARM in eval mode with gradients on its weights.
 
     Raises:
         DarsrError: no prior for that scale, or a damaged file.
     """
-    path = path or prior_path(scale)
+    path = path or prior_path(scale, camera)
     if not path.is_file():
         raise DarsrError(f"scale {scale}", "profile fast has no prior for it yet", "use --scale 2, or --profile paper")
     facts, arrays, _ = read_container(path, "prior", VERSION, "install the package again")
