@@ -77,6 +77,9 @@ def adapt(
     corrected: Annotated[
         Path | None, typer.Option(help="Also write the corrected LR image here (a folder for several).")
     ] = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="A page to look at: before, after, kernel, filters (PNG; a folder for several).")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -98,6 +101,7 @@ def adapt(
     from darsr_train.adapt import adapt_image
     from darsr_train.backbones import load_backbone
     from darsr_train.evaluate import check_truth, save_corrected, truth_figures
+    from darsr_train.preview import save_preview
 
     network = load_backbone(backbone, scale, device)
     targets = jobs.Targets(overwrite)
@@ -105,8 +109,9 @@ def adapt(
     def one(image: Path) -> dict:
         target = jobs.adapter_target(image, out, several)
         corrected_target = jobs.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
+        preview_target = jobs.output_path(image, preview, several, "_preview", ".png") if preview else None
         done = resume and target.exists()  # nothing to go on with: adapt_image checks that it is the one asked for
-        for written in filter(None, (None if done else target, corrected_target)):
+        for written in filter(None, (None if done else target, corrected_target, preview_target)):
             targets.claim(written)
         if gt is not None:
             check_truth(image, gt, scale)
@@ -129,6 +134,8 @@ def adapt(
         }
         if corrected_target:
             save_corrected(image, adapter, corrected_target, device)
+        if preview_target:
+            save_preview(image, adapter, network, preview_target, device)
         if gt is not None:
             row |= truth_figures(image, gt, adapter, network, device)
         if not as_json:
@@ -140,6 +147,7 @@ def adapt(
 
     make_folder(out if several else None)
     make_folder(corrected if several else None)
+    make_folder(preview if several else None)
     rows = list(jobs.each(images, one, failures))
     if as_json:
         print_json(rows, several)

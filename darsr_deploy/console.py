@@ -98,8 +98,12 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
                 tasks[phase] = bar.add_task(
                     f"{title}: {phase}" if phase != title else title, total=entry["steps"], figures=""
                 )
-            figures = f"loss {entry['loss']:.4f}" + (f"  {entry['psnr_y']:.2f} dB" if "psnr_y" in entry else "")
-            bar.update(tasks[phase], completed=entry["step"], figures=figures)
+            figures = f"loss {entry['loss']:.4f}" if "loss" in entry else ""
+            figures += f"  {entry['psnr_y']:.2f} dB" if "psnr_y" in entry else ""
+            over = (
+                entry.get("passing", False) and entry["step"] >= entry["steps"]
+            )  # one of many: makes room for the next
+            bar.update(tasks[phase], completed=entry["step"], total=entry["steps"], figures=figures, visible=not over)
 
         yield report
 

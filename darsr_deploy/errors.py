@@ -11,5 +11,8 @@ class DarsrError(Exception):
     """
 
     def __init__(self, what: str, why: str, way_out: str = "") -> None:
-        line = f"{what}: {why}" + (f"; {way_out}" if way_out else "")
-        super().__init__(" ".join(line.split()))
+        super().__init__(what, why, way_out)  # what it is made from again in another process
+
+    def __str__(self) -> str:
+        what, why, way_out = self.args
+        return " ".join((f"{what}: {why}" + (f"; {way_out}" if way_out else "")).split())

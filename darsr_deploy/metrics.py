@@ -39,12 +39,26 @@ def psnr_y(a: np.ndarray, b: np.ndarray, border: int) -> float:
     return psnr(shave(luma(a), border), shave(luma(b), border))
 
 
+def psnr_rgb(a: np.ndarray, b: np.ndarray, border: int) -> float:
+    """PSNR in dB over all colours of two 8-bit images (of gray ones over the one), ``border`` pixels dropped."""
+    return psnr(shave(a, border), shave(b, border))
+
+
 def ssim_y(a: np.ndarray, b: np.ndarray, border: int) -> float:
     """Structural similarity on the Y channel as Wang et al. (2004) define it, ``border`` pixels dropped on each side.
 
     Computed by scikit-image (extra ``train``): Gaussian window of sigma 1.5, population covariance, range 255.
     """
+    return _ssim(shave(luma(a), border), shave(luma(b), border))
+
+
+def ssim_rgb(a: np.ndarray, b: np.ndarray, border: int) -> float:
+    """The mean of the structural similarities of the colours; see :func:`ssim_y`."""
+    return _ssim(shave(a, border), shave(b, border))
+
+
+def _ssim(a: np.ndarray, b: np.ndarray) -> float:
     from skimage.metrics import structural_similarity
 
     options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(shave(luma(a), border), shave(luma(b), border), **options))
+    return float(structural_similarity(a, b, channel_axis=-1 if a.ndim == 3 else None, **options))

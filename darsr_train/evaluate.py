@@ -1,9 +1,12 @@
-"""Measuring adaptation on images whose truth is known. The truth is compared with, never adapted to."""
+"""Measuring a correction on images whose truth is known. The truth is compared with, never adapted to."""
 
 from __future__ import annotations
 
+import math
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,45 +15,48 @@ from torch import nn
 
 from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.imaging import list_images, read_image, to_image, to_tensor, write_image
-from darsr_deploy.metrics import psnr_y, ssim_y
+from darsr_deploy.imaging import read_image, to_image, to_tensor, write_image
+from darsr_deploy.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from darsr_deploy.resample import imresize
 from darsr_deploy.upscale import pad_to_least
 
 from .adapt import adapt_image
+from .adapt_fast import camera_probability
 from .backbones import Backbone
+from .closed_form import correction_taps
 from .config import AdaptOptions
-from .pipeline import correction_of, pipeline_of
+from .pipeline import GlobalCorrection, Pipeline, correction_of, pipeline_of
+from .prior import load_prior
+from .sets import Pair, least_side, true_kernel
 
-_SSIM_WINDOW = 11  # pixels
+METHODS = ("none", "prior", "nonblind", "fast", "paper")
+NO_WORSE = 0.1  # dB: a result that is under the backbone alone by more than this counts as a loss
+_RIDGE = 1e-6  # of the closed form with a true kernel; ten times more costs 0.3 dB, ten times less nothing
+Report = Callable[[dict], None]
 
 
-def image_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """(LR, HR) files of equal names in ``folder/LR`` and ``folder/HR``.
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of every image of a set.
 
-    Raises:
-        DarsrError: a folder or a partner is missing.
+    Attributes:
+        method: ``none`` (the backbone alone), ``prior`` (the pre-trained correction network as it is, at full strength),
+            ``nonblind`` (one 5x5 filter, in closed form from the true kernel), ``fast`` or ``paper`` (adaptation).
+        options: of ``fast`` and ``paper``.
+        with_prior: measure the prior as well.
     """
-    if not (folder / "LR").is_dir() or not (folder / "HR").is_dir():
-        raise DarsrError(
-            str(folder), "does not hold the folders LR and HR", "give a folder of image pairs with equal names"
-        )
-    pairs = [(lr, folder / "HR" / lr.name) for lr in list_images(folder / "LR")]
-    missing = [hr for _, hr in pairs if not hr.is_file()]
-    if missing or not pairs:
-        raise DarsrError(
-            str(missing[0] if missing else folder / "LR"),
-            "is missing" if missing else "holds no images",
-            "LR and HR need equal names",
-        )
-    return pairs
+
+    method: str
+    options: AdaptOptions | None = None
+    with_prior: bool = False
 
 
-def upscale_with(network: nn.Module, image: np.ndarray, device: str = "cpu") -> np.ndarray:
-    """8-bit result of a network (N x 3 x H x W in [0, 1] in and out) on an 8-bit image."""
-    with torch.inference_mode():
-        lr = torch.from_numpy(to_tensor(image)).to(device, memory_format=torch.channels_last)
-        return to_image(network(lr).float().cpu().numpy(), gray=image.ndim == 2)
+@dataclass(frozen=True)
+class Workplace:
+    """Where an adaptation keeps its state, so that it can be resumed; what is there of it is resumed if so asked."""
+
+    adapter: Path
+    resume: bool = False
 
 
 def evaluate_image(
@@ -59,7 +65,7 @@ def evaluate_image(
     backbone: Backbone,
     options: AdaptOptions | None,
     device: str = "cpu",
-    report: Callable[[dict], None] = lambda _: None,
+    report: Report = lambda _: None,
 ) -> dict:
     """Adapt to one LR image and compare with its truth.
 
@@ -67,32 +73,109 @@ def evaluate_image(
         options: None measures the backbone alone.
 
     Returns:
-        ``{name, psnr_y, ssim_y, psnr_y_backbone, ssim_y_backbone, psnr_y_bicubic, seconds, chosen}``.
+        The row of :func:`figures`, and ``seconds``, ``chosen``.
 
     Raises:
         DarsrError: an image cannot be used, or the two sizes do not differ by the scale.
     """
-    scale = backbone.scale
-    lr, hr = check_truth(lr_path, hr_path, scale)
-    plain = upscale_with(backbone.module, lr, device)
-    row = {"name": lr_path.stem, "seconds": 0.0, "chosen": "backbone alone"}
-    result = plain
-    if options is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            adapter, row["seconds"] = adapt_image(
-                lr_path, Path(folder) / "a.darsr", backbone, options, device, report=report
-            )
-        result = upscale_with(pipeline_of(adapter, backbone.module).to(device), lr, device)
-        row["chosen"] = adapter.facts["chosen"]
-    for name, image in (("", result), ("_backbone", plain), ("_bicubic", imresize(lr, *hr.shape[:2]))):
-        row[f"psnr_y{name}"] = psnr_y(image, hr, scale)
-        row[f"ssim_y{name}"] = ssim_y(image, hr, scale)
+    plan = Plan("none" if options is None else options.name, options)
+    with tempfile.TemporaryDirectory() as folder:
+        pair = Pair(lr_path, hr_path, Path(folder) / "none.npz")
+        return measure(pair, backbone, plan, Workplace(Path(folder) / "a.darsr"), device, report)[0]
+
+
+def measure(
+    pair: Pair, backbone: Backbone, plan: Plan, work: Workplace, device: str = "cpu", report: Report = lambda _: None
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Super-resolve one image in every way of the plan and compare with its truth.
+
+    Returns:
+        ``({name, seconds, chosen, and what figures() gives}, the 8-bit images)``: ``bicubic``, ``backbone``, ``prior``
+        if planned, ``result``, ``truth``, in this order. ``seconds`` is the time that finding the correction took.
+
+    Raises:
+        DarsrError: an image cannot be used, its sizes do not fit, or the method lacks what it needs.
+    """
+    lr, hr = check_truth(pair.lr, pair.hr, backbone.scale)
+    network, seconds, chosen = _corrected(pair, lr, backbone, plan, work, device, report)
+    images = {"bicubic": imresize(lr, *hr.shape[:2]), "backbone": upscale_with(backbone.module, lr, device)}
+    if plan.with_prior:
+        images["prior"] = upscale_with(_with_prior(lr, backbone, device), lr, device)
+    images["result"] = images["backbone"] if plan.method == "none" else upscale_with(network, lr, device)
+    row = {"name": pair.lr.stem, "seconds": seconds, "chosen": chosen, **figures(images, hr, backbone.scale)}
+    return row, {**images, "truth": hr}
+
+
+def _corrected(
+    pair: Pair, lr: np.ndarray, backbone: Backbone, plan: Plan, work: Workplace, device: str, report: Report
+) -> tuple[nn.Module, float, str]:
+    """Correction and backbone by the plan's method, the seconds it took to find them, and what was chosen."""
+    if plan.method == "none":
+        return backbone.module, 0.0, "backbone alone"
+    if plan.method == "prior":
+        return _with_prior(lr, backbone, device), 0.0, "prior"
+    if plan.method == "nonblind":
+        started = time.perf_counter()
+        correction = nonblind_correction(lr, true_kernel(pair.kernel), backbone.scale, str(pair.lr))
+        seconds = time.perf_counter() - started
+        return Pipeline(correction.to(device), backbone.module), seconds, "true kernel"
+    work.adapter.unlink(missing_ok=True)  # of a run that was killed before it could compare: its seconds are not known
+    adapter, seconds = adapt_image(pair.lr, work.adapter, backbone, plan.options, device, work.resume, report)
+    work.adapter.unlink()
+    return adapted(adapter, backbone, device), seconds, adapter.facts["chosen"]
+
+
+def nonblind_correction(lr: np.ndarray, kernel: np.ndarray, scale: int, name: str = "image") -> GlobalCorrection:
+    """The symmetric 5x5 filter that undoes a known blur best; see :func:`.closed_form.correction_taps`.
+
+    Raises:
+        DarsrError: the image is too small to be reduced once more.
+    """
+    height, width = (side // scale * scale for side in lr.shape[:2])
+    if min(height, width) < 3 * scale:
+        raise DarsrError(name, f"is too small for nonblind (least side {3 * scale})", "leave it out")
+    y = torch.from_numpy(to_tensor(lr[:height, :width]))
+    return GlobalCorrection(correction_taps(y, torch.from_numpy(kernel), scale, _RIDGE))
+
+
+def _with_prior(lr: np.ndarray, backbone: Backbone, device: str) -> Pipeline:
+    """The prior that ``fast`` starts from with this image, as it is."""
+    prior = load_prior(backbone.scale, camera=camera_probability(lr) > 0.5)
+    return Pipeline(prior.requires_grad_(False).to(device), backbone.module)
+
+
+def adapted(adapter: Adapter, backbone: Backbone, device: str = "cpu") -> Pipeline:
+    """An adapter and its backbone as one network."""
+    return pipeline_of(adapter, backbone.module).to(device)
+
+
+def figures(images: dict[str, np.ndarray], truth: np.ndarray, scale: int) -> dict[str, float]:
+    """PSNR in dB and SSIM of 8-bit images against the truth, ``scale`` pixels dropped on each side.
+
+    Returns:
+        ``psnr_y, ssim_y, psnr_rgb, ssim_rgb`` of ``images["result"]``, the same with ``_NAME`` for every other image,
+        and ``gain``: dB of Y-PSNR over ``images["backbone"]``.
+    """
+    row = {}
+    for name in ("result", *(n for n in images if n != "result")):
+        tail = "" if name == "result" else f"_{name}"
+        for figure in (psnr_y, ssim_y, psnr_rgb, ssim_rgb):
+            row[f"{figure.__name__}{tail}"] = figure(images[name], truth, scale)
+    alike = math.isinf(row["psnr_y"]) and math.isinf(row["psnr_y_backbone"])  # both are the truth itself
+    row["gain"] = 0.0 if alike else row["psnr_y"] - row["psnr_y_backbone"]
     return row
 
 
 def mean_of(rows: list[dict]) -> dict:
     """Mean of every figure over the images."""
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if isinstance(rows[0][key], float)}
+
+
+def upscale_with(network: nn.Module, image: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """8-bit result of a network (N x 3 x H x W in [0, 1] in and out) on an 8-bit image."""
+    with torch.inference_mode():
+        lr = torch.from_numpy(to_tensor(image)).to(device, memory_format=torch.channels_last)
+        return to_image(network(lr).float().cpu().numpy(), gray=image.ndim == 2)
 
 
 def check_truth(image: Path, truth: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,17 +190,17 @@ def check_truth(image: Path, truth: Path, scale: int) -> tuple[np.ndarray, np.nd
             f"is {hr.shape[1]}x{hr.shape[0]}, expected {scale} times {lr.shape[1]}x{lr.shape[0]} in the same colours"
         )
         raise DarsrError(str(truth), sizes, "give the image's own truth, or another --scale")
-    if min(hr.shape[:2]) < _SSIM_WINDOW + 2 * scale:
-        raise DarsrError(str(truth), f"is too small to compare (least side {_SSIM_WINDOW + 2 * scale})", "leave it out")
+    if min(hr.shape[:2]) < least_side(scale):
+        raise DarsrError(str(truth), f"is too small to compare (least side {least_side(scale)})", "leave it out")
     return lr, hr
 
 
 def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> dict:
     """``psnr_y`` of an adapted image and ``psnr_y_backbone`` of the backbone alone, against a true HR image."""
     lr, hr = check_truth(image, truth, backbone.scale)
-    adapted = upscale_with(pipeline_of(adapter, backbone.module).to(device), lr, device)
+    result = upscale_with(adapted(adapter, backbone, device), lr, device)
     plain = upscale_with(backbone.module, lr, device)
-    return {"psnr_y": psnr_y(adapted, hr, backbone.scale), "psnr_y_backbone": psnr_y(plain, hr, backbone.scale)}
+    return {"psnr_y": psnr_y(result, hr, backbone.scale), "psnr_y_backbone": psnr_y(plain, hr, backbone.scale)}
 
 
 def save_corrected(image: Path, adapter: Adapter, target: Path, device: str = "cpu") -> None:

@@ -1,17 +1,34 @@
-"""``darsr eval``: measuring adaptation on sets whose truth is known."""
+"""``darsr eval`` and ``darsr degrade``: measuring on sets whose truth is known, and making such sets."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from darsr_deploy.console import BackboneOption, Device, Failures, Json, Scale, Threads, command, progress, to_json
+from darsr_deploy.atomic import write_text
+from darsr_deploy.console import (
+    BackboneOption,
+    Device,
+    Failures,
+    Json,
+    Overwrite,
+    Threads,
+    command,
+    make_folder,
+    print_json,
+    progress,
+    say,
+    to_json,
+)
 from darsr_deploy.errors import DarsrError
 
-from .runtime import checked_options, pick_device, require_torch
+from .runtime import pick_device, require_torch
 
 app = typer.Typer()
 
@@ -19,64 +36,146 @@ app = typer.Typer()
 @app.command("eval")
 @command
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Holds LR/ and HR/ with equal names.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Holds LR/ and HR/ with equal names, or folders that do.")
+    ],
     method: Annotated[
-        str, typer.Option(help="fast, prior (fast without its per-image fit), paper, or none (the backbone alone).")
+        str,
+        typer.Option(
+            help="fast or paper (adaptation), prior (the pre-trained correction as it is), nonblind (a filter in closed "
+            "form from the true kernel/NAME.npz), or none (the backbone alone)."
+        ),
     ] = "fast",
-    scale: Scale = 2,
+    with_prior: Annotated[bool, typer.Option("--with-prior", help="Measure the prior beside the method.")] = False,
+    scale: Annotated[int | None, typer.Option(help="2 or 4; found from the images where it is not given.")] = None,
     backbone: BackboneOption = "edge",
-    steps: Annotated[int | None, typer.Option(min=0)] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit (fast, paper).")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Keep the result here as JSON, written after every image.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from OUT: what it holds of the same images and options is kept.")
+    ] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables here as Markdown.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet here (PNG): crops side by side.")] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Images at a time, each in a process with its share of threads.")
+    ] = 1,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     threads: Threads = 0,
     as_json: Json = False,
     failures: Failures = None,
 ) -> None:
-    """Adapt to every LR image of a set with known truth and measure PSNR and SSIM (Y, border = scale)."""
-    from darsr_deploy import jobs
-
+    """Measure PSNR and SSIM on sets with known truth, per set and in total, beside bicubic and the backbone alone."""
+    if resume and out is None:
+        raise typer.BadParameter("--resume needs --out, the file to go on from")
+    if steps is not None and method in ("none", "prior", "nonblind"):
+        raise typer.BadParameter(f"--steps belongs to fast and paper, not to {method}")
     require_torch()
+    from darsr_deploy import jobs as files
+
+    from .evaluation_report import full_summary, show, write_sheet
+    from .evaluation_report import markdown as as_markdown
+    from .evaluation_run import known_rows, run
+    from .evaluation_tasks import Request, prepare
+    from .sets import find_sets
+
+    targets = files.Targets(overwrite or resume)
+    for target in filter(None, (out, markdown, sheet)):
+        targets.claim(target)
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise DarsrError(str(sheet), "a contact sheet is a PNG", "give a name that ends with .png")
     device = pick_device(device, threads)
-    from .backbones import load_backbone
-    from .evaluate import evaluate_image, image_pairs, mean_of
+    request = Request(method, backbone, seed, steps, with_prior, device, sheet is not None, resume)
+    known = known_rows(out) if resume else {}
+    with _work_folder(out) as work:
+        tasks, head, parts = prepare(find_sets(folders, scale, failures, say), request, work, failures)
 
-    if method == "prior":
-        options = checked_options("fast", scale, seed=seed, steps=0)
-    else:
-        options = None if method == "none" else checked_options(method, scale, seed=seed, steps=steps)
-    network = load_backbone(backbone, scale, device)
-    pairs = image_pairs(folder)
+        def keep(rows: list[dict]) -> None:
+            if out is not None and rows:
+                write_text(out, to_json(full_summary(head, parts, rows)))
 
-    def one(pair: tuple[Path, Path]) -> dict:
-        with progress(pair[0].name) as report:
-            return evaluate_image(*pair, network, options, device, report)
-
-    rows = list(jobs.each(pairs, one, failures))
-    if not rows:
-        raise DarsrError(str(folder), "no image could be measured", "see the lines above")
-    summary = {"folder": str(folder), "method": method, "backbone": network.name, "images": rows, "mean": mean_of(rows)}
+        with progress("eval") as report, _told_how_to_go_on(out):
+            rows = run(tasks, known, jobs, threads, failures, report, keep)
+        if not rows:
+            return  # every reason was said
+        summary = full_summary(head, parts, rows)
+        keep(rows)
+        if sheet is not None:
+            write_sheet(sheet, summary, {task.fingerprint: task.strip for task in tasks})
+    if markdown is not None:
+        write_text(markdown, as_markdown(summary))
     if as_json:
         print(to_json(summary))
     else:
-        show_evaluation(summary)
+        show(summary, None if sys.stdout.isatty() else 160)
 
 
-def show_evaluation(summary: dict) -> None:
-    from rich.console import Console
-    from rich.table import Table
+@app.command("degrade")
+@command
+def degrade(
+    folder: Annotated[Path, typer.Argument(help="HR photographs (PNG, JPEG).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for LR/, HR/, kernel/ and manifest.json.")],
+    kind: Annotated[
+        list[str],
+        typer.Option(help="gaussian, variant, motion, disk or other (motion or disk); several make a set each in OUT."),
+    ] = ("gaussian",),
+    scale: Annotated[int, typer.Option(help="2 or 4.")] = 2,
+    crop: Annotated[int | None, typer.Option(min=1, help="Take the middle: largest side of HR in pixels.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images, by name.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the blurs, together with the images' names.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    failures: Failures = None,
+) -> None:
+    """Make sets with known truth for darsr eval: blur photographs by random kernels, reduce, keep the kernels."""
+    require_torch()
+    from darsr_deploy import jobs as files
+    from darsr_deploy.imaging import list_images
 
-    table = Table(title=f"{summary['folder']}: {summary['method']}, {summary['backbone']} (Y-PSNR dB / SSIM)")
-    for column in ("image", "bicubic", "backbone alone", summary["method"], "gain dB", "seconds", "chosen"):
-        table.add_column(column, justify="left" if column in ("image", "chosen") else "right")
-    for row in [*summary["images"], {"name": "mean", "chosen": "", **summary["mean"]}]:
-        pair = lambda tail, row=row: f"{row['psnr_y' + tail]:.2f} / {row['ssim_y' + tail]:.4f}"  # noqa: E731
-        table.add_row(
-            row["name"],
-            pair("_bicubic"),
-            pair("_backbone"),
-            pair(""),
-            f"{row['psnr_y'] - row['psnr_y_backbone']:+.2f}",
-            f"{row['seconds']:.1f}",
-            row["chosen"],
-        )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    from .degrade import KINDS, make_set
+
+    if unknown := [k for k in kind if k not in KINDS]:
+        raise DarsrError(f"kind {unknown[0]}", "is not known", f"choose of {', '.join(KINDS)}")
+    if scale not in (2, 4):
+        raise DarsrError(f"scale {scale}", "is not supported", "choose 2 or 4")
+    photos = list_images(folder)[:limit]
+    if not photos:
+        raise DarsrError(str(folder), "holds no images (PNG, JPEG)", "give a folder with photographs")
+    manifests = []
+    for one in dict.fromkeys(kind):
+        target = out / f"{one}_x{scale}" if len(kind) > 1 else out
+        manifest = make_set(photos, target, one, scale, seed, crop, files.Targets(overwrite), failures)
+        manifests.append({"folder": str(target), **manifest})
+        if not as_json:
+            print(f"{target}: {len(manifest['images'])} images, {one} x{scale}, seed {seed}")
+    if as_json:
+        print_json(manifests, len(kind) > 1)
+
+
+@contextlib.contextmanager
+def _work_folder(out: Path | None) -> Iterator[Path]:
+    """For unfinished adaptations and the crops of the contact sheet: beside OUT, where a later run finds them."""
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    folder = out.with_name(f"{out.name}.work")
+    make_folder(folder)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: it is needed
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _told_how_to_go_on(out: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out is not None and out.is_file():
+            say(f"what is done is in {out}: the same command with --resume goes on")
+        raise

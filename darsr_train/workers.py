@@ -1,0 +1,126 @@
+"""The same work on many items in several processes: progress comes back, a process that dies costs its item alone."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Generic, TypeVar
+
+from darsr_deploy.errors import DarsrError
+
+Item = TypeVar("Item")
+Report = Callable[[dict], None]
+_PATIENCE = 10.0  # seconds that a stopped process has for removing its temporary files
+
+
+def each_in_processes(
+    items: list[Item], work: Callable[[Item, Report], object], processes: int, threads: int, report: Report
+) -> Iterator[tuple[int, object]]:
+    """Do the work for every item in fresh processes (``spawn``); results come as they are finished.
+
+    However the loop over the results ends (Ctrl-C, an exception, ``close``), no process is left behind.
+
+    Args:
+        items: picklable; ``str(item)`` names one in an error.
+        work: a function of a module, for it is imported by the processes; what it returns is picklable.
+        threads: of PyTorch in each process.
+        report: gets what the work reports.
+
+    Yields:
+        ``(index of the item, result)``; the result is a :class:`DarsrError` where one was raised or a process died.
+
+    Raises:
+        RuntimeError: the work raised anything else; the message is its traceback.
+    """
+    waiting = list(enumerate(items))[::-1]
+    workers: list[_Worker] = []
+    try:
+        while waiting or workers:
+            while waiting and len(workers) < processes:
+                workers.append(_Worker(work, threads))
+                workers[-1].give(*waiting.pop())
+            ready = wait([worker.pipe for worker in workers])
+            for worker in [w for w in workers if w.pipe in ready]:
+                kind, content = worker.receive()
+                if kind == "report":
+                    report(content)
+                    continue
+                if kind == "bug":
+                    raise RuntimeError(content)
+                yield worker.index, content
+                if kind == "dead" or not waiting:
+                    workers.remove(worker)
+                    worker.stop()
+                else:
+                    worker.give(*waiting.pop())
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+class _Worker(Generic[Item]):
+    """One process and the pipe to it."""
+
+    def __init__(self, work: Callable[[Item, Report], object], threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, work, threads), daemon=True)
+        with _interrupts_held():
+            self.process.start()
+        theirs.close()  # so that the pipe ends when the process does
+        self.index, self.name = -1, ""
+
+    def give(self, index: int, item: Item) -> None:
+        self.index, self.name = index, str(item)
+        with contextlib.suppress(BrokenPipeError):  # it died before its first item: receive() says so
+            self.pipe.send(item)
+
+    def receive(self) -> tuple[str, object]:
+        """``(report | done | dead | bug, content)``."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            why = f"the process that worked on it ended with code {self.process.exitcode}, perhaps for want of memory"
+            return "dead", DarsrError(self.name, why, "use fewer --jobs")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join(_PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal. A process started in here never sees it: it is stopped by its parent."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def _serve(pipe: Connection, work: Callable[[Item, Report], object], threads: int) -> None:
+    """What a process does until it is stopped or its parent is gone."""
+    import torch
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that what is half-written is removed
+    torch.set_num_threads(threads)
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
+        while True:
+            item = pipe.recv()
+            try:
+                answer = ("done", work(item, lambda entry: pipe.send(("report", entry))))
+            except DarsrError as error:
+                answer = ("done", error)
+            except Exception:
+                answer = ("bug", traceback.format_exc())
+            pipe.send(answer)
