@@ -41,6 +41,7 @@ from .result import Result
 _WINDOW = 512  # of a larger image only its middle is used: more does not change the blur, only the seconds
 _KERNEL_SIDE = 14  # of the estimated kernel at x2; at x4 it is applied twice
 _NO_BLUR = 0.3  # mean variance in HR pixels squared: a bicubic reduction, which has nothing to correct, has none
+_CLEARLY_LESS = 0.97  # the kernel that both are judged by is an estimate: a smaller difference says nothing
 _MILD = 0.4  # strength of the correction where a camera's treatment is certain
 
 
@@ -80,7 +81,7 @@ def adapt_fast(
         fit(*fitting, options, checkpoint, report)
         candidates = {"prior": prior, "adapted": darm}
         scores = {name: held_out_loss(network, evidence, backbone, options) for name, network in candidates.items()}
-        chosen = min(scores, key=scores.get)
+        chosen = "prior" if scores["prior"] < _CLEARLY_LESS * scores["adapted"] else "adapted"
         network, found = candidates[chosen], {**found, "chosen": chosen, "held_out_loss": scores}
         found |= _took(options, options.steps)
     strength = 1 - (1 - _MILD) * treated
