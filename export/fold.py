@@ -15,6 +15,10 @@ from darsr_train.backbones import SRFBN, EdgeSR
 from darsr_train.darm import DARM, TAP_OFFSETS
 from darsr_train.pipeline import Pipeline
 
+from .feedback import FeedbackOnPhases
+from .layers import single_slopes
+from .subpixel import on_phases, rewrite, shuffled, to_phases
+
 
 @torch.no_grad()
 def fold_dictionary(darm: DARM) -> DARM:
@@ -47,6 +51,8 @@ def fold_dictionary(darm: DARM) -> DARM:
 class PlainSRFBN(nn.Module):
     """SRFBN with the [0, 255] range and both mean shifts inside its convolutions; [0, 1] in and out, as SRFBN.
 
+    All of it runs at the LR size: the HR features are kept as phases, and the image is the only thing that is shuffled.
+
     The first shift stays a 1x1 convolution of its own: the 3x3 convolution behind it pads with zeros *after* the shift,
     which no merged convolution could do at the border.
     """
@@ -55,16 +61,18 @@ class PlainSRFBN(nn.Module):
         super().__init__()
         network = copy.deepcopy(network)
         self.scale, self.steps = network.scale, network.steps
-        self.shift_in, self.conv_in, self.feat_in, self.block, self.out, self.conv_out = (
-            network.sub_mean, network.conv_in, network.feat_in, network.block, network.out, network.conv_out[0],
-        )  # fmt: skip
+        self.shift_in, self.conv_in, self.feat_in = network.sub_mean, network.conv_in, network.feat_in
+        self.block = FeedbackOnPhases(network.block, self.scale)
+        self.out = nn.Sequential(to_phases(network.out[0]), network.out[1])
+        conv_out = network.conv_out[0]
         back, bias = network.add_mean.weight.double()[:, :, 0, 0], network.add_mean.bias.double()
         forth, shift = network.sub_mean.weight.double()[:, :, 0, 0], network.sub_mean.bias.double()
         self.shift_in.weight.data *= 255
         # add_mean(conv_out(h) + up(sub_mean(x))): both are linear and ``up`` keeps constants, so add_mean moves into
         # conv_out and, for the skip, in front of the enlargement.
-        self.conv_out.weight.data = (torch.einsum("oc,cijk->oijk", back, self.conv_out.weight.double()) / 255).float()
-        self.conv_out.bias.data = ((back @ self.conv_out.bias.double()) / 255).float()
+        conv_out.weight.data = (torch.einsum("oc,cijk->oijk", back, conv_out.weight.double()) / 255).float()
+        conv_out.bias.data = ((back @ conv_out.bias.double()) / 255).float()
+        self.conv_out = shuffled(on_phases(conv_out, self.scale), self.scale)
         self.skip = nn.Conv2d(3, 3, 1)
         self.skip.weight.data = (back @ forth)[:, :, None, None].float()
         self.skip.bias.data = ((back @ shift + bias) / 255).float()
@@ -106,10 +114,7 @@ def fold(pipeline: Pipeline) -> Pipeline:
     correction, backbone = pipeline.correction, pipeline.backbone
     if isinstance(correction, DARM):
         correction = fold_dictionary(correction)
-    plain = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR}.get(type(backbone))
-    folded = Pipeline(
-        copy.deepcopy(correction),
-        plain(backbone) if plain else copy.deepcopy(backbone),
-        copy.deepcopy(pipeline.backprojection),
-    )
+    plain = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR}.get(type(backbone), rewrite)
+    backprojection = copy.deepcopy(pipeline.backprojection)
+    folded = Pipeline(copy.deepcopy(correction), single_slopes(plain(backbone)), backprojection)
     return folded.eval().requires_grad_(False)
