@@ -160,7 +160,17 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The model file; beside the adapter by default.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp32",
+    form: Annotated[
+        str | None, typer.Option(help="network, filters or global; by default what the adapter holds.")
+    ] = None,
     backbone: BackboneOption = None,
+    image: Annotated[
+        Path | None, typer.Option(help="The adapted image; by default the one that lies beside the adapter.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="int8: folder of photographs; by default the adapted image.")
+    ] = None,
     floor: Annotated[
         float | None, typer.Option(help="Least PSNR in dB against PyTorch; below it nothing is written.")
     ] = None,
@@ -171,24 +181,23 @@ def export(
     """Write one ONNX file that computes what the adapter and its backbone compute, checked against PyTorch."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
+    from export.session import check_precision, require_onnx
 
+    check_precision(precision)
     Adapter.load(adapter)
     require_torch()
-    from export.session import Source, load, require_onnx
-
     require_onnx()
-    from export.to_onnx import export_onnx
+    from export.command import export_adapter
 
-    target = out or adapter.with_suffix(".onnx")
-    jobs.Targets(overwrite).claim(target)
-    pipeline, spec = load(Source(adapter=adapter, backbone=backbone))
-    facts = export_onnx(pipeline, target, spec, floor)
-    row = {"model": facts.pop("model"), "format": "onnx", "precision": spec.precision, "form": spec.form, **facts}
-    print(
-        json.dumps(row, indent=1)
-        if as_json
-        else f"{adapter} -> {target}  ({row['bytes'] / 1000:.0f} kB, {row['parity_psnr_db']:.0f} dB from PyTorch)"
-    )
+    targets = jobs.Targets(overwrite)
+    row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, targets.claim, say)
+    if as_json:
+        print(json.dumps(row, indent=1))
+        return
+    cost = f"{row['bytes'] / 1000:.0f} kB, {row['macs_per_lr_pixel'] / 1000:.1f}k multiply-adds a pixel"
+    distance = row["psnr_from_network_db"]
+    away = f", {distance:.1f} dB from form network" if distance is not None else ""
+    print(f"{adapter} -> {row['model']}  ({cost}, {row['parity_psnr_db']:.0f} dB from PyTorch{away})")
 
 
 @app.command()
@@ -203,6 +212,9 @@ def infer(
     backbone: BackboneOption = None,
     engine: Annotated[str, typer.Option(help="auto, ort (ONNX Runtime) or torch.")] = "auto",
     provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 (default), fp16, bf16 or int8; a model file has its own.")
+    ] = None,
     corrected: Annotated[bool, typer.Option("--corrected", help="Also write the corrected LR image.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -242,7 +254,7 @@ def infer(
         source = source_of(image)
         if source not in opened:
             opened.clear()
-            opened[source] = open_engine(source, engine, provider, say)
+            opened[source] = open_engine(source, engine, provider, say, precision)
         running = opened[source]
         target = jobs.output_path(image, out, several, f"_x{running.spec.scale}")
         targets.claim(target)

@@ -7,9 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from .container import read_container
 from .engine import check_input
 from .errors import DarsrError
-from .spec import METADATA_KEY, ModelSpec
+from .spec import (
+    COEFFICIENTS_KIND,
+    COEFFICIENTS_VERSION,
+    METADATA_KEY,
+    ModelSpec,
+    coefficients_path,
+    declared_precision,
+)
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
@@ -57,11 +65,14 @@ class OrtEngine:
         model: an ``.onnx`` file written by ``darsr export``.
         provider: ``cpu`` or ``cuda``. The one asked for runs the whole graph, or opening fails: never silently another.
         threads: 0 lets ONNX Runtime choose.
+        coefficients: of a model of form ``filters``, 1 x 13 x H x W, instead of the file beside it.
     """
 
     name = "ort"
 
-    def __init__(self, model: str | Path, provider: str = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self, model: str | Path, provider: str = "cpu", threads: int = 0, coefficients: np.ndarray | None = None
+    ) -> None:
         ort = import_onnxruntime()
         wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(provider)
         if wanted is None:
@@ -82,6 +93,13 @@ class OrtEngine:
         except Exception as error:  # ONNX Runtime's own exceptions have no common base that is public
             if not Path(model).is_file():
                 raise DarsrError(str(model), "there is no such file", "make it with darsr export") from error
+            precision = declared_precision(Path(model).read_bytes())
+            if type(error).__name__ == "NotImplemented" and precision:
+                raise DarsrError(
+                    str(model),
+                    f"{wanted} of ONNX Runtime cannot run precision {precision}",
+                    "export another precision, or run it on a device that has it",
+                ) from error
             raise DarsrError(
                 str(model),
                 f"ONNX Runtime cannot load it ({str(error).splitlines()[0][:200]})",
@@ -90,12 +108,39 @@ class OrtEngine:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY, ""), str(model))
         self.provider = wanted
+        self._model, self._coefficients = str(model), coefficients
+        if self.spec.form == "filters" and coefficients is None:
+            self._coefficients = read_coefficients(model, self.spec)
 
     def run(self, lr: np.ndarray) -> np.ndarray:
-        return self._session.run(["sr"], {"lr": check_input(lr)})[0]
+        feeds = {"lr": check_input(lr)}
+        if self._coefficients is not None:
+            feeds["coeff"] = self._coefficients
+            (n, _, height, width), (rows, columns) = lr.shape, self._coefficients.shape[2:]
+            if (n, height, width) != (1, rows, columns):
+                raise DarsrError(
+                    self._model,
+                    f"holds the filters of one image of {columns}x{rows} pixels, and this is {n} of {width}x{height}",
+                    "export the form network for other images",
+                )
+        return self._session.run(["sr"], feeds)[0]
 
     def __enter__(self) -> OrtEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._session = None
+
+
+def read_coefficients(model: str | Path, spec: ModelSpec) -> np.ndarray:
+    """The coefficients beside a model of form ``filters``: float32 1 x 13 x H x W.
+
+    Raises:
+        DarsrError: the file is missing, damaged, or was written for another model.
+    """
+    path = coefficients_path(model)
+    _, arrays, digest = read_container(path, COEFFICIENTS_KIND, COEFFICIENTS_VERSION, f"copy it from beside {model}")
+    coefficients = arrays.get("coeff", np.empty(0))
+    if digest != spec.coefficients_sha256 or coefficients.shape != (1, 13, spec.source_height, spec.source_width):
+        raise DarsrError(str(path), f"does not belong to {model}", "export both again")
+    return coefficients

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from .errors import DarsrError
 
 METADATA_KEY = "darsr"  # in ONNX's metadata_props
-VERSION = 1
+VERSION = 2
+COEFFICIENTS_KIND, COEFFICIENTS_VERSION = "coefficients", 1  # the container beside a model of form filters
 
 
 @dataclass(frozen=True)
@@ -16,22 +19,30 @@ class ModelSpec:
     """Metadata of an exported model.
 
     Input ``lr``: float32 N x 3 x H x W, RGB in [0, 1], sides of at least 3. Output ``sr``: float32 N x 3 x sH x sW,
-    RGB in [0, 1].
+    RGB in [0, 1]. Form ``filters`` has a second input ``coeff``, float32 N x 13 x H x W, and is for one image alone.
+    Inputs and outputs are float32 whatever the precision inside.
     """
 
     scale: int
-    form: str = "network"  # none | global | network: what stands before the backbone
-    precision: str = "fp32"
+    form: str = "network"  # none | global | network | filters: what stands before the backbone
+    precision: str = "fp32"  # fp32 | fp16 | bf16 | int8
     backbone: str = ""
     backbone_sha256: str = ""
     adapter_sha256: str = ""
     opset: int = 18
-    parity_psnr_db: float | None = None
+    parity_psnr_db: float | None = None  # worst test picture against PyTorch in float32
+    macs_per_lr_pixel: int | None = None
+    psnr_from_network_db: float | None = None  # what the form costs on the image it was made from
+    calibration: str = ""  # int8: where the ranges come from
+    source_sha256: str = ""  # forms filters and global: the image they were made from
+    source_height: int | None = None  # form filters: the size it is for
+    source_width: int | None = None
+    coefficients_sha256: str = ""  # form filters: of the file beside the model
     layout: str = "NCHW RGB float32 [0,1]"
     version: int = VERSION
 
-    def with_parity(self, decibels: float) -> ModelSpec:
-        return replace(self, parity_psnr_db=round(decibels, 2))
+    def extended(self, **values: object) -> ModelSpec:
+        return replace(self, **values)
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -54,3 +65,14 @@ class ModelSpec:
             raise DarsrError(
                 path, "does not hold the metadata of an exported model", "make one with darsr export"
             ) from error
+
+
+def coefficients_path(model: str | Path) -> Path:
+    """Where the coefficients of a model of form ``filters`` lie: ``photo.coeff.safetensors`` beside ``photo.onnx``."""
+    return Path(model).with_suffix(".coeff.safetensors")
+
+
+def declared_precision(data: bytes) -> str | None:
+    """The precision that the bytes of an ONNX file name, for a file that a runtime cannot load and so cannot describe."""
+    found = re.search(rb'"precision": "(\w+)"', data)
+    return found.group(1).decode() if found else None

@@ -45,7 +45,11 @@ class Pipeline(nn.Module):
         return self.correction(lr)
 
     def forward(self, lr: Tensor) -> Tensor:
-        sr = self.backbone(self.correct(lr))
+        return self.finish(lr, self.correct(lr))
+
+    def finish(self, lr: Tensor, corrected: Tensor) -> Tensor:
+        """What comes after the correction: the backbone, back-projection, the limits of an image."""
+        sr = self.backbone(corrected)
         return (sr if self.backprojection is None else self.backprojection(sr, lr)).clamp(0, 1)
 
 

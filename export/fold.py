@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darsr_train.backbones import SRFBN, EdgeSR
-from darsr_train.darm import DARM, TAP_OFFSETS
-from darsr_train.pipeline import Pipeline
+from darsr_train.darm import DARM, TAP_OFFSETS, TAP_RADIUS, symmetric_basis
+from darsr_train.pipeline import GlobalCorrection, Pipeline
 
 from .feedback import FeedbackOnPhases
 from .layers import single_slopes
@@ -46,6 +46,18 @@ def fold_dictionary(darm: DARM) -> DARM:
     state["tail.bias"] = (mixing.T @ darm.tail.bias.double()).float()
     folded.load_state_dict(state)
     return folded.eval()
+
+
+class DepthwiseCorrection(nn.Module):
+    """One symmetric 5x5 filter for the whole image, as a depthwise convolution."""
+
+    def __init__(self, taps: Tensor) -> None:
+        super().__init__()
+        kernel = torch.einsum("t,tij->ij", taps, symmetric_basis().to(taps))
+        self.register_buffer("kernel", kernel.expand(3, 1, 5, 5).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (TAP_RADIUS,) * 4, mode="reflect"), self.kernel, groups=3)
 
 
 class PlainSRFBN(nn.Module):
@@ -114,6 +126,8 @@ def fold(pipeline: Pipeline) -> Pipeline:
     correction, backbone = pipeline.correction, pipeline.backbone
     if isinstance(correction, DARM):
         correction = fold_dictionary(correction)
+    elif isinstance(correction, GlobalCorrection):
+        correction = DepthwiseCorrection(correction.taps)
     plain = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR}.get(type(backbone), rewrite)
     backprojection = copy.deepcopy(pipeline.backprojection)
     folded = Pipeline(copy.deepcopy(correction), single_slopes(plain(backbone)), backprojection)

@@ -19,6 +19,7 @@ from darsr_deploy.spec import ModelSpec
 from darsr_deploy.torch_engine import TorchEngine
 
 ENGINES = ("auto", "ort", "torch")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ def cache_folder() -> Path:
 
 
 def open_engine(
-    source: Source, engine: str = "auto", provider: str = "cpu", say: Callable[[str], None] = lambda _: None
+    source: Source,
+    engine: str = "auto",
+    provider: str = "cpu",
+    say: Callable[[str], None] = lambda _: None,
+    precision: str | None = None,
 ) -> Engine:
     """Open the engine asked for. ``auto`` is ONNX Runtime where it is installed, else PyTorch.
 
@@ -45,6 +50,7 @@ def open_engine(
 
     Args:
         say: told about work that takes seconds.
+        precision: float32 by default; a model file has its own.
 
     Raises:
         DarsrError: the engine asked for cannot run this; never silently another one.
@@ -53,6 +59,7 @@ def open_engine(
         raise DarsrError(f"engine {engine}", "is not known", f"choose one of {', '.join(ENGINES)}")
     if provider not in ("cpu", "cuda"):
         raise DarsrError(f"provider {provider}", "is not known", "choose cpu or cuda")
+    check_precision(precision)
     if source.model is not None:
         if engine == "torch":
             raise DarsrError(
@@ -67,24 +74,48 @@ def open_engine(
                 f"is a model for scale {opened.spec.scale}, asked for {source.scale}",
                 f"use --scale {opened.spec.scale}",
             )
+        if precision not in (None, opened.spec.precision):
+            raise DarsrError(
+                str(source.model),
+                f"is a model of precision {opened.spec.precision}, asked for {precision}",
+                f"export it with --precision {precision}",
+            )
         return opened
     _require_torch(source)
     chosen = engine if engine != "auto" else ("ort" if installed_runtimes() else "torch")
     if chosen == "torch":
         import torch
 
+        if precision not in (None, "fp32"):
+            raise DarsrError(
+                f"precision {precision}", "PyTorch runs the network as it was adapted, in fp32", "use --engine ort"
+            )
         if provider == "cuda" and not torch.cuda.is_available():
             raise DarsrError("provider cuda", "PyTorch sees no CUDA device here", "use --provider cpu")
         pipeline, spec = load(source, "cuda" if provider == "cuda" else "cpu")
         return TorchEngine(pipeline, spec, "cuda" if provider == "cuda" else "cpu")
-    path = _cached_model(source, say)
+    if precision == "bf16" and provider == "cpu":  # said before the seconds that an export takes
+        raise DarsrError(
+            "precision bf16", "ONNX Runtime has no bfloat16 arithmetic on a CPU", "use --precision fp32, fp16 or int8"
+        )
+    path = _cached_model(source, say, precision or "fp32")
     try:
         return OrtEngine(path, provider)
     except DarsrError:
         if provider != "cpu":
             raise
         path.unlink(missing_ok=True)  # a damaged file in the cache is made again, once
-        return OrtEngine(_cached_model(source, say), provider)
+        return OrtEngine(_cached_model(source, say, precision or "fp32"), provider)
+
+
+def check_precision(precision: str | None) -> None:
+    """Refuse what is no precision.
+
+    Raises:
+        DarsrError: not one of :data:`PRECISIONS`.
+    """
+    if precision not in (None, *PRECISIONS):
+        raise DarsrError(f"precision {precision}", "is not known", f"choose one of {', '.join(PRECISIONS)}")
 
 
 def load(source: Source, device: str = "cpu"):
@@ -103,6 +134,7 @@ def load(source: Source, device: str = "cpu"):
         pipeline = Pipeline(nn.Identity(), backbone.module).eval()
         return pipeline, ModelSpec(backbone.scale, form="none", backbone=backbone.name, backbone_sha256=backbone.sha256)
     pipeline, adapter, backbone = load_pipeline(source.adapter, source.backbone, source.scale, device)
+    _refuse_unknown_parts(adapter, source.adapter)
     digest = hashlib.sha256(source.adapter.read_bytes()).hexdigest()
     return pipeline, ModelSpec(
         adapter.scale,
@@ -142,16 +174,33 @@ def require_onnx() -> None:
         ) from error
 
 
-def _cached_model(source: Source, say: Callable[[str], None]) -> Path:
+def _refuse_unknown_parts(adapter: Adapter, path: Path) -> None:
+    """An adapter may name a step that this version cannot put into a model: leaving it out would give another picture."""
+    known = {"taps", "kernel", *(f"darm.{name}" for name in adapter.darm_arrays())}
+    parts = sorted(adapter.arrays.keys() - known) + ["backprojection"] * bool(adapter.facts.get("backprojection"))
+    if parts:
+        raise DarsrError(
+            str(path),
+            f"its correction ({adapter.correction}) has a part, {parts[0]}, that cannot be exported or run by this version",
+            "install a newer version, or adapt again without it",
+        )
+
+
+def _cached_model(source: Source, say: Callable[[str], None], precision: str) -> Path:
     require_onnx()
     pipeline, spec = load(source)
+    from .samples import gather
     from .to_onnx import OPSET, export_onnx
 
+    spec, samples = spec.extended(precision=precision), gather(source.adapter)
     facts = (spec.adapter_sha256, spec.backbone_sha256, spec.scale, spec.precision, OPSET, spec.version)
+    # the ranges of an int8 model depend on whether the adapted image was at hand
+    facts += (samples.photo_sha256,) if precision == "int8" else ()
     key = hashlib.sha256(f"{importlib.metadata.version('darsr')} {facts}".encode()).hexdigest()[:32]
     path = cache_folder() / "models" / f"{key}.onnx"
     if not path.is_file():
-        say("exporting the model (once; it is kept in the cache)")
+        with_ranges = f", calibrated on {samples.origin}" if precision == "int8" else ""
+        say(f"exporting the model in {precision}{with_ranges} (once; it is kept in the cache)")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -160,5 +209,5 @@ def _cached_model(source: Source, say: Callable[[str], None]) -> Path:
                 f"the cache folder cannot be made ({error.strerror})",
                 "set DARSR_CACHE to a folder that can be written",
             ) from error
-        export_onnx(pipeline, path, spec)
+        export_onnx(pipeline, path, spec, samples=samples)
     return path

@@ -17,15 +17,27 @@ from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from darsr_deploy.atomic import atomic_path
-from darsr_deploy.spec import METADATA_KEY, ModelSpec
-from darsr_train.darm import TAP_OFFSETS
+from darsr_deploy.container import write_container
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.spec import (
+    COEFFICIENTS_KIND,
+    COEFFICIENTS_VERSION,
+    METADATA_KEY,
+    ModelSpec,
+    coefficients_path,
+)
+from darsr_train.darm import DARM, TAP_OFFSETS
 from darsr_train.pipeline import Pipeline
 
+from .cost import multiply_adds
 from .fold import fold
-from .parity import FLOORS_DB, require_parity
+from .forms import Formed, GivenFilters, take_form
+from .parity import FLOORS_DB, cases, require_parity
+from .precision import FILTER_DOMAIN as DOMAIN
+from .precision import LOW_TYPES, lower, opset_for
+from .samples import Samples, calibration_crops
 
 OPSET = 18
-DOMAIN = "darsr"
 
 
 class _ForExport(nn.Module):
@@ -36,21 +48,23 @@ class _ForExport(nn.Module):
         self.correction, self.backbone = pipeline.correction, pipeline.backbone
         self.backprojection = pipeline.backprojection
 
-    def forward(self, lr: Tensor) -> Tensor:
-        corrected = lr
-        if not isinstance(self.correction, nn.Identity):
-            coefficients = self.correction.coefficients(lr)
+    def forward(self, lr: Tensor, coeff: Tensor | None = None) -> Tensor:
+        if isinstance(self.correction, DARM):
+            coeff = self.correction.coefficients(lr)
+        if coeff is None:
+            corrected = self.correction(lr)
+        else:
             corrected = torch.onnx.ops.symbolic(
-                f"{DOMAIN}::CorrectionFilter", (lr, coefficients), dtype=lr.dtype, shape=lr.shape, version=1
+                f"{DOMAIN}::CorrectionFilter", (lr, coeff), dtype=lr.dtype, shape=lr.shape, version=1
             )
         sr = self.backbone(corrected)
         return (sr if self.backprojection is None else self.backprojection(sr, lr)).clamp(0, 1)
 
 
-def correction_filter_function() -> FunctionProto:
+def correction_filter_function(opset: int = OPSET) -> FunctionProto:
     """The body of ``darsr::CorrectionFilter(x, c)`` in standard operators.
 
-    ``x`` is N x 3 x H x W (sides of at least 3), ``c`` N x 13 x H x W; reflect padding, then
+    Any float type. ``x`` is N x 3 x H x W (sides of at least 3), ``c`` N x 13 x H x W; reflect padding, then
     ``c12 x + sum over i < 12 of c_i (x[+o_i] + x[-o_i])``, accumulated so that no stack of responses is ever in memory.
     """
     nodes: list[onnx.NodeProto] = []
@@ -83,70 +97,121 @@ def correction_filter_function() -> FunctionProto:
         result = "y" if i == 11 else f"sum{i}"
         nodes.append(helper.make_node("Add", [previous, f"term{i}"], [result]))
         previous = result
-    return helper.make_function(DOMAIN, "CorrectionFilter", ["x", "c"], ["y"], nodes, [helper.make_opsetid("", OPSET)])
+    return helper.make_function(DOMAIN, "CorrectionFilter", ["x", "c"], ["y"], nodes, [helper.make_opsetid("", opset)])
 
 
-def build_model(pipeline: Pipeline) -> ModelProto:
-    """The ONNX model of a pipeline: input ``lr`` N x 3 x H x W, output ``sr`` N x 3 x sH x sW, N, H and W dynamic.
+def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
+    """The float32 ONNX model of a pipeline: input ``lr`` N x 3 x H x W, output ``sr`` N x 3 x sH x sW, N, H and W dynamic.
 
+    With :class:`.forms.GivenFilters` it has a second input ``coeff``, N x 13 x H x W.
     Deterministic: the same weights give the same bytes. Nothing of the machine (paths, times) is in it.
     """
     network = _ForExport(fold(pipeline)).eval()
     axes = {
         axis: torch.export.Dim(name, min=low) for axis, (name, low) in {0: ("n", 1), 2: ("h", 3), 3: ("w", 3)}.items()
     }
-    example = torch.rand(2, 3, 24, 32)
+    inputs = {"lr": torch.rand(2, 3, 24, 32)}
+    if isinstance(pipeline.correction, GivenFilters):
+        inputs["coeff"] = torch.rand(2, 13, 24, 32)
     with _quiet():
         program = torch.onnx.export(
             network,
-            (example,),
+            tuple(inputs.values()),
             dynamo=True,
-            input_names=["lr"],
+            input_names=list(inputs),
             output_names=["sr"],
-            dynamic_shapes={"lr": axes},
-            opset_version=OPSET,
+            dynamic_shapes=dict.fromkeys(inputs, axes),
+            opset_version=opset,
             verbose=False,
         )
     model = program.model_proto
     _strip(model)
     if any(node.domain == DOMAIN for node in model.graph.node):
-        model.functions.append(correction_filter_function())
+        model.functions.append(correction_filter_function(opset))
     onnx.checker.check_model(model, full_check=False)
     return model
 
 
-def export_onnx(pipeline: Pipeline, target: str | Path, spec: ModelSpec, floor_db: float | None = None) -> dict:
-    """Build, verify and write one ONNX file.
+def typed_model(model: ModelProto, precision: str, formed: Formed, samples: Samples) -> ModelProto:
+    """A float32 model in another precision."""
+    if precision in LOW_TYPES:
+        model = lower(model, precision)
+    elif precision == "int8":
+        from .quantize import quantize
+
+        model = quantize(model, _calibration(formed, samples))
+    _strip(model)
+    onnx.checker.check_model(model, full_check=False)
+    return model
+
+
+def export_onnx(
+    pipeline: Pipeline,
+    target: str | Path,
+    spec: ModelSpec,
+    floor_db: float | None = None,
+    samples: Samples | None = None,
+) -> dict:
+    """Build, verify and write one ONNX file, and beside one of form ``filters`` its coefficients.
 
     Args:
-        spec: what the file's metadata will say; its measured parity is filled in here.
+        spec: form and precision of the file, and what its metadata will say; what is measured here is filled in.
         floor_db: least PSNR against PyTorch; by default the precision's own.
+        samples: pictures to test, calibrate and bake with; synthetic ones by default.
 
     Returns:
-        ``{model, bytes, sha256, parity_psnr_db, parity_floor_db}``.
+        ``{model, precision, form, bytes, sha256, parity_psnr_db, parity_floor_db, macs_per_lr_pixel,
+        psnr_from_network_db}``, for int8 ``calibration``, for form ``filters`` ``coefficients`` (their file).
 
     Raises:
         DarsrError: the file does not compute what PyTorch computes (nothing is written; the line holds the figure),
-            no runtime is installed to check it with, or the file cannot be written.
+            no runtime is installed to check it with, or a file cannot be written.
     """
+    if spec.precision not in FLOORS_DB:
+        raise DarsrError(f"precision {spec.precision}", "is not known", f"choose one of {', '.join(FLOORS_DB)}")
+    samples, target = samples or Samples(), Path(target)
     floor = FLOORS_DB[spec.precision] if floor_db is None else floor_db
-    model = build_model(pipeline)
-    target = Path(target)
-    with atomic_path(target) as temporary:
+    formed = take_form(pipeline, spec.form, samples)
+    opset = opset_for(spec.precision, OPSET)
+    plain = build_model(formed.pipeline, opset)
+    model = typed_model(plain, spec.precision, formed, samples)
+    spec = spec.extended(
+        opset=opset,
+        macs_per_lr_pixel=multiply_adds(plain),
+        psnr_from_network_db=formed.psnr_from_network_db,
+        calibration=samples.origin if spec.precision == "int8" else "",
+        source_sha256=samples.photo_sha256 if formed.psnr_from_network_db is not None else "",
+    )
+    with contextlib.ExitStack() as written:
+        temporary = written.enter_context(atomic_path(target))
+        if formed.coefficients is not None:
+            height, width = formed.coefficients.shape[2:]
+            beside = written.enter_context(atomic_path(coefficients_path(target)))
+            digest = write_container(
+                beside, COEFFICIENTS_KIND, COEFFICIENTS_VERSION, {}, {"coeff": formed.coefficients}
+            )
+            spec = spec.extended(source_height=height, source_width=width, coefficients_sha256=digest)
         # Measured on a first version of the file; the figure then goes into the metadata and the file is final.
         _set_metadata(model, spec)
         temporary.write_bytes(_serialised(model))
-        parity = require_parity(temporary, pipeline, target, floor)
-        _set_metadata(model, spec.with_parity(parity))
+        parity = require_parity(temporary, cases(formed, samples), spec.precision, target, floor)
+        spec = spec.extended(parity_psnr_db=round(parity, 2))
+        _set_metadata(model, spec)
         data = _serialised(model)
         temporary.write_bytes(data)
-    return {
-        "model": str(target),
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "parity_psnr_db": round(parity, 2),
-        "parity_floor_db": floor,
-    }
+    facts = {"model": str(target), "precision": spec.precision, "form": spec.form}
+    facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    facts |= {"parity_psnr_db": spec.parity_psnr_db, "parity_floor_db": floor}
+    facts |= {"macs_per_lr_pixel": spec.macs_per_lr_pixel, "psnr_from_network_db": spec.psnr_from_network_db}
+    facts |= {"calibration": spec.calibration} if spec.calibration else {}
+    return facts | ({"coefficients": str(coefficients_path(target))} if formed.coefficients is not None else {})
+
+
+def _calibration(formed: Formed, samples: Samples) -> list[dict]:
+    """Inputs for the quantizer. Coefficients belong to their pixels, so form ``filters`` is calibrated on its image."""
+    if formed.coefficients is None:
+        return [{"lr": crop} for crop in calibration_crops(samples)]
+    return [{"lr": samples.photo, "coeff": formed.coefficients}]
 
 
 def _serialised(model: ModelProto) -> bytes:

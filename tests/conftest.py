@@ -38,3 +38,27 @@ def gray(photo) -> np.ndarray:
     image = photo.mean(2).round().astype(np.uint8)
     image.flags.writeable = False
     return image
+
+
+@pytest.fixture(scope="session")
+def _built():
+    return {}
+
+
+@pytest.fixture
+def built_once(_built, monkeypatch):
+    """PyTorch's exporter takes seconds: the same weights in the same form go through it once a session."""
+    import onnx
+
+    from export import to_onnx
+
+    build = to_onnx.build_model
+
+    def cached(pipeline, opset=to_onnx.OPSET):
+        tensors = [(name, t.numpy().tobytes()) for name, t in pipeline.state_dict().items()]
+        key = (str(pipeline), tuple(tensors), opset)
+        if key not in _built:
+            _built[key] = build(pipeline, opset).SerializeToString(deterministic=True)
+        return onnx.load_from_string(_built[key])
+
+    monkeypatch.setattr(to_onnx, "build_model", cached)

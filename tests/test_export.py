@@ -19,7 +19,9 @@ from darsr_train.backbones import SRFBN, EdgeSR
 from darsr_train.darm import DARM, filter_with_taps
 from darsr_train.dictionary import correction_dictionary
 from darsr_train.pipeline import GlobalCorrection, Pipeline
-from export.parity import natural_noise, parity_db
+from export.forms import Formed
+from export.parity import cases, parity_db
+from export.samples import Samples, natural_noise
 from export.to_onnx import build_model, correction_filter_function, export_onnx
 
 
@@ -84,7 +86,12 @@ def test_nothing_of_this_machine_is_in_the_file(exported):
 def test_the_file_tells_its_contract(exported):
     model, facts = exported
     with OrtEngine(model) as engine:
-        assert engine.spec == ModelSpec(2, backbone="edge-x2", parity_psnr_db=facts["parity_psnr_db"])
+        assert engine.spec == ModelSpec(
+            2,
+            backbone="edge-x2",
+            parity_psnr_db=facts["parity_psnr_db"],
+            macs_per_lr_pixel=facts["macs_per_lr_pixel"],
+        )
     proto = onnx.load(model)
     assert [(f.domain, f.name) for f in proto.functions] == [("darsr", "CorrectionFilter")]
     assert {o.domain: o.version for o in proto.opset_import} == {"": to_onnx.OPSET, "darsr": 1}
@@ -111,8 +118,8 @@ def test_the_function_body_equals_the_plain_filter(size, tmp_path):
 
 
 def test_a_model_that_differs_is_refused_with_the_figure(tmp_path, monkeypatch):
-    def wrong(model):
-        proto = build_model(model)
+    def wrong(*arguments):
+        proto = build_model(*arguments)
         for tensor in proto.graph.initializer:
             if tensor.name.endswith("backbone.tail.bias"):
                 tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.01, tensor.name))
@@ -136,7 +143,7 @@ def test_a_model_that_gives_nan_has_no_parity(tmp_path):
     bias = next(t for t in proto.graph.initializer if t.name.endswith("backbone.tail.bias"))
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full_like(onnx.numpy_helper.to_array(bias), np.nan), bias.name))
     onnx.save(proto, tmp_path / "nan.onnx")
-    assert parity_db(tmp_path / "nan.onnx", sick) == 0.0
+    assert parity_db(tmp_path / "nan.onnx", cases(Formed(sick), Samples())) == 0.0
 
 
 def test_a_foreign_onnx_file_is_refused(tmp_path, exported):

@@ -1,0 +1,54 @@
+"""What ``darsr export`` does, behind its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .forms import choose_form
+from .parity import FLOORS_DB, expected_loss_db
+from .samples import gather
+from .session import Source, load
+from .to_onnx import export_onnx
+
+
+def export_adapter(
+    adapter: Path,
+    out: Path | None,
+    precision: str,
+    form: str | None,
+    backbone: str | None,
+    image: Path | None,
+    calibration: Path | None,
+    floor: float | None,
+    claim: Callable[[Path], Path],
+    say: Callable[[str], None],
+) -> dict:
+    """Export an adapter to one ONNX file; see :func:`.to_onnx.export_onnx` for what is returned and raised.
+
+    Args:
+        out: by default beside the adapter: ``photo.onnx``, ``photo_fp16.onnx``, ``photo_global_int8.onnx``.
+        claim: reserves a file before the work for it begins.
+        say: told about what the user should know beside the result.
+    """
+    pipeline, spec = load(Source(adapter=adapter, backbone=backbone))
+    own = spec.form
+    spec = spec.extended(form=choose_form(own, form, str(adapter)), precision=precision)
+    tail = "".join(f"_{part}" for part, usual in ((spec.form, own), (precision, "fp32")) if part != usual)
+    target = claim(out or adapter.with_name(f"{adapter.stem}{tail}.onnx"))
+    if spec.form == "filters":
+        from darsr_deploy.spec import coefficients_path
+
+        claim(coefficients_path(target))
+    samples = gather(adapter, image, calibration)
+    if precision == "int8" and not samples.calibration:
+        say(
+            "the adapted image does not lie beside the adapter: calibrating on synthetic pictures (--image, --calibration)"
+        )
+    facts = export_onnx(pipeline, target, spec, floor, samples)
+    parity = facts["parity_psnr_db"]
+    if parity < FLOORS_DB[precision]:
+        say(
+            f"{target}: {parity:.1f} dB from PyTorch; expect to lose about {expected_loss_db(parity):.2f} dB of quality"
+        )
+    return {"model": facts.pop("model"), "format": "onnx", **facts}
