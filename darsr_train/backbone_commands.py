@@ -88,6 +88,9 @@ def backbone_train(
     validate: Annotated[
         Path | None, typer.Option(help="Folder of HR photographs whose PSNR is shown and logged.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Backbone of the same architecture to go on from (a name or a weight file).")
+    ] = None,
     licence: Annotated[str, typer.Option(help="Noted in the file.")] = "unstated",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")] = False,
     overwrite: Overwrite = False,
@@ -102,7 +105,7 @@ def backbone_train(
 
     jobs.Targets(overwrite).claim(out)
     device = pick_device(device, threads)
-    from .backbones import save_backbone
+    from .backbones import load_backbone, save_backbone
     from .train_backbone import BackboneTraining, train_backbone
 
     try:
@@ -113,12 +116,20 @@ def backbone_train(
         raise DarsrError("option", str(error), "see darsr backbone train --help") from error
     with progress(f"{arch}-x{scale}") as report:
         module = train_backbone(
-            images, out, options, validate, device, resume, lambda entry: report({**entry, "steps": steps})
+            images,
+            out,
+            options,
+            validation=validate,
+            start=load_backbone(start, None).module if start else None,
+            device=device,
+            resume=resume,
+            report=lambda entry: report({**entry, "steps": steps}),
         )
     facts = {
         "licence": licence,
         "data": f"{images.name}: {len(list_images(images))} images",
         "command": f"darsr backbone train {images.name} --arch {arch} --scale {scale} --steps {steps} --batch {batch} "
-        f"--patch {patch} --rate {rate} --seed {seed} --{'' if bf16 else 'no-'}bf16",
+        f"--patch {patch} --rate {rate} --seed {seed} --{'' if bf16 else 'no-'}bf16"
+        + (f" --start {Path(start).name}" if start else ""),
     }
     print(f"{out}  sha256 {save_backbone(module, out, facts)}")
