@@ -55,6 +55,7 @@ def adapt_image(
         DarsrError: the image cannot be used, or ``resume`` finds a state of another image or other options.
     """
     image = Path(image)
+    more = {"start": _network_to_start_from(start, options)} if start is not None else {}
     pixels = read_image(image)
     least = options.least_side()
     if min(pixels.shape[:2]) < least:
@@ -71,9 +72,7 @@ def adapt_image(
     prior = [sha256_of(prior_path(options.scale, camera)) for camera in (False, True)] if options.name == "fast" else []
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json(), "prior": prior}
     identity |= {"versions": versions()}
-    more = {}
     if start is not None:
-        more = {"start": _network_to_start_from(start, options)}
         identity["from"] = start.facts.get("source")
     if resume and Path(out).exists():
         return _finished(out, image, backbone, options, source), 0.0

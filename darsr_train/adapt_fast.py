@@ -81,7 +81,8 @@ def adapt_fast(
         fit(*fitting, options, checkpoint, report)
         candidates = {"prior": prior, "adapted": darm}
         scores = {name: held_out_loss(network, evidence, backbone, options) for name, network in candidates.items()}
-        chosen = "prior" if scores["prior"] < _CLEARLY_LESS * scores["adapted"] else "adapted"
+        unchanged = start is None and options.steps == 0
+        chosen = "prior" if unchanged or scores["prior"] < _CLEARLY_LESS * scores["adapted"] else "adapted"
         network, found = candidates[chosen], {**found, "chosen": chosen, "held_out_loss": scores}
         found |= _took(options, options.steps)
     strength = 1 - (1 - _MILD) * treated

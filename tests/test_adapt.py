@@ -107,12 +107,16 @@ def test_a_budget_becomes_steps_that_can_be_replayed(photo, backbone, tmp_path, 
 
 
 def test_another_images_adapter_is_a_start(photo, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(adapt_fast, "_CLEARLY_LESS", 0.0)
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
     first, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=12))
     options = AdaptOptions.profile("fast", 2, steps=1, rate=1e-9)
     warm, _ = adapt_image(photo, tmp_path / "b.darsr", backbone, options, start=first)
     cold, _ = adapt_image(photo, tmp_path / "c.darsr", backbone, options)
-    assert warm.facts["held_out_loss"]["adapted"] < cold.facts["held_out_loss"]["adapted"]
+    assert first.facts["chosen"] == warm.facts["chosen"] == cold.facts["chosen"] == "adapted"
+    tails = [adapter.arrays["darm.tail.weight"] for adapter in (first, warm, cold)]
+    np.testing.assert_allclose(tails[1], tails[0], atol=1e-6)
+    assert np.abs(tails[2] - tails[0]).max() > 1e-4
     assert warm.facts["from"] == first.facts["source"] and "from" not in cold.facts
     with pytest.raises(DarsrError, match="--from: profile paper learns from one image alone"):
         adapt_image(photo, tmp_path / "d.darsr", backbone, AdaptOptions.profile("paper", 2), start=first)

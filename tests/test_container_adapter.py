@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as save_tensors
 
 from darsr_deploy import container
-from darsr_deploy.adapter import Adapter, adapter_path
+from darsr_deploy.adapter import VERSION, Adapter, adapter_path
 from darsr_deploy.container import read_container, write_container
 from darsr_deploy.errors import DarsrError
 
@@ -46,7 +46,7 @@ def write_fields(path, drop: str = "", arrays: dict | None = None, **changes) ->
         **changes,
     }
     fields.pop(drop, None)
-    write_container(path, "adapter", 1, fields, ARRAYS if arrays is None else arrays)
+    write_container(path, "adapter", VERSION, fields, ARRAYS if arrays is None else arrays)
 
 
 def refusal(path) -> str:
@@ -201,7 +201,7 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_another_version_says_which(tmp_path):
     write_container(tmp_path / "a.darsr", "adapter", 99, {}, {})
-    assert "format version 99, this program reads 1" in refusal(tmp_path / "a.darsr")
+    assert f"format version 99, this program reads {VERSION}" in refusal(tmp_path / "a.darsr")
 
 
 def test_another_kind_says_which(tmp_path):
@@ -264,7 +264,7 @@ def test_facts_that_are_no_object_are_one_line(tmp_path):
 
 def test_nan_in_the_metadata_is_one_line(tmp_path):
     """Python's reader of JSON takes NaN, its writer (for the checksum) does not."""
-    header = {"kind": "adapter", "version": 1, "facts": {"loss": float("nan")}, "checksum": "0"}
+    header = {"kind": "adapter", "version": VERSION, "facts": {"loss": float("nan")}, "checksum": "0"}
     (tmp_path / "a.darsr").write_bytes(save_tensors(ARRAYS, {container._KEY: json.dumps(header)}))
     refusal(tmp_path / "a.darsr")
 
@@ -323,3 +323,25 @@ def test_signs_that_mean_something_to_glob_are_only_signs(stem, tmp_path):
 
 def test_the_image_need_not_exist(tmp_path):
     assert adapter_path(tmp_path / "missing" / "photo.png") == tmp_path / "missing" / "photo.darsr"
+
+
+@pytest.mark.parametrize("rounds", [1, 6])
+def test_back_projection_comes_back(tmp_path, rounds):
+    kernel = np.full((14, 14), 1 / 196, np.float32)
+    Adapter("none", 2, "edge-x2", "0" * 64, {}, {"kernel": kernel}, rounds).save(tmp_path / "a.darsr")
+    assert Adapter.load(tmp_path / "a.darsr").rounds == rounds
+
+
+@pytest.mark.parametrize("field", [{"kernel": "kernel", "rounds": 0}, {"kernel": "other", "rounds": 3}, [3], 3])
+def test_a_back_projection_nobody_knows_is_named(tmp_path, field):
+    own = {"correction": "none", "scale": 2, "backbone": "b", "backbone_sha256": "0" * 64, "facts": {}}
+    kernel = np.full((14, 14), 1 / 196, np.float32)
+    write_container(tmp_path / "a.darsr", "adapter", VERSION, {**own, "backprojection": field}, {"kernel": kernel})
+    with pytest.raises(DarsrError, match=r"a\.darsr: field backprojection is .*expected a kernel and 1 to 100 rounds"):
+        Adapter.load(tmp_path / "a.darsr")
+
+
+def test_back_projection_needs_a_kernel_of_even_side(tmp_path):
+    Adapter("none", 2, "b", "0" * 64, {}, {"kernel": np.ones((13, 13), np.float32)}, 3).save(tmp_path / "a.darsr")
+    with pytest.raises(DarsrError, match="back-projection needs a square of even side"):
+        Adapter.load(tmp_path / "a.darsr")
