@@ -8,8 +8,8 @@ since what an image's blur destroyed cannot be learned from that image:
 2. the spread of the kernel that best reduces ``x`` to the given image, by least squares, its elongation corrected;
 3. fit DARM to reference photographs blurred by kernels like it (:mod:`.fit` can add DARSR's own terms on the image);
 4. choose without ground truth: no correction where there is no blur; the prior where a camera's treatment shows
-   (:mod:`.traces`), and the more mildly the surer that is; else the prior or the fitted network, whichever explains the
-   image better;
+   (:mod:`.traces`), and the more mildly the surer that is; else the prior, the fitted network, or the middle between their
+   weights: the bolder, the more clearly it must explain the image better;
 5. where no camera shows, back-projection makes the result consistent with the given image.
 """
 
@@ -31,7 +31,7 @@ from darsr_deploy.resample import pillow_bicubic
 from . import blur, kernels, losses, traces
 from .checkpoint import Checkpoint
 from .config import AdaptOptions
-from .darm import DARM, at_strength
+from .darm import DARM, at_strength, between
 from .degradation import reduce
 from .fit import Evidence, fit, held_out_loss, planned
 from .prior import load_prior
@@ -41,7 +41,7 @@ from .result import Result
 _WINDOW = 512  # of a larger image only its middle is used: more does not change the blur, only the seconds
 _KERNEL_SIDE = 14  # of the estimated kernel at x2; at x4 it is applied twice
 _NO_BLUR = 0.3  # mean variance in HR pixels squared: a bicubic reduction, which has nothing to correct, has none
-_CLEARLY_LESS = 0.97  # the kernel that both are judged by is an estimate: a smaller difference says nothing
+_BETTER = {"adapted by half": 1.0, "adapted": 0.9}  # share of the loss before that a bolder candidate must be under
 _MILD = 0.4  # strength of the correction where a camera's treatment is certain
 
 
@@ -79,10 +79,11 @@ def adapt_fast(
         if options.budget is not None:
             options = planned(*fitting, options, checkpoint, time.perf_counter() - started)
         fit(*fitting, options, checkpoint, report)
-        candidates = {"prior": prior, "adapted": darm}
+        candidates = {"prior": prior}
+        if start is not None or options.steps > 0:
+            candidates |= {"adapted by half": between(prior, darm, 0.5), "adapted": darm}
         scores = {name: held_out_loss(network, evidence, backbone, options) for name, network in candidates.items()}
-        unchanged = start is None and options.steps == 0
-        chosen = "prior" if unchanged or scores["prior"] < _CLEARLY_LESS * scores["adapted"] else "adapted"
+        chosen = boldest(scores)
         network, found = candidates[chosen], {**found, "chosen": chosen, "held_out_loss": scores}
         found |= _took(options, options.steps)
     strength = 1 - (1 - _MILD) * treated
@@ -90,6 +91,20 @@ def adapt_fast(
     arrays = {f"darm.{name}": tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     rounds = options.rounds if treated <= 0.5 else 0
     return Result("network", arrays | kernel, {**found, "strength": strength}, rounds)
+
+
+def boldest(scores: dict[str, float]) -> str:
+    """The boldest candidate (they come in that order) that explains the image better than the one before, clearly so.
+
+    The kernel that all are judged by is an estimate, and the bolder a candidate, the more it relies on it.
+    """
+    names = list(scores)
+    chosen = names[0]
+    for name in names[1:]:
+        if scores[name] >= _BETTER[name] * scores[chosen]:
+            break
+        chosen = name
+    return chosen
 
 
 def _took(options: AdaptOptions, steps: int) -> dict:

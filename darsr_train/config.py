@@ -12,11 +12,11 @@ class AdaptOptions:
     name: str = "fast"
     scale: int = 2
     seed: int = 0
-    steps: int = 160  # of the per-image fit; 0 keeps the prior as it is
+    steps: int = 80  # of the per-image fit; 0 keeps the prior as it is
     budget: float | None = None  # fast only: seconds of work; the steps follow from it
     batch: int = 4  # crops a step
     crop: int = 64  # side of an LR crop in pixels
-    rate: float = 5e-4  # Adam's learning rate for DARM, falling linearly to 0
+    rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
     references: int = 96  # fast only: blurred crops of reference photographs the fit draws from
     forward_cycle: float = 0.0  # fast only: weight of |DARM(reduce(x, k)) - bicubic(x)| on the estimated HR image
     cycle: float = 0.0  # fast only: weight of the backward cycle |reduce(backbone(DARM(y)), k) - y|

@@ -128,3 +128,16 @@ def at_strength(darm: DARM, strength: float) -> DARM:
     weaker.tail.bias.mul_(strength)
     weaker.tail.bias[12] += 1 - strength
     return weaker
+
+
+@torch.no_grad()
+def between(start: DARM, end: DARM, share: float) -> DARM:
+    """The network whose weights lie between those of two: ``start`` at share 0, ``end`` at 1.
+
+    Between a pre-trained network and its fine-tuned copy, networks keep most of both (Wortsman et al., "Robust
+    fine-tuning of zero-shot models", CVPR 2022).
+    """
+    mixed = copy.deepcopy(end)
+    for weight, other in zip(mixed.parameters(), start.parameters()):
+        weight.lerp_(other, 1 - share)
+    return mixed

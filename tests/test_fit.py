@@ -13,7 +13,7 @@ from darsr_train import blur, kernels, references
 from darsr_train.backbones import load_backbone
 from darsr_train.backprojection import BackProjection
 from darsr_train.config import AdaptOptions
-from darsr_train.darm import at_strength
+from darsr_train.darm import at_strength, between
 from darsr_train.degradation import apply_kernel, apply_kernels_by_fft, reduce
 from darsr_train.fit import Evidence, held_out_loss, places, step_loss
 from darsr_train.losses import bicubic_table
@@ -126,6 +126,15 @@ def test_strength_mixes_the_image_and_its_correction(strength):
     prior, y = load_prior(2), evidence().y
     with torch.no_grad():
         torch.testing.assert_close(at_strength(prior, strength)(y), y + strength * (prior(y) - y), rtol=0, atol=1e-5)
+
+
+def test_between_two_networks_lie_their_weights():
+    start, end = load_prior(2), load_prior(2, camera=True)
+    for share, expected in ((0.0, start), (1.0, end)):
+        for found, wanted in zip(between(start, end, share).parameters(), expected.parameters()):
+            torch.testing.assert_close(found, wanted)
+    middle = between(start, end, 0.5).tail.bias
+    torch.testing.assert_close(middle, (start.tail.bias + end.tail.bias) / 2)
 
 
 # --- Blur and back-projection ------------------------------------------------------------------------------------------
