@@ -1,4 +1,4 @@
-"""Timing side by side: runs alternate in one process, so that a machine that is busy or drifts does not decide."""
+"""PyTorch and ONNX Runtime timed side by side: runs alternate, so that a machine that is busy or drifts does not decide."""
 
 from __future__ import annotations
 
@@ -11,6 +11,54 @@ from pathlib import Path
 
 import onnxruntime
 import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from .to_onnx import OPSET
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all tables share."""
+
+    height: int = 160  # of the LR image, in pixels
+    width: int = 240
+    scale: int = 2
+    threads: int = 1  # of both runtimes
+    repeats: int = 7  # runs that count; one before them warms up
+    blocks: tuple[int, ...] = (13, 10)  # of the default network, 32 channels each: now, and as first shipped
+
+    def image(self, channels: int = 3, scale: int = 1) -> Tensor:
+        return torch.rand(1, channels, scale * self.height, scale * self.width)
+
+
+def in_torch(module: nn.Module, x: Tensor) -> Callable[[], object]:
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return module(x)
+
+    return run
+
+
+def as_onnx(module: nn.Module, x: Tensor) -> ModelProto:
+    """What PyTorch makes of a module for one size of input, with nothing folded."""
+    return torch.onnx.export(module.eval(), (x,), dynamo=True, opset_version=OPSET, verbose=False).model_proto
+
+
+def in_ort(
+    model: nn.Module | ModelProto, x: Tensor, threads: int, level: str = "ALL", spinning: bool = True
+) -> Callable[[], object]:
+    """A model, or a module after :func:`as_onnx`, in ONNX Runtime on the CPU."""
+    if isinstance(model, nn.Module):
+        model = as_onnx(model, x)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feed = {model.graph.input[0].name: x.numpy()}
+    return lambda: session.run(None, feed)[0]
 
 
 @dataclass(frozen=True)

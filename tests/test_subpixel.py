@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from darsr_train.backbones import SRFBN, save_backbone
 from darsr_train.pipeline import Pipeline
-from export import bench_backbones
+from export import bench_backbones, bench_parts
 from export.fold import fold
 from export.layers import single_slopes
 from export.subpixel import from_phases, on_phases, rewrite, strided_to_subpixel, to_phases, transposed_to_subpixel
-from export.timing import alternate, compared
+from export.timing import alternate, compared, markdown
 from export.to_onnx import build_model
 
 scales = pytest.mark.parametrize("scale", [2, 4])
@@ -207,20 +207,32 @@ def test_runs_alternate_and_the_first_does_not_count():
     assert all(0 < row["least_ms"] <= row["median_ms"] <= row["most_ms"] for row in rows)
 
 
-def test_the_benchmark_prints_every_row(monkeypatch, capsys, tmp_path):
-    """At a size at which nothing takes time. What is left is the export of some twenty models, so SRFBN is a small one."""
+@pytest.mark.parametrize(
+    "tables, counts",
+    [
+        ("networks", {"networks": 11}),
+        pytest.param("operators", {"transposed": 5, "strided": 6}, marks=pytest.mark.slow),
+        pytest.param("activations", {"edge-x2": 7}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_benchmark_gives_every_row(tables, counts, monkeypatch, capsys, tmp_path):
+    """At a size at which nothing takes time. What is left is the export of many models, so these are small."""
     save_backbone(SRFBN(2, channels=4, steps=1, groups=2), tmp_path / "small.safetensors", {})
-    arguments = ["--size", "10x6", "--repeats", "1", "--srfbn", str(tmp_path / "small.safetensors"), "--json"]
-    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    small = ["--size", "10x6", "--repeats", "1", "--blocks", "2", "1", "--srfbn", str(tmp_path / "small.safetensors")]
+    monkeypatch.setattr(sys, "argv", ["bench", "--json", *small, "--tables", tables])
     bench_backbones.main()
     report = json.loads(capsys.readouterr().out)
     assert {"processor", "threads", "torch", "onnxruntime"} <= report["machine"].keys()
-    assert report["setting"] == {"height": 6, "width": 10, "scale": 2, "threads": 1, "repeats": 1}
-    counts = {table["title"].split(",")[0]: len(table["rows"]) for table in report["tables"]}
-    assert counts == {"networks": 11, "transposed": 5, "strided": 6, "edge-x2": 7}
+    expected = {"height": 6, "width": 10, "scale": 2, "threads": 1, "repeats": 1, "blocks": [2, 1]}
+    assert report["setting"] == expected
+    assert {table["title"].split(",")[0]: len(table["rows"]) for table in report["tables"]} == counts
     for table in report["tables"]:
         assert table["rows"][0]["name"] == table["base"] and table["rows"][0]["times_faster"] == 1
         assert all(row["median_ms"] > 0 for row in table["rows"])
+    report["tables"][0]["rows"][0] |= {"median_ms": 1234.56, "times_faster_cpu": None}
+    table = markdown("title", "base", report["tables"][0]["rows"]).splitlines()
+    assert len(table) == 2 + len(report["tables"][0]["rows"])
+    assert len({line.count("|") for line in table}) == 1 and "| 1234.6 |" in table[2]
 
 
 @pytest.mark.parametrize(
@@ -241,5 +253,5 @@ def test_the_benchmark_refuses_in_one_line(arguments, message, monkeypatch, caps
 def test_the_alternatives_in_the_benchmark_compute_the_same():
     slopes = torch.tensor([0.0, 0.2, 0.9, 1.0])
     x = torch.randn(1, 4, 5, 6)
-    for way in (bench_backbones._MaxMin, bench_backbones._Depthwise):
+    for way in (bench_parts.MaxMin, bench_parts.Depthwise):
         assert_same(way(slopes)(x), F.prelu(x, slopes))
