@@ -153,7 +153,10 @@ def _loss(
         name: torch.cat([c[name] for c in crops]).contiguous(memory_format=torch.channels_last) for name in crops[0]
     }
     loss = (darm(stacked["blurred"]) - stacked["bicubic"]).abs().mean()
-    if options.cycle or options.interpolation:
+    reached = (
+        getattr(backbone, "differentiable", True) or not torch.is_grad_enabled()
+    )  # an ONNX model gives no gradients
+    if reached and (options.cycle or options.interpolation):
         # The backbone costs three times the correction network: one crop of the batch goes through it.
         y = stacked["y"][:1]
         sr = backbone(darm(y))

@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darsr_train.backbones import SRFBN, EdgeSR
+from darsr_train.backbones.onnx_network import OnnxNetwork
 from darsr_train.darm import DARM, TAP_OFFSETS
 from darsr_train.pipeline import Pipeline
+
+from .merge import BackbonePlaceholder
 
 
 @torch.no_grad()
@@ -106,7 +109,7 @@ def fold(pipeline: Pipeline) -> Pipeline:
     correction, backbone = pipeline.correction, pipeline.backbone
     if isinstance(correction, DARM):
         correction = fold_dictionary(correction)
-    plain = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR}.get(type(backbone))
+    plain = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR, OnnxNetwork: BackbonePlaceholder}.get(type(backbone))
     return (
         Pipeline(copy.deepcopy(correction), plain(backbone) if plain else copy.deepcopy(backbone))
         .eval()

@@ -9,6 +9,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -17,11 +18,14 @@ from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from darsr_deploy.atomic import atomic_path
+from darsr_deploy.errors import DarsrError
 from darsr_deploy.spec import METADATA_KEY, ModelSpec
+from darsr_train.backbones.onnx_network import OnnxNetwork
 from darsr_train.darm import TAP_OFFSETS
 from darsr_train.pipeline import Pipeline
 
 from .fold import fold
+from .merge import insert_backbone, opset_of
 from .parity import FLOORS_DB, require_parity
 
 OPSET = 18
@@ -45,7 +49,7 @@ class _ForExport(nn.Module):
         return self.backbone(corrected).clamp(0, 1)
 
 
-def correction_filter_function() -> FunctionProto:
+def correction_filter_function(opset: int = OPSET) -> FunctionProto:
     """The body of ``darsr::CorrectionFilter(x, c)`` in standard operators.
 
     ``x`` is N x 3 x H x W (sides of at least 3), ``c`` N x 13 x H x W; reflect padding, then
@@ -81,34 +85,46 @@ def correction_filter_function() -> FunctionProto:
         result = "y" if i == 11 else f"sum{i}"
         nodes.append(helper.make_node("Add", [previous, f"term{i}"], [result]))
         previous = result
-    return helper.make_function(DOMAIN, "CorrectionFilter", ["x", "c"], ["y"], nodes, [helper.make_opsetid("", OPSET)])
+    return helper.make_function(DOMAIN, "CorrectionFilter", ["x", "c"], ["y"], nodes, [helper.make_opsetid("", opset)])
 
 
 def build_model(pipeline: Pipeline) -> ModelProto:
     """The ONNX model of a pipeline: input ``lr`` N x 3 x H x W, output ``sr`` N x 3 x sH x sW, N, H and W dynamic.
 
-    Deterministic: the same weights give the same bytes. Nothing of the machine (paths, times) is in it.
+    Deterministic: the same weights give the same bytes. Nothing of the machine (paths, times) is in it. A backbone that is
+    an ONNX model itself is put in as it is, and its opset, where that is newer, is the file's.
+
+    Raises:
+        DarsrError: PyTorch or onnx cannot convert this backbone.
     """
     network = _ForExport(fold(pipeline)).eval()
+    opset = opset_of(pipeline.backbone, OPSET)
     axes = {
         axis: torch.export.Dim(name, min=low) for axis, (name, low) in {0: ("n", 1), 2: ("h", 3), 3: ("w", 3)}.items()
     }
     example = torch.rand(2, 3, 24, 32)
-    with _quiet():
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            input_names=["lr"],
-            output_names=["sr"],
-            dynamic_shapes={"lr": axes},
-            opset_version=OPSET,
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                input_names=["lr"],
+                output_names=["sr"],
+                dynamic_shapes={"lr": axes},
+                opset_version=opset,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise DarsrError(
+            f"the backbone ({type(pipeline.backbone).__name__})", "PyTorch cannot export it", "use --engine torch"
+        ) from error
     model = program.model_proto
+    if isinstance(pipeline.backbone, OnnxNetwork):
+        insert_backbone(model, pipeline.backbone)
     _strip(model)
     if any(node.domain == DOMAIN for node in model.graph.node):
-        model.functions.append(correction_filter_function())
+        model.functions.append(correction_filter_function(opset))
     onnx.checker.check_model(model, full_check=False)
     return model
 
@@ -129,6 +145,7 @@ def export_onnx(pipeline: Pipeline, target: str | Path, spec: ModelSpec, floor_d
     """
     floor = FLOORS_DB[spec.precision] if floor_db is None else floor_db
     model = build_model(pipeline)
+    spec = replace(spec, opset=model.opset_import[0].version)
     target = Path(target)
     with atomic_path(target) as temporary:
         # Measured on a first version of the file; the figure then goes into the metadata and the file is final.

@@ -1,6 +1,7 @@
 """From a name or a file to a frozen network.
 
-Weight files are safetensors with the architecture, scale, licence and provenance in their metadata.
+Weight files of our own are safetensors with the architecture, scale, licence and provenance in their metadata. An ONNX
+file is used as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from darsr_deploy.container import read_container, write_container
 from darsr_deploy.errors import DarsrError
 
 from .edge import EdgeSR
+from .onnx_network import OnnxNetwork, load_onnx
 from .srfbn import SRFBN
 from .store import locate
 from .tensors import load_checked
@@ -31,9 +33,10 @@ class Backbone:
     """A frozen network together with what it takes to name it.
 
     Attributes:
-        module: float32, eval mode, no gradients on its weights; N x 3 x H x W RGB in [0, 1] -> N x 3 x sH x sW.
+        module: float32, eval mode, no gradients on its weights; N x 3 x H x W RGB in [0, 1] -> N x 3 x sH x sW. Where
+            it has an attribute ``differentiable`` that is False, no gradient passes through it either.
         name: ``edge-x2``, or the file's name without its suffix.
-        architecture: one of :data:`ARCHITECTURES`.
+        architecture: one of :data:`ARCHITECTURES`, or ``onnx``.
         sha256: of the weight file, in hexadecimal.
         facts: the rest of the file's metadata (licence, data, command, measured PSNR).
     """
@@ -47,7 +50,7 @@ class Backbone:
 
 
 def load_backbone(name_or_path: str, scale: int | None, device: str | torch.device = "cpu") -> Backbone:
-    """Load an installed backbone by name (``edge`` or ``edge-x2``), or a weight file of this project.
+    """Load an installed backbone by name (``edge`` or ``edge-x2``), a weight file of this project, or a foreign network.
 
     Args:
         scale: None takes the one that the file holds (2 where a name leaves it open).
@@ -56,7 +59,12 @@ def load_backbone(name_or_path: str, scale: int | None, device: str | torch.devi
         DarsrError: no such name or file, a file that cannot be used, or a backbone of another scale.
     """
     path = locate(name_or_path, scale or 2)
-    module, facts, sha256 = _load_own(path)
+    if path.suffix.lower() == ".onnx":
+        module, facts, sha256 = load_onnx(path, device)
+        architecture = "onnx"
+    else:
+        module, facts, sha256 = _load_own(path)
+        architecture = architecture_of(module)
     if scale not in (None, module.scale):
         raise DarsrError(
             str(path),
@@ -64,7 +72,7 @@ def load_backbone(name_or_path: str, scale: int | None, device: str | torch.devi
             f"use --scale {module.scale} or another --backbone",
         )
     module.eval().requires_grad_(False).to(device)
-    return Backbone(module, path.stem, architecture_of(module), module.scale, sha256, facts)
+    return Backbone(module, path.stem, architecture, module.scale, sha256, facts)
 
 
 def _load_own(path: Path) -> tuple[nn.Module, dict, str]:
@@ -100,7 +108,10 @@ def build(architecture: str, scale: int, hyper: dict[str, int] | None = None) ->
 def describe(backbone: Backbone) -> dict:
     """Name, size, cost and provenance. The multiply-adds are counted on the network, not typed in."""
     module = backbone.module
-    parameters, cost = sum(p.numel() for p in module.parameters()), _macs_per_lr_pixel(module)
+    if isinstance(module, OnnxNetwork):
+        parameters, cost = module.parameter_count(), module.macs_per_lr_pixel()
+    else:
+        parameters, cost = sum(p.numel() for p in module.parameters()), _macs_per_lr_pixel(module)
     return {
         "name": backbone.name,
         "architecture": backbone.architecture,
