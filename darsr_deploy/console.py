@@ -16,7 +16,9 @@ import typer
 from .errors import DarsrError
 
 Scale = Annotated[int | None, typer.Option(help="Enlargement: 2 or 4.")]
-BackboneOption = Annotated[str | None, typer.Option(help="Name of an installed backbone, or a weight file.")]
+BackboneOption = Annotated[
+    str | None, typer.Option(help="Name of an installed backbone, a weight file, or any network as .onnx.")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object (a list for several inputs) and nothing else on stdout.")
 ]

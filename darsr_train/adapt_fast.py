@@ -63,6 +63,8 @@ def adapt_fast(
     """
     started = time.perf_counter()
     torch.manual_seed(options.seed)
+    if not getattr(backbone, "differentiable", True):  # an ONNX model: the terms that need its gradient are left out
+        options = replace(options, cycle=0.0, interpolation=0.0)
     treated = camera_probability(pixels)
     prior = load_prior(options.scale, camera=treated > 0.5).to(device, memory_format=torch.channels_last)
     evidence = look(pixels, prior, backbone, options.scale, device)

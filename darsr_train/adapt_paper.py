@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darsr_deploy.errors import DarsrError
+
 from . import losses
 from .checkpoint import Checkpoint
 from .config import AdaptOptions
@@ -167,7 +169,16 @@ def adapt_paper(
     Args:
         pixels: uint8, H x W or H x W x 3, sides of at least 148.
         backbone: frozen; N x 3 x H x W in [0, 1] -> N x 3 x sH x sW.
+
+    Raises:
+        DarsrError: no gradient passes through the backbone.
     """
+    if not getattr(backbone, "differentiable", True):
+        raise DarsrError(
+            "profile paper",
+            "needs gradients through the backbone, and an ONNX model gives none",
+            "use --profile fast, or give PyTorch weights",
+        )
     torch.manual_seed(options.seed)
     scale = options.scale
     sampler = CropSampler.of(usable(pixels, scale), scale, options.crop * scale, options.augment)

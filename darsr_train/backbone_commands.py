@@ -1,14 +1,17 @@
-"""``darsr backbone``: list, info, import, train."""
+"""``darsr backbone``: list, info, import, download, train."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from darsr_deploy.console import Device, Failures, Json, Overwrite, Scale, Threads, command, progress
+from darsr_deploy.console import Device, Failures, Json, Overwrite, Scale, Threads, command, progress, say
 from darsr_deploy.errors import DarsrError
 
 from .runtime import pick_device, require_torch
@@ -19,30 +22,44 @@ app = typer.Typer(help="The frozen super-resolution networks.", no_args_is_help=
 @app.command("list")
 @command
 def backbone_list(as_json: Json = False, failures: Failures = None) -> None:
-    """The backbones that come with this installation."""
+    """The backbones that are installed, and those that can be downloaded."""
     require_torch()
-    from .backbones import describe, embedded_names, load_backbone
+    from .backbones import PUBLISHED, describe, installed_names, load_backbone
 
-    rows = [describe(load_backbone(name, int(name[-1]))) for name in embedded_names()]
-    print(
-        json.dumps(rows, indent=1)
-        if as_json
-        else "\n".join(
-            f"{r['name']}  x{r['scale']}  {r['parameters']:,} parameters  {r['macs_per_lr_pixel']:,} multiply-adds per LR pixel"
-            for r in rows
-        )
-    )
+    installed = installed_names()
+    rows = [{**describe(load_backbone(name, int(name[-1]))), "installed": True} for name in installed]
+    rows += [
+        {"name": p.name, "architecture": p.architecture, "scale": p.scale, "licence": p.licence, "installed": False}
+        | {"command": p.command}
+        for p in PUBLISHED.values()
+        if p.name not in installed
+    ]
+    print(json.dumps(rows, indent=1) if as_json else "\n".join(map(_line, rows)))
+
+
+def _line(row: dict) -> str:
+    start = f"{row['name']:12}x{row['scale']}  "
+    if not row["installed"]:
+        return f"{start}not installed: {row['command']}  licence: {row['licence']}"
+    cost = f"{row['parameters']:,} parameters  {row['macs_per_lr_pixel']:,} multiply-adds per LR pixel"
+    return f"{start}{cost}  licence: {row.get('licence', 'not stated')}"
 
 
 @app.command("info")
 @command
-def backbone_info(name: str, scale: Scale = None, as_json: Json = False, failures: Failures = None) -> None:
-    """Size, cost and provenance of a backbone (a name or a weight file)."""
+def backbone_info(
+    name: Annotated[str, typer.Argument(help="A name, a weight file, or any network as .onnx.")],
+    scale: Scale = None,
+    as_json: Json = False,
+    failures: Failures = None,
+) -> None:
+    """Size, cost and provenance of a backbone."""
     require_torch()
-    from .backbones import describe, find_scale, load_backbone
+    from .backbones import describe, load_backbone
 
-    facts = describe(load_backbone(name, scale or find_scale(name)))
-    print(json.dumps(facts, indent=1) if as_json else "\n".join(f"{key:20}{value}" for key, value in facts.items()))
+    facts = describe(load_backbone(name, scale))
+    shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in facts.items()}
+    print(json.dumps(facts, indent=1) if as_json else "\n".join(f"{key:20}{value}" for key, value in shown.items()))
 
 
 @app.command("import")
@@ -70,6 +87,50 @@ def backbone_import(
         if as_json
         else f"{file} -> {target}  ({facts['architecture']} x{facts['scale']}, sha256 {facts['sha256'][:16]}...)"
     )
+
+
+@app.command("download")
+@command
+def backbone_download(
+    name: Annotated[str, typer.Argument(help="srfbn-s-x2 or srfbn-s-x4.")],
+    url: Annotated[
+        str | None,
+        typer.Option(help="Another place that holds the published file, such as a mirror: https://HOST/FOLDER."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    failures: Failures = None,
+) -> None:
+    """Fetch published weights into the user's folder, where --backbone finds them by name. Resumes, verifies."""
+    require_torch()
+    from .backbones import PUBLISHED, describe, download, load_backbone
+    from .backbones.store import installed_folder
+
+    target = installed_folder() / f"{name}.safetensors"
+    if name in PUBLISHED and target.is_file() and not overwrite:
+        say(f"{name} is installed already")
+    else:
+        with _bytes_bar(name, PUBLISHED[name].size if name in PUBLISHED else 0) as report:
+            target = download(name, url, report)
+    facts = describe(load_backbone(str(target), None))
+    say(f"note: licence of these weights: {facts['licence']}; what you may do with them is for their authors to say")
+    if as_json:
+        print(json.dumps({"file": str(target), **facts}, indent=1))
+    else:
+        print(f"{name} -> {target}  ({facts['parameters']:,} parameters, sha256 {facts['sha256'][:16]}...)")
+
+
+@contextlib.contextmanager
+def _bytes_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of bytes on stderr; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    hidden = not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 @app.command("train")

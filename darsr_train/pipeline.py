@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
 
-from .backbones import Backbone, load_backbone
+from .backbones import PUBLISHED, Backbone, installed_names, load_backbone
 from .backprojection import BackProjection
 from .darm import DARM, filter_with_taps
 
@@ -111,10 +111,12 @@ def load_pipeline(
     try:
         found = load_backbone(backbone or adapter.backbone, adapter.scale, device)
     except DarsrError as error:
-        if backbone:
+        if backbone or adapter.backbone in installed_names():
             raise
-        why = f"was fitted through the backbone {adapter.backbone}, which does not come with the package"
-        raise DarsrError(str(path), why, "give its file with --backbone") from error
+        why = f"was fitted through the backbone {adapter.backbone}, which is not installed"
+        published = PUBLISHED.get(adapter.backbone)
+        fetch_it = f"fetch it ({published.command}), or " if published else ""
+        raise DarsrError(str(path), why, f"{fetch_it}give its file with --backbone") from error
     if found.sha256 != adapter.backbone_sha256:
         raise DarsrError(
             str(path),

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darsr_train.backbones import SRFBN, EdgeSR
+from darsr_train.backbones.onnx_network import OnnxNetwork
 from darsr_train.darm import DARM, TAP_OFFSETS, TAP_RADIUS, symmetric_basis
 from darsr_train.pipeline import GlobalCorrection, Pipeline
 
 from .feedback import FeedbackOnPhases
 from .layers import single_slopes
+from .merge import BackbonePlaceholder
 from .subpixel import on_phases, rewrite, shuffled, to_phases
 
 
@@ -128,7 +130,8 @@ def fold(pipeline: Pipeline) -> Pipeline:
         correction = fold_dictionary(correction)
     elif isinstance(correction, GlobalCorrection):
         correction = DepthwiseCorrection(correction.taps)
-    plain = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR}.get(type(backbone), rewrite)
+    known = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR, OnnxNetwork: BackbonePlaceholder}
+    plain = known.get(type(backbone), rewrite)
     backprojection = copy.deepcopy(pipeline.backprojection)
     folded = Pipeline(copy.deepcopy(correction), single_slopes(plain(backbone)), backprojection)
     return folded.eval().requires_grad_(False)

@@ -130,7 +130,7 @@ def load(source: Source, device: str = "cpu"):
     from darsr_train.pipeline import Pipeline, load_pipeline
 
     if source.adapter is None:
-        backbone = load_backbone(source.backbone or "edge", source.scale or 2, device)
+        backbone = load_backbone(source.backbone or "edge", source.scale, device)
         pipeline = Pipeline(nn.Identity(), backbone.module).eval()
         return pipeline, ModelSpec(backbone.scale, form="none", backbone=backbone.name, backbone_sha256=backbone.sha256)
     pipeline, adapter, backbone = load_pipeline(source.adapter, source.backbone, source.scale, device)

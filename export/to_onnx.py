@@ -26,12 +26,14 @@ from darsr_deploy.spec import (
     ModelSpec,
     coefficients_path,
 )
+from darsr_train.backbones.onnx_network import OnnxNetwork
 from darsr_train.darm import DARM, TAP_OFFSETS
 from darsr_train.pipeline import Pipeline
 
 from .cost import multiply_adds
 from .fold import fold
 from .forms import Formed, GivenFilters, take_form
+from .merge import insert_backbone, opset_of
 from .parity import FLOORS_DB, cases, require_parity
 from .precision import FILTER_DOMAIN as DOMAIN
 from .precision import LOW_TYPES, lower, opset_for
@@ -104,27 +106,39 @@ def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
     """The float32 ONNX model of a pipeline: input ``lr`` N x 3 x H x W, output ``sr`` N x 3 x sH x sW, N, H and W dynamic.
 
     With :class:`.forms.GivenFilters` it has a second input ``coeff``, N x 13 x H x W.
-    Deterministic: the same weights give the same bytes. Nothing of the machine (paths, times) is in it.
+    Deterministic: the same weights give the same bytes. Nothing of the machine (paths, times) is in it. A backbone that is
+    an ONNX model itself is put in as it is, and its opset, where that is newer, is the file's.
+
+    Raises:
+        DarsrError: PyTorch or onnx cannot convert this backbone.
     """
     network = _ForExport(fold(pipeline)).eval()
+    opset = opset_of(pipeline.backbone, opset)
     axes = {
         axis: torch.export.Dim(name, min=low) for axis, (name, low) in {0: ("n", 1), 2: ("h", 3), 3: ("w", 3)}.items()
     }
     inputs = {"lr": torch.rand(2, 3, 24, 32)}
     if isinstance(pipeline.correction, GivenFilters):
         inputs["coeff"] = torch.rand(2, 13, 24, 32)
-    with _quiet():
-        program = torch.onnx.export(
-            network,
-            tuple(inputs.values()),
-            dynamo=True,
-            input_names=list(inputs),
-            output_names=["sr"],
-            dynamic_shapes=dict.fromkeys(inputs, axes),
-            opset_version=opset,
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                tuple(inputs.values()),
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=["sr"],
+                dynamic_shapes=dict.fromkeys(inputs, axes),
+                opset_version=opset,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise DarsrError(
+            f"the backbone ({type(pipeline.backbone).__name__})", "PyTorch cannot export it", "use --engine torch"
+        ) from error
     model = program.model_proto
+    if isinstance(pipeline.backbone, OnnxNetwork):
+        insert_backbone(model, pipeline.backbone)
     _strip(model)
     if any(node.domain == DOMAIN for node in model.graph.node):
         model.functions.append(correction_filter_function(opset))
@@ -172,11 +186,10 @@ def export_onnx(
     samples, target = samples or Samples(), Path(target)
     floor = FLOORS_DB[spec.precision] if floor_db is None else floor_db
     formed = take_form(pipeline, spec.form, samples)
-    opset = opset_for(spec.precision, OPSET)
-    plain = build_model(formed.pipeline, opset)
+    plain = build_model(formed.pipeline, opset_for(spec.precision, OPSET))
     model = typed_model(plain, spec.precision, formed, samples)
     spec = spec.extended(
-        opset=opset,
+        opset=plain.opset_import[0].version,
         macs_per_lr_pixel=multiply_adds(plain),
         psnr_from_network_db=formed.psnr_from_network_db,
         calibration=samples.origin if spec.precision == "int8" else "",

@@ -18,8 +18,12 @@ def _session_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def cache(_session_cache, monkeypatch):
-    """The user's own cache is never read or written. One folder for all tests: its keys are hashes, so tests cannot mix."""
+    """The user's own cache is never read or written. One folder for all tests: its keys are hashes, so tests cannot mix.
+
+    Nor are backbones in the user's data folder: tests start with those of the package alone.
+    """
     monkeypatch.setenv("DARSR_CACHE", str(_session_cache))
+    monkeypatch.setenv("DARSR_DATA", str(_session_cache / "no data"))
     return _session_cache
 
 

@@ -21,7 +21,6 @@ from darsr_train.backbones import (
     EdgeSR,
     describe,
     embedded_names,
-    find_scale,
     import_weights,
     load_backbone,
     save_backbone,
@@ -185,7 +184,7 @@ def test_what_is_saved_is_loaded(scale, index, tmp_path):
     assert backbone.module.hyper == network.hyper
     assert backbone.facts == FACTS
     assert not backbone.module.training and not any(p.requires_grad for p in backbone.module.parameters())
-    assert find_scale(str(path)) == scale
+    assert load_backbone(str(path), None).scale == scale
     again = tmp_path / "again.safetensors"
     assert save_backbone(backbone.module, again, FACTS) == sha256
     assert again.read_bytes() == path.read_bytes()

@@ -1,26 +1,31 @@
-"""Weight files of backbones: safetensors with the architecture, scale, licence and provenance in their metadata."""
+"""From a name or a file to a frozen network.
+
+Weight files of our own are safetensors with the architecture, scale, licence and provenance in their metadata. An ONNX
+file is used as it is.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from darsr_deploy.container import read_container, write_container
 from darsr_deploy.errors import DarsrError
 
 from .edge import EdgeSR
+from .onnx_network import OnnxNetwork, load_onnx
 from .srfbn import SRFBN
+from .store import locate
+from .tensors import load_checked
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"edge": EdgeSR, "srfbn-s": SRFBN}
 SCALES = (2, 4)
 VERSION = 1
-_EMBEDDED = Path(__file__).parent.parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,10 @@ class Backbone:
     """A frozen network together with what it takes to name it.
 
     Attributes:
-        module: float32, eval mode, no gradients on its weights; N x 3 x H x W RGB in [0, 1] -> N x 3 x sH x sW.
+        module: float32, eval mode, no gradients on its weights; N x 3 x H x W RGB in [0, 1] -> N x 3 x sH x sW. Where
+            it has an attribute ``differentiable`` that is False, no gradient passes through it either.
         name: ``edge-x2``, or the file's name without its suffix.
+        architecture: one of :data:`ARCHITECTURES`, or ``onnx``.
         sha256: of the weight file, in hexadecimal.
         facts: the rest of the file's metadata (licence, data, command, measured PSNR).
     """
@@ -42,36 +49,42 @@ class Backbone:
     facts: dict = field(default_factory=dict)
 
 
-def embedded_names() -> list[str]:
-    """Names of the backbones that come with the package."""
-    return sorted(path.stem for path in _EMBEDDED.glob("*-x[24].safetensors") if not path.stem.startswith("prior"))
+def load_backbone(name_or_path: str, scale: int | None, device: str | torch.device = "cpu") -> Backbone:
+    """Load an installed backbone by name (``edge`` or ``edge-x2``), a weight file of this project, or a foreign network.
 
-
-def load_backbone(name_or_path: str, scale: int, device: str | torch.device = "cpu") -> Backbone:
-    """Load an embedded backbone by name (``edge`` or ``edge-x2``) or a weight file written by this project.
+    Args:
+        scale: None takes the one that the file holds (2 where a name leaves it open).
 
     Raises:
-        DarsrError: no such name or file, a damaged file, or a backbone of another scale.
+        DarsrError: no such name or file, a file that cannot be used, or a backbone of another scale.
     """
-    path = _locate(name_or_path, scale)
-    hint = (
-        f"import it first: darsr backbone import {path}"
-        if path.suffix in (".pth", ".pt")
-        else "import, fetch or train it again"
-    )
+    path = locate(name_or_path, scale or 2)
+    if path.suffix.lower() == ".onnx":
+        module, facts, sha256 = load_onnx(path, device)
+        architecture = "onnx"
+    else:
+        module, facts, sha256 = _load_own(path)
+        architecture = architecture_of(module)
+    if scale not in (None, module.scale):
+        raise DarsrError(
+            str(path),
+            f"is a backbone for scale {module.scale}, asked for {scale}",
+            f"use --scale {module.scale} or another --backbone",
+        )
+    module.eval().requires_grad_(False).to(device)
+    return Backbone(module, path.stem, architecture, module.scale, sha256, facts)
+
+
+def _load_own(path: Path) -> tuple[nn.Module, dict, str]:
+    """A weight file written by :func:`save_backbone`: ``(module, facts, sha256)``."""
+    known = path.suffix not in (".pth", ".pt")
+    hint = "import, fetch or train it again" if known else f"import it first: darsr backbone import {path}"
     facts, arrays, sha256 = read_container(path, "backbone", VERSION, hint)
     if not {"architecture", "scale", "hyper"} <= facts.keys():
         raise DarsrError(str(path), "does not say its architecture, scale and hyper-parameters", hint)
-    if facts["scale"] != scale:
-        raise DarsrError(
-            str(path),
-            f"is a backbone for scale {facts['scale']}, asked for {scale}",
-            f"use --scale {facts['scale']} or another --backbone",
-        )
-    module = build(facts.pop("architecture"), scale, facts.pop("hyper"))
-    _load_checked(module, {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}, path)
-    module.eval().requires_grad_(False).to(device)
-    return Backbone(module, path.stem, architecture_of(module), facts.pop("scale"), sha256, facts)
+    module = build(facts.pop("architecture"), facts.pop("scale"), facts.pop("hyper"))
+    load_checked(module, {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}, path)
+    return module, facts, sha256
 
 
 def architecture_of(module: nn.Module) -> str:
@@ -93,12 +106,12 @@ def build(architecture: str, scale: int, hyper: dict[str, int] | None = None) ->
 
 
 def describe(backbone: Backbone) -> dict:
-    """Name, size, cost and provenance. The multiply-adds are counted while the network runs, not typed in."""
-    side = 32
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        backbone.module(torch.zeros(1, 3, side, side, device=next(backbone.module.parameters()).device))
-    parameters = sum(p.numel() for p in backbone.module.parameters())
-    cost = counter.get_total_flops() // 2 // side**2
+    """Name, size, cost and provenance. The multiply-adds are counted on the network, not typed in."""
+    module = backbone.module
+    if isinstance(module, OnnxNetwork):
+        parameters, cost = module.parameter_count(), module.macs_per_lr_pixel()
+    else:
+        parameters, cost = sum(p.numel() for p in module.parameters()), _macs_per_lr_pixel(module)
     return {
         "name": backbone.name,
         "architecture": backbone.architecture,
@@ -110,12 +123,11 @@ def describe(backbone: Backbone) -> dict:
     }
 
 
-def find_scale(name_or_path: str) -> int:
-    """The scale that a weight file or an embedded name holds (2 where a name leaves it open)."""
-    path = _EMBEDDED / f"{name_or_path}.safetensors" if name_or_path in embedded_names() else Path(name_or_path)
-    if not path.is_file():
-        return 2
-    return read_container(path, "backbone", VERSION, "import, fetch or train it again")[0]["scale"]
+def _macs_per_lr_pixel(module: nn.Module, side: int = 16) -> int:
+    """Counted while the network runs on an image of side x side pixels."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.zeros(1, 3, side, side, device=next(module.parameters()).device))
+    return counter.get_total_flops() // 2 // side**2
 
 
 def save_backbone(module: nn.Module, path: str | Path, facts: dict, dtype: torch.dtype = torch.float32) -> str:
@@ -123,74 +135,3 @@ def save_backbone(module: nn.Module, path: str | Path, facts: dict, dtype: torch
     own = {"architecture": architecture_of(module), "scale": module.scale, "hyper": module.hyper}
     arrays = {name: tensor.detach().to("cpu", dtype).numpy() for name, tensor in module.state_dict().items()}
     return write_container(path, "backbone", VERSION, {**facts, **own}, arrays)
-
-
-def import_weights(
-    source: str | Path, target: str | Path, licence: str = "as stated by the weights' authors"
-) -> Backbone:
-    """Convert a published SRFBN-S ``.pth`` file to our format; scale and shapes are found out and checked.
-
-    Raises:
-        DarsrError: the file is missing, holds anything but tensors, or its shapes fit no scale of SRFBN-S.
-    """
-    source = Path(source)
-    try:
-        # Only tensors: a pickle that would run code is refused by torch.
-        state = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise DarsrError(
-            str(source),
-            f"is not a weight file that can be loaded safely ({(str(error).splitlines() or [type(error).__name__])[0]})",
-            "give a .pth file of tensors",
-        ) from error
-    state = state if isinstance(state, dict) else {}
-    state = {k.removeprefix("module."): v.float() for k, v in state.items() if isinstance(v, Tensor)}
-    up = state.get("out.0.weight")
-    scale = {6: 2, 8: 4}.get(up.shape[-1]) if up is not None and up.ndim == 4 else None
-    if scale is None:
-        raise DarsrError(
-            str(source), "does not hold SRFBN-S x2 or x4 weights", "give SRFBN-S_x2_BI.pth or SRFBN-S_x4_BI.pth"
-        )
-    module = build("srfbn-s", scale)
-    _load_checked(module, state, source)
-    origin = hashlib.sha256(source.read_bytes()).hexdigest()
-    save_backbone(module, target, {"licence": licence, "source": source.name, "source_sha256": origin})
-    return load_backbone(str(target), scale)
-
-
-def _locate(name_or_path: str, scale: int) -> Path:
-    for name in (name_or_path, f"{name_or_path}-x{scale}"):
-        embedded = _EMBEDDED / f"{name}.safetensors"
-        if name in embedded_names():
-            return embedded
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise DarsrError(
-            f"backbone {name_or_path}",
-            "is neither a file nor the name of one that is installed for this scale",
-            f"installed: {', '.join(embedded_names()) or 'none'}; see darsr backbone list",
-        )
-    return path
-
-
-def _load_checked(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load a state, naming the first tensor that is missing, of another shape, or not finite."""
-    expected = module.state_dict()
-    for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors:
-            raise DarsrError(str(path), f"tensor {name} is missing", "fetch or train it again")
-        if name not in expected:
-            raise DarsrError(
-                str(path),
-                f"tensor {name} belongs to no layer of this architecture",
-                "give a file of the architecture it names",
-            )
-        if tensors[name].shape != expected[name].shape:
-            raise DarsrError(
-                str(path),
-                f"tensor {name} is {tuple(tensors[name].shape)}, expected {tuple(expected[name].shape)}",
-                "give a file of the architecture it names",
-            )
-        if not torch.isfinite(tensors[name]).all():
-            raise DarsrError(str(path), f"tensor {name} holds NaN or infinity", "fetch or train it again")
-    module.load_state_dict(tensors)

@@ -1,0 +1,111 @@
+"""Where backbones lie: those that come with the package, those in the user's folder, and those that can be downloaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from darsr_deploy.errors import DarsrError
+
+_EMBEDDED = Path(__file__).parent.parent / "weights"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights that others published, which this package does not ship.
+
+    Attributes:
+        file: path of the file below :attr:`base`.
+        size: bytes.
+        licence: as the file's own place states it; shown to the user, and kept in the imported file.
+    """
+
+    name: str
+    architecture: str
+    scale: int
+    file: str
+    size: int
+    sha256: str
+    base: str
+    licence: str
+
+    @property
+    def command(self) -> str:
+        return f"darsr backbone download {self.name}"
+
+    def facts(self) -> dict:
+        """What an imported file says of its origin: the same however it was fetched, so that it has the same sha256."""
+        return {"licence": self.licence, "source": f"{self.base}/{self.file}", "source_sha256": self.sha256}
+
+
+_SRFBN = {
+    "architecture": "srfbn-s",
+    "base": "https://raw.githubusercontent.com/edbca/DARSR/16b5b00857629ed7f0f69dea1c8c773246f94073",
+    "licence": "none stated (github.com/edbca/DARSR)",
+}
+PUBLISHED = {
+    p.name: p
+    for p in (
+        Published(
+            name="srfbn-s-x2",
+            scale=2,
+            file="SRFBN/SRFBN-S_x2_BI.pth",
+            size=1_138_055,
+            sha256="dd2426939a8df95f8ad79591f98ce6c564a5311cb8194020f3cb391723210132",
+            **_SRFBN,
+        ),
+        Published(
+            name="srfbn-s-x4",
+            scale=4,
+            file="SRFBN/SRFBN-S_x4_BI.pth",
+            size=1_940_885,
+            sha256="7ae85e3c298e7ce5087f156ead06b7245a5564b6960611aa18d51bea77c97e7f",
+            **_SRFBN,
+        ),
+    )
+}
+
+
+def installed_folder() -> Path:
+    """Where downloaded backbones are kept: the user's data folder, or what DARSR_DATA names."""
+    return Path(os.environ.get("DARSR_DATA") or platformdirs.user_data_dir("darsr")) / "backbones"
+
+
+def embedded_names() -> list[str]:
+    """Names of the backbones that come with the package."""
+    return sorted(path.stem for path in _EMBEDDED.glob("*-x[24].safetensors") if not path.stem.startswith("prior"))
+
+
+def installed_names() -> list[str]:
+    """Names of all backbones that can be used by name, those of the package first."""
+    embedded = embedded_names()
+    own = sorted(path.stem for path in installed_folder().glob("*-x[24].safetensors"))
+    return embedded + [name for name in own if name not in embedded]
+
+
+def locate(name_or_path: str, scale: int) -> Path:
+    """The file of a backbone: ``edge-x2``, ``edge`` (with the scale), or a path.
+
+    Raises:
+        DarsrError: neither an installed name nor a file; the line says what is installed, or the command that downloads.
+    """
+    names = (name_or_path, f"{name_or_path}-x{scale}")
+    for name in names:
+        if name in embedded_names():
+            return _EMBEDDED / f"{name}.safetensors"
+        if name in installed_names():
+            return installed_folder() / f"{name}.safetensors"
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    for name in names:
+        if name in PUBLISHED:
+            raise DarsrError(f"backbone {name_or_path}", "is not installed", f"fetch it: {PUBLISHED[name].command}")
+    raise DarsrError(
+        f"backbone {name_or_path}",
+        "is neither a file nor the name of one that is installed for this scale",
+        f"installed: {', '.join(installed_names()) or 'none'}; see darsr backbone list",
+    )
