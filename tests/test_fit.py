@@ -77,6 +77,10 @@ def test_references_are_the_same_every_time_and_lie_on_their_targets(scale):
     assert min(distance, key=distance.get) == (0, 0)
 
 
+def test_no_references_are_none_and_not_an_error():
+    assert references.degraded_references(COVARIANCE, 2, 0, seed=0)[0].shape == (0, 3, 88, 88)
+
+
 def test_the_photograph_of_demo_and_tests_is_no_reference():
     assert "chelsea" not in references._NAMES
 
