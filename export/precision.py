@@ -154,7 +154,8 @@ class _Retyped:
         if name in self.arrays and new_name not in self._constants:
             array = self.arrays[name]
             if wanted in _NUMPY:
-                array = array.astype(_NUMPY[wanted])
+                with np.errstate(over="ignore"):  # a weight that does not fit becomes infinite: the gate sees it
+                    array = array.astype(_NUMPY[wanted])
             self._constants[new_name] = numpy_helper.from_array(array, new_name)
         return new_name
 

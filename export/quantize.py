@@ -17,6 +17,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
+from darsr_deploy.ort_engine import import_onnxruntime
+
 from .precision import SUMS, WEIGHTED, sensitive
 
 # Of all values, so many lie inside the range of an activation; the rest is clipped. Chosen by measurement.
@@ -29,7 +31,11 @@ def quantize(model: ModelProto, feeds: Iterable[dict[str, np.ndarray]]) -> Model
     Args:
         model: float32; left alone.
         feeds: inputs by name, all of one size, that show which values occur.
+
+    Raises:
+        DarsrError: ONNX Runtime, whose quantizer this is, is not installed.
     """
+    import_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as folder, _quiet():

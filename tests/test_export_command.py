@@ -34,7 +34,7 @@ def adapted(_adapted, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_every_precision_gives_the_same_picture(adapted, monkeypatch, capsys):
+def test_every_precision_gives_the_same_picture(adapted):
     pictures = {}
     for precision in ("fp32", "fp16", "int8"):
         row = strict_json(
@@ -42,9 +42,10 @@ def test_every_precision_gives_the_same_picture(adapted, monkeypatch, capsys):
         )
         assert row["engine"] == "ort"
         pictures[precision] = read_image(Path(f"{precision}.png")).astype(int)
-    largest = {p: int(np.abs(picture - pictures["fp32"]).max()) for p, picture in pictures.items()}
-    print("largest difference in grey levels:", largest)
-    assert largest["fp16"] <= 1 and 0 < largest["int8"] <= 40  # in one pixel of many; equal would be float32
+    differences = {p: np.abs(pictures[p] - pictures["fp32"]) for p in ("fp16", "int8")}
+    print({p: f"grey levels: largest {d.max()}, mean {d.mean():.3f}" for p, d in differences.items()})
+    assert differences["fp16"].max() <= 1
+    assert 0 < differences["int8"].max() <= 40 and differences["int8"].mean() < 1  # none at all would be float32
 
 
 def test_a_precision_that_an_engine_lacks_is_said_in_one_line(adapted):
