@@ -90,9 +90,19 @@ class OrtEngine:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY, ""), str(model))
         self.provider = wanted
+        self._path = str(model)
 
     def run(self, lr: np.ndarray) -> np.ndarray:
-        return self._session.run(["sr"], {"lr": check_input(lr)})[0]
+        lr = check_input(lr)
+        try:
+            return self._session.run(["sr"], {"lr": lr})[0]
+        except Exception as error:  # such as a backbone of others that wants more pixels
+            why = str(error).splitlines()[0][:200]
+            raise DarsrError(
+                self._path,
+                f"ONNX Runtime cannot run it on {lr.shape[3]}x{lr.shape[2]} pixels ({why})",
+                "use --engine torch",
+            ) from error
 
     def __enter__(self) -> OrtEngine:
         return self

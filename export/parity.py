@@ -47,9 +47,15 @@ def require_parity(model: str | Path, pipeline: Pipeline, target: Path, floor_db
     """Measure parity; values over 200 dB (equal to the last bit) are given as 200.
 
     Raises:
-        DarsrError: below the floor. The line holds the figure and the file's name.
+        DarsrError: below the floor, or it runs only at some sizes. The line holds the figure and the file's name.
     """
-    measured = min(parity_db(model, pipeline), 200.0)
+    try:
+        measured = min(parity_db(model, pipeline), 200.0)
+    except DarsrError as error:
+        why = str(error).removeprefix(f"{model}: ").partition("; ")[0]
+        raise DarsrError(
+            str(target), f"the exported model does not work, so nothing was written ({why})", "use --engine torch"
+        ) from error
     if measured < floor_db:
         raise DarsrError(
             str(target),
