@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from .atomic import write_bytes
 from .errors import DarsrError
 
-_KEY = "darsr"
+METADATA_KEY = "darsr"  # in the header of a safetensors file
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
 
 
@@ -25,7 +25,7 @@ def write_container(path: str | Path, kind: str, version: int, facts: dict, arra
     arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
     header = {"kind": kind, "version": version, "facts": facts}
     header["checksum"] = _checksum(header, arrays)
-    data = save(arrays, {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
+    data = save(arrays, {METADATA_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
     write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
 
@@ -44,7 +44,7 @@ def read_container(path: str | Path, kind: str, version: int, way_out: str) -> t
     except OSError as error:
         raise DarsrError(str(path), f"cannot be read ({error.strerror})", way_out) from error
     try:
-        header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][_KEY])
+        header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][METADATA_KEY])
         found, facts = (header["kind"], header["version"]), header["facts"]
     except (ValueError, KeyError, TypeError, MemoryError, OverflowError, RecursionError) as error:
         raise DarsrError(str(path), f"is no darsr {kind} file, or is damaged", way_out) from error

@@ -30,6 +30,7 @@ _PARTS = (
     ("scikit-image", "skimage", "eval, demo", 'pip install "darsr[train]"'),
     ("onnx", "onnx", "export", 'pip install "darsr[export]"'),
     ("onnxscript", "onnxscript", "export", 'pip install "darsr[export]"'),
+    ("spandrel", "spandrel", "backbones from PyTorch weights of others", 'pip install "darsr[zoo]"'),
 )
 
 

@@ -123,7 +123,15 @@ class OrtEngine:
                     f"holds the filters of one image of {columns}x{rows} pixels, and this is {n} of {width}x{height}",
                     "export the form network for other images",
                 )
-        return self._session.run(["sr"], feeds)[0]
+        try:
+            return self._session.run(["sr"], feeds)[0]
+        except Exception as error:  # such as a backbone of others that wants more pixels
+            why = str(error).splitlines()[0][:200]
+            raise DarsrError(
+                self._model,
+                f"ONNX Runtime cannot run it on {lr.shape[3]}x{lr.shape[2]} pixels ({why})",
+                "use --engine torch",
+            ) from error
 
     def __enter__(self) -> OrtEngine:
         return self

@@ -89,9 +89,17 @@ def require_parity(model: str | Path, tests: list[Case], precision: str, target:
     """Measure parity.
 
     Raises:
-        DarsrError: below the floor. The line holds the figure and the file's name.
+        DarsrError: below the floor, or it runs only at some sizes. The line holds the figure and the file's name.
     """
-    measured = parity_db(model, tests, precision)
+    try:
+        measured = parity_db(model, tests, precision)
+    except DarsrError as error:
+        if not str(error).startswith(f"{model}: "):  # it says itself what is wrong and what to do
+            raise
+        why = str(error).removeprefix(f"{model}: ").partition("; ")[0]
+        raise DarsrError(
+            str(target), f"the exported model does not work, so nothing was written ({why})", "use --engine torch"
+        ) from error
     if measured < floor_db:
         raise DarsrError(
             str(target),

@@ -22,7 +22,7 @@ def test_here_everything_of_the_default_way_is_found():
 
 def test_a_machine_with_the_base_install_only(monkeypatch):
     """Each missing part comes with the command that installs it, and the exit code says that infer cannot run."""
-    heavy = {"torch", "onnx", "onnxscript", "skimage", "onnxruntime"}
+    heavy = {"torch", "onnx", "onnxscript", "skimage", "spandrel", "onnxruntime"}
     find = doctor.importlib.util.find_spec
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name in heavy else find(name))
     monkeypatch.setattr(ort_engine, "installed_runtimes", list)
@@ -36,6 +36,7 @@ def test_a_machine_with_the_base_install_only(monkeypatch):
         "scikit-image",
         "onnx",
         "onnxscript",
+        "spandrel",
         "onnxruntime",
     }
     assert parts["torch"]["repair"] == 'pip install "darsr[train]"'

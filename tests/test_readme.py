@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from skimage import data
@@ -19,6 +20,7 @@ from darsr_deploy.resample import to_uint8
 from darsr_train import kernels
 from darsr_train.degradation import reduce
 
+from .onnx_models import convolutional
 from .shared import SHARED
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +28,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands(page: Path) -> list[str]:
-    """The lines behind ``$`` in a page's console blocks."""
+    """The lines behind ``$`` in a page's console blocks; blocks of commands that need the network are marked so."""
     blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.S | re.M)
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
@@ -50,7 +52,7 @@ def test_every_picture_and_link_is_there():
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """What the README assumes to be there: photo.png, its truth, a folder of photos, and a set with LR/ and HR/."""
+    """What the pages assume to be there: photo.png, its truth, folders of photos, a set with LR/ and HR/, theirs.onnx."""
     folder = tmp_path_factory.mktemp("desk")
     for name, truth in (
         ("photo", data.chelsea()[60:220, 120:280]),
@@ -71,6 +73,7 @@ def desk(tmp_path_factory) -> Path:
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             write_image(folder / target, image)
     shutil.copy(folder / "myset/HR/photo.png", folder / "truth.png")
+    onnx.save(convolutional(), folder / "theirs.onnx")
     (folder / "pictures").mkdir()
     for index, picture in enumerate((data.astronaut(), data.coffee())):
         write_image(folder / "pictures" / f"{index}.png", np.ascontiguousarray(picture))

@@ -1,7 +1,7 @@
 """From a name or a file to a frozen network.
 
 Weight files of our own are safetensors with the architecture, scale, licence and provenance in their metadata. An ONNX
-file is used as it is.
+file, or PyTorch weights that spandrel knows, are used as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .onnx_network import OnnxNetwork, load_onnx
 from .srfbn import SRFBN
 from .store import locate
 from .tensors import load_checked
+from .zoo import is_foreign, load_zoo
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"edge": EdgeSR, "srfbn-s": SRFBN}
 SCALES = (2, 4)
@@ -36,7 +37,7 @@ class Backbone:
         module: float32, eval mode, no gradients on its weights; N x 3 x H x W RGB in [0, 1] -> N x 3 x sH x sW. Where
             it has an attribute ``differentiable`` that is False, no gradient passes through it either.
         name: ``edge-x2``, or the file's name without its suffix.
-        architecture: one of :data:`ARCHITECTURES`, or ``onnx``.
+        architecture: one of :data:`ARCHITECTURES`, ``onnx``, or what spandrel calls it.
         sha256: of the weight file, in hexadecimal.
         facts: the rest of the file's metadata (licence, data, command, measured PSNR).
     """
@@ -62,6 +63,8 @@ def load_backbone(name_or_path: str, scale: int | None, device: str | torch.devi
     if path.suffix.lower() == ".onnx":
         module, facts, sha256 = load_onnx(path, device)
         architecture = "onnx"
+    elif is_foreign(path):
+        module, architecture, facts, sha256 = load_zoo(path)
     else:
         module, facts, sha256 = _load_own(path)
         architecture = architecture_of(module)
@@ -77,8 +80,7 @@ def load_backbone(name_or_path: str, scale: int | None, device: str | torch.devi
 
 def _load_own(path: Path) -> tuple[nn.Module, dict, str]:
     """A weight file written by :func:`save_backbone`: ``(module, facts, sha256)``."""
-    known = path.suffix not in (".pth", ".pt")
-    hint = "import, fetch or train it again" if known else f"import it first: darsr backbone import {path}"
+    hint = "import, fetch or train it again"
     facts, arrays, sha256 = read_container(path, "backbone", VERSION, hint)
     if not {"architecture", "scale", "hyper"} <= facts.keys():
         raise DarsrError(str(path), "does not say its architecture, scale and hyper-parameters", hint)
