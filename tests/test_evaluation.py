@@ -371,18 +371,24 @@ def test_ctrl_c_in_a_terminal_ends_cleanly(sets, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # As in a terminal: what a shell starts in the background, these tests perhaps, inherits an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("r.json.work/*.partial")):  # both processes are at work, or one of them
-        assert running.poll() is None and time.monotonic() < deadline, running.communicate()
-        time.sleep(0.2)
-    os.killpg(running.pid, signal.SIGINT)
-    out, err = running.communicate(timeout=120)
-    deadline = time.monotonic() + 60
-    assert (running.returncode, out, err) == (130, "", "interrupted\n")
-    while group_is_alive(running.pid):  # multiprocessing's resource tracker sees a moment later that it is over
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    try:
+        deadline = time.monotonic() + 300
+        while not list(tmp_path.glob("r.json.work/*.partial")):  # both processes are at work, or one of them
+            assert running.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        os.killpg(running.pid, signal.SIGINT)
+        out, err = running.communicate(timeout=120)
+        deadline = time.monotonic() + 60
+        assert (running.returncode, out, err) == (130, "", "interrupted\n")
+        while group_is_alive(running.pid):  # multiprocessing's resource tracker sees a moment later that it is over
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        if group_is_alive(running.pid):
+            os.killpg(running.pid, signal.SIGKILL)
 
 
 def group_is_alive(group: int) -> bool:
