@@ -265,7 +265,7 @@ def test_facts_that_are_no_object_are_one_line(tmp_path):
 def test_nan_in_the_metadata_is_one_line(tmp_path):
     """Python's reader of JSON takes NaN, its writer (for the checksum) does not."""
     header = {"kind": "adapter", "version": VERSION, "facts": {"loss": float("nan")}, "checksum": "0"}
-    (tmp_path / "a.darsr").write_bytes(save_tensors(ARRAYS, {container._KEY: json.dumps(header)}))
+    (tmp_path / "a.darsr").write_bytes(save_tensors(ARRAYS, {container.METADATA_KEY: json.dumps(header)}))
     refusal(tmp_path / "a.darsr")
 
 
