@@ -23,15 +23,14 @@ from darsr_deploy.upscale import pad_to_least
 from .adapt import adapt_image
 from .adapt_fast import camera_probability
 from .backbones import Backbone
-from .closed_form import correction_taps
 from .config import AdaptOptions
-from .pipeline import GlobalCorrection, Pipeline, correction_of, pipeline_of
+from .nonblind import best_filter
+from .pipeline import Pipeline, correction_of, pipeline_of
 from .prior import load_prior
 from .sets import Pair, least_side, true_kernel
 
 METHODS = ("none", "prior", "nonblind", "fast", "paper")
 NO_WORSE = 0.1  # dB: a result that is under the backbone alone by more than this counts as a loss
-_RIDGE = 1e-6  # of the closed form with a true kernel; ten times more costs 0.3 dB, ten times less nothing
 Report = Callable[[dict], None]
 
 
@@ -115,27 +114,19 @@ def _corrected(
     if plan.method == "prior":
         return _with_prior(lr, backbone, device), 0.0, "prior"
     if plan.method == "nonblind":
+        kernel = torch.from_numpy(true_kernel(pair.kernel))
+        if min(lr.shape[:2]) < 3 * backbone.scale:
+            raise DarsrError(
+                str(pair.lr), f"is too small for nonblind (least side {3 * backbone.scale})", "leave it out"
+            )
         started = time.perf_counter()
-        correction = nonblind_correction(lr, true_kernel(pair.kernel), backbone.scale, str(pair.lr))
+        correction = best_filter(torch.from_numpy(to_tensor(lr)), kernel, backbone.scale)
         seconds = time.perf_counter() - started
         return Pipeline(correction.to(device), backbone.module), seconds, "true kernel"
     work.adapter.unlink(missing_ok=True)  # of a run that was killed before it could compare: its seconds are not known
     adapter, seconds = adapt_image(pair.lr, work.adapter, backbone, plan.options, device, work.resume, report)
     work.adapter.unlink()
     return adapted(adapter, backbone, device), seconds, adapter.facts["chosen"]
-
-
-def nonblind_correction(lr: np.ndarray, kernel: np.ndarray, scale: int, name: str = "image") -> GlobalCorrection:
-    """The symmetric 5x5 filter that undoes a known blur best; see :func:`.closed_form.correction_taps`.
-
-    Raises:
-        DarsrError: the image is too small to be reduced once more.
-    """
-    height, width = (side // scale * scale for side in lr.shape[:2])
-    if min(height, width) < 3 * scale:
-        raise DarsrError(name, f"is too small for nonblind (least side {3 * scale})", "leave it out")
-    y = torch.from_numpy(to_tensor(lr[:height, :width]))
-    return GlobalCorrection(correction_taps(y, torch.from_numpy(kernel), scale, _RIDGE))
 
 
 def _with_prior(lr: np.ndarray, backbone: Backbone, device: str) -> Pipeline:
