@@ -64,9 +64,10 @@ def quantize(model: ModelProto, feeds: Iterable[dict[str, np.ndarray]]) -> Model
 
 
 def excluded(model: ModelProto) -> set[int]:
-    """Indices of the nodes that are not quantized: the sensitive ones, the last convolutions, the channel attentions.
+    """Indices of the nodes that are not quantized.
 
-    Together they are a few percent of the multiply-adds.
+    The sensitive ones, the last convolutions, the channel attentions, and the convolutions that read what an attention
+    has weighted: its channels differ in range so much that one scale for all loses 3 dB.
     """
     graph = model.graph
     found = sensitive(model)
@@ -74,11 +75,16 @@ def excluded(model: ModelProto) -> set[int]:
     last = {i for i, n in enumerate(graph.node) if n.op_type in WEIGHTED and behind.intersection(n.output)}
     constants = {t.name for t in graph.initializer}
     pooled: set[str] = set()  # values of one pixel a channel
+    weighted: set[str] = set()  # feature maps times these
     attention = set()
     for index, node in enumerate(graph.node):
         read = [name for name in node.input if name not in constants]
         if node.op_type in SUMS or (read and pooled.issuperset(read)):
             pooled.update(node.output)
+            attention.add(index)
+        elif node.op_type == "Mul" and pooled.intersection(read):
+            weighted.update(node.output)
+        elif node.op_type in WEIGHTED and weighted.intersection(read):
             attention.add(index)
     return found | last | attention
 

@@ -107,6 +107,7 @@ def test_what_stays_float32(plain):
     assert "backbone.body.1.weight" not in inputs and "correction.stages.0.first.weight" not in inputs
     _, inputs = names(export.quantize.excluded(plain))
     assert {"backbone.tail.weight", "correction.stages.0.squeeze.weight", "correction.stages.1.excite.weight"} <= inputs
+    assert "correction.stages.1.first.weight" in inputs  # reads what an attention has weighted
     assert "backbone.body.1.weight" not in inputs
 
 
