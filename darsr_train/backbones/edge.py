@@ -108,32 +108,41 @@ def split(plain: EdgeSR) -> EdgeSR:
 
 @torch.no_grad()
 def grow(small: EdgeSR, target: EdgeSR) -> EdgeSR:
-    """Fill ``target`` from a trained network of the same width that is at most as deep, of the same or another scale.
+    """Fill a fresh ``target`` from a trained network that is at most as wide and as deep, of the same or another scale.
 
     New layers are put before the tail and start as the identity (Net2DeeperNet: Chen, Goodfellow, Shlens, ICLR 2016):
-    a centre tap of 1, a PReLU slope of 1. For another scale the tail starts at zero, so that the network starts as its
-    nearest-neighbour skip. The same scale and depth give an equal network.
+    a centre tap of 1, a PReLU slope of 1. New channels keep their fresh weights, and what the known ones read from them
+    starts at zero, so they change nothing before they have learned. For another scale the tail starts at zero, so that
+    the network starts as its nearest-neighbour skip. With the same scale the target computes what ``small`` computes.
 
     Raises:
-        ValueError: another width, or a network that is deeper than the target.
+        ValueError: a network that is wider or deeper than the target.
     """
-    if small.hyper["channels"] != target.hyper["channels"] or small.hyper["blocks"] > target.hyper["blocks"]:
+    if any(small.hyper[name] > target.hyper[name] for name in ("channels", "blocks")):
         raise ValueError(f"a network of {small.hyper} does not grow into one of {target.hyper}")
     known = len(small.body)
     for layer, source in zip(target.body, small.body):
-        layer.load_state_dict(source.state_dict())
+        _widen(layer, source)
     for layer, source in zip(target.activations, small.activations):
-        layer.load_state_dict(source.state_dict())
+        layer.weight[: len(source.weight)] = source.weight
     for layer, activation in zip(target.body[known:], target.activations[known:]):
         nn.init.dirac_(layer.weight)
         nn.init.zeros_(layer.bias)
         nn.init.ones_(activation.weight)
     if small.scale == target.scale:
-        target.tail.load_state_dict(small.tail.state_dict())
+        _widen(target.tail, small.tail)
     else:
         nn.init.zeros_(target.tail.weight)
         nn.init.zeros_(target.tail.bias)
     return target
+
+
+def _widen(layer: nn.Conv2d, source: nn.Conv2d) -> None:
+    """Known channels as in ``source``, deaf to the new ones; the new ones stay as they are."""
+    c_out, c_in = source.weight.shape[:2]
+    layer.weight[:c_out, :c_in] = source.weight
+    layer.weight[:c_out, c_in:] = 0
+    layer.bias[:c_out] = source.bias
 
 
 @torch.no_grad()
