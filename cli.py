@@ -156,7 +156,7 @@ def adapt(
 @app.command()
 @command
 def export(
-    adapter: Annotated[Path, typer.Argument(help="An adapter (.darsr).")],
+    adapter: Annotated[Path, typer.Argument(help="An adapter (.darsr); for an engine also a model (.onnx).")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The model file; beside the adapter by default.")
     ] = None,
@@ -174,6 +174,15 @@ def export(
     floor: Annotated[
         float | None, typer.Option(help="Least PSNR in dB against PyTorch; below it nothing is written.")
     ] = None,
+    format: Annotated[str, typer.Option(help="onnx, trt (TensorRT) or trt-rtx (TensorRT for RTX).")] = "onnx",
+    shape: Annotated[str | None, typer.Option(help="Engines: the one size it takes, HxW.")] = None,
+    shapes: Annotated[str | None, typer.Option(help="Engines: MIN,OPT,MAX, each HxW; 16x16,480x640,1920x1920.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="trt-rtx: compute capabilities to build for, sm_86,sm_89; no GPU is needed.")
+    ] = None,
+    workspace: Annotated[
+        int, typer.Option(min=0, help="Engines: most scratch memory in MB while building; 0 for no limit.")
+    ] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -181,16 +190,23 @@ def export(
     """Write one ONNX file that computes what the adapter and its backbone compute, checked against PyTorch."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
+    from export.engine_command import EngineOptions, export_engine
     from export.session import check_precision, require_onnx
 
     check_precision(precision)
-    Adapter.load(adapter)
-    require_torch()
-    require_onnx()
-    from export.command import export_adapter
+    engines = EngineOptions(format, shape, shapes, target, workspace)
+    if adapter.suffix != ".onnx" or format == "onnx":  # a device without PyTorch builds an engine from a model file
+        Adapter.load(adapter)
+        require_torch()
+        require_onnx()
+    what = (adapter, out, precision, form, backbone, image, calibration, floor, jobs.Targets(overwrite).claim, say)
+    if format == "onnx":
+        from export.command import export_adapter
 
-    targets = jobs.Targets(overwrite)
-    row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, targets.claim, say)
+        row = export_adapter(*what)
+    else:
+        with progress("TensorRT") as report:
+            row = export_engine(*what, engines, report)
     if as_json:
         print(json.dumps(row, indent=1))
         return

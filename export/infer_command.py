@@ -19,15 +19,22 @@ def infer(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
-    model: Annotated[Path | None, typer.Option(help="An exported model (.onnx) instead of an adapter.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="An exported model (.onnx) or engine (.engine) instead of an adapter.")
+    ] = None,
     no_adapter: Annotated[bool, typer.Option("--no-adapter", help="The backbone alone.")] = False,
     scale: Scale = None,
     backbone: BackboneOption = None,
-    engine: Annotated[str, typer.Option(help="auto, ort (ONNX Runtime) or torch.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, ort (ONNX Runtime), trt or trt-rtx (TensorRT, for RTX) or torch.")
+    ] = "auto",
     provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precision: Annotated[
         str | None, typer.Option(help="fp32 (default), fp16, bf16 or int8; a model file has its own.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load an engine that was not built on this machine. An engine is code.")
+    ] = False,
     corrected: Annotated[bool, typer.Option("--corrected", help="Also write the corrected LR image.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -68,7 +75,7 @@ def infer(
         source = source_of(image)
         if source not in opened:
             opened.clear()
-            opened[source] = open_engine(source, engine, provider, say, precision)
+            opened[source] = open_engine(source, engine, provider, say, precision, trust)
         running = opened[source]
         target = jobs.output_path(image, out, several, f"_x{running.spec.scale}")
         targets.claim(target)
