@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -62,6 +63,7 @@ def infer(
     make_folder(out if several else None)
     targets = jobs.Targets(overwrite)
     opened: dict[Source, object] = {}  # one engine at a time stays open: that of the last image
+    held = contextlib.ExitStack()
 
     def source_of(image: Path) -> Source:
         if model is not None:
@@ -75,7 +77,8 @@ def infer(
         source = source_of(image)
         if source not in opened:
             opened.clear()
-            opened[source] = open_engine(source, engine, provider, say, precision, trust)
+            held.close()
+            opened[source] = held.enter_context(open_engine(source, engine, provider, say, precision, trust))
         running = opened[source]
         target = jobs.output_path(image, out, several, f"_x{running.spec.scale}")
         targets.claim(target)
@@ -95,6 +98,7 @@ def infer(
             print(f"{image} -> {target}  ({result.shape[1]}x{result.shape[0]}, {running.name}, {seconds:.2f} s)")
         return row
 
-    rows = list(jobs.each(images, one, failures))
+    with held:
+        rows = list(jobs.each(images, one, failures))
     if as_json:
         print_json(rows, several)
