@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ class OrtEngine:
         if provider != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
-            self._session = ort.InferenceSession(str(model), options, providers=[wanted])
+            self._session = _open_session(ort, model, options, wanted)
         except Exception as error:  # ONNX Runtime's own exceptions have no common base that is public
             if not Path(model).is_file():
                 raise DarsrError(str(model), "there is no such file", "make it with darsr export") from error
@@ -105,6 +106,10 @@ class OrtEngine:
                 f"ONNX Runtime cannot load it ({str(error).splitlines()[0][:200]})",
                 "export it again with darsr export",
             ) from error
+        if wanted not in self._session.get_providers():  # its library could not be loaded, and another took over
+            raise DarsrError(
+                f"provider {provider}", f"ONNX Runtime could not start {wanted}", "check the driver with nvidia-smi"
+            )
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.spec = ModelSpec.from_json(metadata.get(METADATA_KEY, ""), str(model))
         self.provider = wanted
@@ -138,6 +143,28 @@ class OrtEngine:
 
     def __exit__(self, *_: object) -> None:
         self._session = None
+
+
+def _open_session(ort, model: str | Path, options, provider: str):
+    """A session; where a provider other than the CPU fails on the local function, one with its body in its place."""
+    try:
+        return ort.InferenceSession(str(model), options, providers=[provider])
+    except Exception:
+        inlined = None if provider == "CPUExecutionProvider" else _inlined(model)
+        if inlined is None:
+            raise
+        return ort.InferenceSession(inlined, options, providers=[provider])
+
+
+def _inlined(model: str | Path) -> bytes | None:
+    """The file without local functions; None where it has none, or onnx is not installed."""
+    if importlib.util.find_spec("onnx") is None or not Path(model).is_file():
+        return None
+    import onnx
+    from onnx import inliner
+
+    proto = onnx.load(model)
+    return inliner.inline_local_functions(proto).SerializeToString() if proto.functions else None
 
 
 def read_coefficients(model: str | Path, spec: ModelSpec) -> np.ndarray:

@@ -63,11 +63,11 @@ def open_trt(
     if source.model is not None:
         _check(source, read_spec(source.model)[1], precision)
         return cached_engine(source.model, library, BuildOptions(), cache, say, report)
-    onnx, reference, photo = _exported(source, say, precision or "fp32")
+    onnx, reference, photo = exported(source, say, precision or "fp32")
     return cached_engine(onnx, library, BuildOptions(), cache, say, report, reference, photo)
 
 
-def _exported(source: Source, say: Callable[[str], None], precision: str):
+def exported(source: Source, say: Callable[[str], None], precision: str):
     """The typed ONNX file of an adapter or a backbone from the cache, PyTorch to compare with, and the photo."""
     from .session import _cached_model, _require_torch, load
 
