@@ -133,6 +133,14 @@ class TrtEngine:
 
     def _load(self, library: Library, data: bytes, held: contextlib.ExitStack) -> None:
         """Runtime, engine and context; freed in the opposite order, before the device is."""
+        self._context = self._engine = self._runtime = None
+
+        def release() -> None:
+            self._context = None
+            self._engine = None
+            self._runtime = None
+
+        held.callback(release)
         self._module, logger = library.module, make_logger(library.module)
         self._logger, self._runtime = logger, self._module.Runtime(logger)
         self._engine = self._runtime.deserialize_cuda_engine(data)
@@ -145,13 +153,6 @@ class TrtEngine:
         self._context = self._create_context(library)
         if self._context is None:
             raise DarsrError(self._model, f"no execution context ({logger.why()})", "free some GPU memory")
-
-        def release() -> None:
-            self._context = None
-            self._engine = None
-            self._runtime = None
-
-        held.callback(release)
 
     def _create_context(self, library: Library):
         """The memory of activations is ours, so that it is as large as the size that runs and not as the largest."""
