@@ -36,7 +36,8 @@ def infer(
     """Super-resolve images with their adapters, an exported model, or the backbone alone."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
-    from darsr_deploy.imaging import read_image, write_image
+    from darsr_deploy.image_formats import check_target
+    from darsr_deploy.imaging import read_picture, write_image
     from darsr_deploy.upscale import upscale
 
     from .session import Source, open_engine
@@ -64,22 +65,23 @@ def infer(
         return Source(jobs.adapter_for(image, adapter, several), None, backbone, scale)
 
     def one(image: Path) -> dict:
-        pixels = read_image(image)
+        picture = read_picture(image)
         source = source_of(image)
         if source not in opened:
             opened.clear()
             opened[source] = open_engine(source, engine, provider, say, precision)
         running = opened[source]
         target = jobs.output_path(image, out, several, f"_x{running.spec.scale}")
+        check_target(target, *_result_shape(picture.pixels, running.spec.scale))
         targets.claim(target)
         beside = out if out is None or several or out.is_dir() else out.parent
         corrected_target = jobs.output_path(image, beside, several, "_corrected", ".png")
         if corrected:
             targets.claim(corrected_target)
         started = time.perf_counter()
-        result = upscale(running, pixels)
+        result = upscale(running, picture.pixels)
         seconds = time.perf_counter() - started
-        write_image(target, result)
+        write_image(target, result, picture)
         if corrected:
             save_corrected(image, Adapter.load(source.adapter), corrected_target)
         row = {"input": str(image), "output": str(target), "engine": running.name, "provider": running.provider}
@@ -91,3 +93,9 @@ def infer(
     rows = list(jobs.each(images, one, failures))
     if as_json:
         print_json(rows, several)
+
+
+def _result_shape(pixels, scale: int) -> tuple[int, int, int, int]:
+    """Height, width, channels and bits of the result."""
+    height, width = (side * scale for side in pixels.shape[:2])
+    return height, width, 1 if pixels.ndim == 2 else pixels.shape[2], pixels.dtype.itemsize * 8

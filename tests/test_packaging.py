@@ -177,7 +177,16 @@ def test_every_package_is_listed():
 
 def test_base_needs_neither_torch_nor_a_runtime():
     names = {canonicalize_name(r.name) for r in map(Requirement, PROJECT["project"]["dependencies"])}
-    assert names == {"numpy", "opencv-python-headless", "platformdirs", "rich", "safetensors", "typer"}
+    assert names == {
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "platformdirs",
+        "rich",
+        "safetensors",
+        "tifffile",
+        "typer",
+    }
     assert {r.name for r in requirements("export")} - names == {"onnx", "onnxscript", "ml-dtypes"}
 
 
