@@ -21,7 +21,7 @@ from darsr_deploy.console import (
 )
 from darsr_train import adapt_command, backbone_commands, evaluation_commands
 from darsr_train.runtime import require_torch
-from export import infer_command
+from export import bench_command, infer_command
 
 app = typer.Typer(
     name="darsr",
@@ -97,6 +97,7 @@ def export(
 
 
 app.command()(infer_command.infer)
+app.command()(bench_command.bench)
 
 
 @app.command()

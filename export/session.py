@@ -186,16 +186,32 @@ def _refuse_unknown_parts(adapter: Adapter, path: Path) -> None:
         )
 
 
-def _cached_model(source: Source, say: Callable[[str], None], precision: str) -> Path:
+def exported_model(source: Source, precision: str, form: str | None, say: Callable[[str], None]) -> Path:
+    """The ONNX file of an adapter or a backbone, from the cache or made now.
+
+    Args:
+        form: the adapter's own by default; others are made from the adapted image, which must lie beside the adapter.
+        say: told when it has to be made.
+
+    Raises:
+        DarsrError: it cannot be made, or does not compute what PyTorch computes.
+    """
+    return _cached_model(source, say, precision, form)
+
+
+def _cached_model(source: Source, say: Callable[[str], None], precision: str, form: str | None = None) -> Path:
     require_onnx()
     pipeline, spec = load(source)
     from .samples import gather
     from .to_onnx import OPSET, export_onnx
 
     spec, samples = spec.extended(precision=precision), gather(source.adapter)
+    of_photo = form in ("filters", "global") and form != spec.form
+    spec = spec.extended(form=form or spec.form)
     facts = (spec.adapter_sha256, spec.backbone_sha256, spec.scale, spec.precision, OPSET, spec.version)
     # the ranges of an int8 model depend on whether the adapted image was at hand
-    facts += (samples.photo_sha256,) if precision == "int8" else ()
+    facts += (samples.photo_sha256,) if precision == "int8" or of_photo else ()
+    facts += (spec.form,) if of_photo else ()
     key = hashlib.sha256(f"{importlib.metadata.version('darsr')} {facts}".encode()).hexdigest()[:32]
     path = cache_folder() / "models" / f"{key}.onnx"
     if not path.is_file():

@@ -26,11 +26,11 @@ from darsr_deploy.spec import (
     ModelSpec,
     coefficients_path,
 )
+from darsr_train.backbones.onnx_cost import multiply_adds
 from darsr_train.backbones.onnx_network import OnnxNetwork
 from darsr_train.darm import DARM, TAP_OFFSETS
 from darsr_train.pipeline import Pipeline
 
-from .cost import multiply_adds
 from .fold import fold
 from .forms import Formed, GivenFilters, take_form
 from .merge import insert_backbone, opset_of
