@@ -38,6 +38,7 @@ from .parity import FLOORS_DB, cases, require_parity
 from .precision import FILTER_DOMAIN as DOMAIN
 from .precision import LOW_TYPES, lower, opset_for
 from .samples import Samples, calibration_crops
+from .slopes import slopes_as_convolutions
 
 OPSET = 18
 
@@ -154,6 +155,8 @@ def typed_model(model: ModelProto, precision: str, formed: Formed, samples: Samp
         from .quantize import quantize
 
         model = quantize(model, _calibration(formed, samples))
+    elif precision == "fp32":  # the one for CPUs
+        model = slopes_as_convolutions(model)
     _strip(model)
     onnx.checker.check_model(model, full_check=False)
     return model

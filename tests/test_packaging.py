@@ -235,6 +235,8 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
         path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_train" / "weights").glob("*.safetensors")
     }
     assert weights, "no weights are shipped"
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "export" / "plugin").glob("*.*")}
+    assert len(sources) == 3 and sources <= set(names)
     modules = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
