@@ -27,7 +27,7 @@ from darsr_deploy.console import (
 from darsr_deploy.errors import DarsrError
 from darsr_train import backbone_commands, evaluation_commands
 from darsr_train.runtime import checked_options, pick_device, require_torch
-from export import infer_command
+from export import infer_command, report_command
 
 app = typer.Typer(
     name="darsr",
@@ -201,6 +201,7 @@ def export(
 
 
 app.command()(infer_command.infer)
+app.command()(report_command.report)
 
 
 @app.command()
