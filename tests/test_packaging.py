@@ -226,6 +226,7 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
         path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_train" / "weights").glob("*.safetensors")
     }
     assert weights, "no weights are shipped"
+    assert {f"export/report/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
     modules = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES

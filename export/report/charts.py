@@ -41,9 +41,7 @@ def curve_svg(curve: Curve, label: str) -> tuple[Markup, str]:
         parts.append(element("text", figure, x=_LEFT - 7, y=y + 4, text_anchor="end"))
     for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
         step = max(1, round(curve.steps * share))
-        parts.append(
-            element("text", step, x=_LEFT + inner[0] * share, y=_HEIGHT - _BOTTOM + 18, text_anchor=anchor)
-        )
+        parts.append(element("text", step, x=_LEFT + inner[0] * share, y=_HEIGHT - _BOTTOM + 18, text_anchor=anchor))
     parts.append(element("text", "step", x=_LEFT + inner[0] * 0.75, y=_HEIGHT - _BOTTOM + 18, text_anchor="middle"))
     points = " ".join(place(i, v) for i, v in enumerate(values))
     parts.append(element("polyline", points=points, class_="loss"))

@@ -78,9 +78,7 @@ def filters_svg(filters: list[np.ndarray], label: str) -> Markup:
         for (row, column), tap in np.ndenumerate(taps):
             at = {"x": x + (column + 0.5) * side / 5, "y": y + (row + 0.5) * side / 5 + (3.5 if several else 5)}
             bright = "tap on-dark" if abs(tap) > 0.6 * reach else "tap"
-            parts.append(
-                element("text", figure_of(tap, several), class_=bright + (" small" if several else ""), **at)
-            )
+            parts.append(element("text", figure_of(tap, several), class_=bright + (" small" if several else ""), **at))
         if several:
             parts.append(_badge(i + 1, x + side - 2, y + 2))
     rows = -(-len(filters) // 2) if several else 1

@@ -78,7 +78,8 @@
       this.layers.forEach((layer) => {
         Object.assign(layer.style, {
           left: `${place[0]}px`, top: `${place[1]}px`, width: `${shown[0]}px`, height: `${shown[1]}px`,
-          clipPath: layer.classList.contains("top") ? `inset(0 0 0 ${Math.max(0, at - place[0])}px)` : "none",
+          // only the left edge cuts: the others would be blended where the page puts the picture between two pixels
+          clipPath: layer.classList.contains("top") ? `inset(-2px -2px -2px ${Math.max(0, at - place[0])}px)` : "none",
         });
       });
       this.line.style.left = `${at}px`;

@@ -11,6 +11,7 @@ import numpy as np
 from darsr_train.drawing import as_rgb
 
 _QUALITIES = (95, 92, 88, 84, 80, 75, 70, 60, 50)
+_PART = 384  # sides of what is encoded to judge the size of a large picture
 _LOSSLESS = 101  # OpenCV: above 100 WebP keeps every pixel
 
 
@@ -37,14 +38,23 @@ def album(images: dict[str, np.ndarray], budget: int) -> Album:
 
     Where even the least quality does not fit, that one is taken.
     """
-    pixels = sum(image.shape[0] * image.shape[1] for image in images.values())
-    # Lossless WebP of a photograph takes 1 byte a pixel and more: where that cannot fit, it is not tried.
-    for quality in (_LOSSLESS, *_QUALITIES) if 0.7 * pixels < budget else _QUALITIES:
+    for quality in (_LOSSLESS, *_QUALITIES):
+        # Encoding takes a second for 4 megapixels: a part that is far too large tells that the whole is.
+        last = quality == _QUALITIES[-1]
+        if not last and sum(_expected_size(image, quality) for image in images.values()) > 1.25 * budget:
+            continue
         uris = {name: uri(image, quality) for name, image in images.items()}
         size = sum(map(len, uris.values()))
         if size <= budget:
             break
     return Album(uris, None if quality == _LOSSLESS else quality, size)
+
+
+def _expected_size(image: np.ndarray, quality: int) -> float:
+    """Bytes of a large picture's URI, judged by its middle."""
+    rows, columns = (slice((side - min(side, _PART)) // 2, (side + min(side, _PART)) // 2) for side in image.shape[:2])
+    part = image[rows, columns]
+    return len(uri(part, quality)) * image.size / part.size
 
 
 def uri(image: np.ndarray, quality: int = _LOSSLESS) -> str:

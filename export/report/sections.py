@@ -40,7 +40,9 @@ def image_section(subject: Subject, key: str, budget: int, alone: bool = False) 
     parts += [_close_ups(subject, name, place) for name, place in found.items()]
     cards = joined(_chosen(subject), *_curves(subject), _kernel(subject), *_filters(subject))
     parts.append(element("div", cards, class_="cards"))
-    listed = [element("dt", name) + element("dd", value) for name, value in facts_table(subject.adapter, subject.lr_size)]
+    listed = [
+        element("dt", name) + element("dd", value) for name, value in facts_table(subject.adapter, subject.lr_size)
+    ]
     facts = element("dl", Markup("".join(listed)), class_="facts")
     parts.append(element("details", element("summary", "Facts of the adapter"), facts))
     return element("section", joined(*parts), id=key, class_="image", aria_labelledby=f"{key}-title")
@@ -49,11 +51,11 @@ def image_section(subject: Subject, key: str, budget: int, alone: bool = False) 
 def _viewer(subject: Subject, pictures: Album, detail: Place, key: str) -> Markup:
     """Two pictures on top of each other with a divider to drag; page.js moves it and zooms."""
     height, width = subject.pictures["adapted"].shape[:2]
-    images = [
-        element("img", src=source, width=width, height=height, alt=f"{NAMES[name]}: {subject.image.name}",
-                data_name=name, class_="layer", decoding="async", draggable="false")  # fmt: skip
-        for name, source in pictures.uris.items()
-    ]
+    images = []
+    for name, source in pictures.uris.items():
+        words = f"{NAMES[name]}: {subject.image.name}"
+        size = {"width": width, "height": height}
+        images.append(element("img", src=source, **size, alt=words, data_name=name, class_="layer", draggable="false"))
     divider = element("input", type="range", min=0, max=1000, value=500, step=10, class_="divider",
                       aria_label="Divider between the two pictures")  # fmt: skip
     tags = element("span", "", class_="tag left", aria_hidden="true") + element(
@@ -109,7 +111,9 @@ def _scores(subject: Subject) -> Markup:
     finite = [item for item in items if item.value != float("inf")]
     start = max(0.0, min((item.value for item in finite), default=0.0) - 3)
     big = element("p", element("b", f"{gain:+.2f} dB"), " over the backbone alone", class_="gain")
-    caption = f"Y-PSNR against the truth, {subject.adapter.scale} px at the border left out; bars begin at {start:.1f} dB. "
+    caption = (
+        f"Y-PSNR against the truth, {subject.adapter.scale} px at the border left out; bars begin at {start:.1f} dB. "
+    )
     caption += "The truth was compared with; nothing was chosen by it."
     chart = bars(finite, "Y-PSNR against the truth", start)
     return element("figure", big, chart, element("figcaption", caption), class_="card wide scores")
@@ -130,9 +134,7 @@ def _close_ups(subject: Subject, name: str, place: Place) -> Markup:
     rows, columns = place
     remark = f"{columns.stop - columns.start} × {rows.stop - rows.start} px at {columns.start}, {rows.start}; pixels enlarged, not smoothed"
     strip = element("div", joined(*panels), class_="strip", tabindex=0, role="region", aria_label=titles[name])
-    return element(
-        "div", element("h3", titles[name]), strip, element("p", remark, class_="remark"), class_="close-ups"
-    )
+    return element("div", element("h3", titles[name]), strip, element("p", remark, class_="remark"), class_="close-ups")
 
 
 def _chosen(subject: Subject) -> Markup:
@@ -189,7 +191,11 @@ def _curves(subject: Subject) -> list[Markup]:
         title = _PHASES.get(phase, phase)
         words = f"{curve.steps} steps"
         words += "" if len(curve.means) == curve.steps else f", means of {len(curve.means)} equal parts"
-        words += "; the calmer line is a moving average, since every step sees other crops." if len(curve.means) >= 10 else "."
+        words += (
+            "; the calmer line is a moving average, since every step sees other crops."
+            if len(curve.means) >= 10
+            else "."
+        )
         drawing, unit = curve_svg(curve, title)
         caption = element("figcaption", f"{words}{unit}")
         cards.append(element("figure", element("h3", title), drawing, caption, class_="card"))
