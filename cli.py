@@ -27,7 +27,7 @@ from darsr_deploy.console import (
 from darsr_deploy.errors import DarsrError
 from darsr_train import backbone_commands, evaluation_commands
 from darsr_train.runtime import checked_options, pick_device, require_torch
-from export import infer_command, report_command
+from export import infer_command, report_command, triton_repository
 
 app = typer.Typer(
     name="darsr",
@@ -174,6 +174,9 @@ def export(
     floor: Annotated[
         float | None, typer.Option(help="Least PSNR in dB against PyTorch; below it nothing is written.")
     ] = None,
+    triton: Annotated[
+        Path | None, typer.Option(help="Also put it into this model repository of NVIDIA Triton Inference Server.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -190,7 +193,17 @@ def export(
     from export.command import export_adapter
 
     targets = jobs.Targets(overwrite)
-    row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, targets.claim, say)
+
+    def claim(target: Path) -> Path:
+        if triton is not None:
+            triton_repository.check_free(target, triton, overwrite)
+        return targets.claim(target)
+
+    if triton is not None and form == "filters":
+        raise DarsrError("--triton", "form filters belongs to one image", "serve the form network or global")
+    row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
+    if triton is not None:
+        row["triton"] = str(triton_repository.publish(Path(row["model"]), triton, overwrite))
     if as_json:
         print(json.dumps(row, indent=1))
         return

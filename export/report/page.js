@@ -48,7 +48,7 @@
     /** Screen pixels for each picture pixel at which all of it is seen. */
     whole() {
       const ratio = window.devicePixelRatio;
-      const room = [this.root.clientWidth, Math.max(260, 0.72 * window.innerHeight)];
+      const room = [this.root.clientWidth, Math.max(260, 0.8 * window.innerHeight)];
       const most = Math.min(...this.size.map((side, axis) => (room[axis] * ratio) / side));
       return most < 1 ? most : Math.min(Math.floor(most), Math.round(MOST_WHEN_WHOLE * ratio));
     }
