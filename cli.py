@@ -21,7 +21,7 @@ from darsr_deploy.console import (
 )
 from darsr_train import adapt_command, backbone_commands, evaluation_commands
 from darsr_train.runtime import require_torch
-from export import bench_command, infer_command
+from export import bench_command, infer_command, report_command, triton_repository
 
 app = typer.Typer(
     name="darsr",
@@ -70,6 +70,9 @@ def export(
     floor: Annotated[
         float | None, typer.Option(help="Least PSNR in dB against PyTorch; below it nothing is written.")
     ] = None,
+    triton: Annotated[
+        Path | None, typer.Option(help="Also put it into this model repository of NVIDIA Triton Inference Server.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -86,7 +89,17 @@ def export(
     from export.command import export_adapter
 
     targets = jobs.Targets(overwrite)
-    row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, targets.claim, say)
+
+    def claim(target: Path) -> Path:
+        if triton is not None:
+            triton_repository.check_free(target, triton, overwrite)
+        return targets.claim(target)
+
+    if triton is not None and form == "filters":
+        raise DarsrError("--triton", "form filters belongs to one image", "serve the form network or global")
+    row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
+    if triton is not None:
+        row["triton"] = str(triton_repository.publish(Path(row["model"]), triton, overwrite))
     if as_json:
         print(json.dumps(row, indent=1))
         return
@@ -98,6 +111,7 @@ def export(
 
 app.command()(infer_command.infer)
 app.command()(bench_command.bench)
+app.command()(report_command.report)
 
 
 @app.command()

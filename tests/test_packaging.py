@@ -237,6 +237,7 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
     assert weights, "no weights are shipped"
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "export" / "plugin").glob("*.*")}
     assert len(sources) == 3 and sources <= set(names)
+    assert {f"export/report/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
     modules = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
