@@ -10,6 +10,7 @@ import numpy as np
 from .container import read_container
 from .engine import check_input
 from .errors import DarsrError
+from .seal import check_seal
 from .spec import (
     COEFFICIENTS_KIND,
     COEFFICIENTS_VERSION,
@@ -88,6 +89,8 @@ class OrtEngine:
         options.intra_op_num_threads = threads
         if provider != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if Path(model).is_file():
+            check_seal(model, Path(model).read_bytes())
         try:
             self._session = ort.InferenceSession(str(model), options, providers=[wanted])
         except Exception as error:  # ONNX Runtime's own exceptions have no common base that is public

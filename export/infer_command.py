@@ -1,4 +1,4 @@
-"""``darsr infer``: images through an adapter, an exported model, or the backbone alone."""
+"""``darsr infer``: images and videos through an adapter, an exported model, or the backbone alone."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from darsr_deploy.console import BackboneOption, Failures, Json, Overwrite, Scale, command, make_folder, print_json, say
+from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
 from darsr_train.runtime import require_torch
 
 
 @command
 def infer(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT", help="Images, folders of images, videos, or - for y4m on stdin.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
     model: Annotated[Path | None, typer.Option(help="An exported model (.onnx) instead of an adapter.")] = None,
@@ -28,17 +32,21 @@ def infer(
     precision: Annotated[
         str | None, typer.Option(help="fp32 (default), fp16, bf16 or int8; a model file has its own.")
     ] = None,
+    readapt: Annotated[
+        str, typer.Option(help="Videos: never, or scene (adapt again, in the background, where the scene changes).")
+    ] = "never",
     corrected: Annotated[bool, typer.Option("--corrected", help="Also write the corrected LR image.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
 ) -> None:
-    """Super-resolve images with their adapters, an exported model, or the backbone alone."""
+    """Super-resolve images and videos with their adapters, an exported model, or the backbone alone."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
     from darsr_deploy.image_formats import check_target
     from darsr_deploy.imaging import read_picture, write_image
     from darsr_deploy.upscale import upscale
+    from darsr_deploy.video import STREAM, is_video
 
     from .session import Source, open_engine
 
@@ -51,43 +59,61 @@ def infer(
             )
         require_torch()
         from darsr_train.evaluate import save_corrected
+    if as_json and (out == STREAM or (out is None and STREAM in inputs)):
+        raise typer.BadParameter("--json and the video would both be written to stdout; give -o FILE")
     images = jobs.expand(inputs, failures)
     several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
-    make_folder(out if several else None)
+    make_folder(out if several and out != STREAM else None)
     targets = jobs.Targets(overwrite)
-    opened: dict[Source, object] = {}  # one engine at a time stays open: that of the last image
+    opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
 
-    def source_of(image: Path) -> Source:
+    def fixed_source() -> Source | None:
         if model is not None:
             return Source(model=model, scale=scale)
-        if no_adapter:
-            return Source(backbone=backbone, scale=scale)
-        return Source(jobs.adapter_for(image, adapter, several), None, backbone, scale)
+        return Source(backbone=backbone, scale=scale) if no_adapter else None
 
-    def one(image: Path) -> dict:
-        picture = read_picture(image)
-        source = source_of(image)
+    def running(source: Source) -> Engine:
         if source not in opened:
             opened.clear()
             opened[source] = open_engine(source, engine, provider, say, precision)
-        running = opened[source]
-        target = jobs.output_path(image, out, several, f"_x{running.spec.scale}")
-        check_target(target, *_result_shape(picture.pixels, running.spec.scale))
+        return opened[source]
+
+    def video(clip: Path) -> dict:
+        from .infer_video import VideoOptions, infer_video
+
+        if corrected:
+            raise DarsrError(str(clip), "--corrected is for images", "leave it out")
+        options = VideoOptions(running, fixed_source(), adapter, backbone, scale, readapt, say)
+        row = infer_video(clip, out, several, targets, options)
+        if not as_json:
+            line = f"{clip} -> {row['output']}  ({row['width']}x{row['height']}, {row['frames']} frames, "
+            line += f"{row['engine']}, {row['fps']:.1f} fps)"
+            say(line) if row["output"] == str(STREAM) else print(line)
+        return row
+
+    def one(image: Path) -> dict:
+        if is_video(image):
+            return video(image)
+        picture = read_picture(image)
+        source = fixed_source() or Source(jobs.adapter_for(image, adapter, several), None, backbone, scale)
+        loaded = running(source)
+        target = jobs.output_path(image, out, several, f"_x{loaded.spec.scale}")
+        check_target(target, *_result_shape(picture.pixels, loaded.spec.scale))
         targets.claim(target)
         beside = out if out is None or several or out.is_dir() else out.parent
         corrected_target = jobs.output_path(image, beside, several, "_corrected", ".png")
         if corrected:
             targets.claim(corrected_target)
         started = time.perf_counter()
-        result = upscale(running, picture.pixels)
+        result = upscale(loaded, picture.pixels)
         seconds = time.perf_counter() - started
         write_image(target, result, picture)
         if corrected:
             save_corrected(image, Adapter.load(source.adapter), corrected_target)
-        row = {"input": str(image), "output": str(target), "engine": running.name, "provider": running.provider}
+        row = {"input": str(image), "output": str(target), "engine": loaded.name, "provider": loaded.provider}
         row |= {"seconds": round(seconds, 4), "height": result.shape[0], "width": result.shape[1]}
         if not as_json:
-            print(f"{image} -> {target}  ({result.shape[1]}x{result.shape[0]}, {running.name}, {seconds:.2f} s)")
+            print(f"{image} -> {target}  ({result.shape[1]}x{result.shape[0]}, {loaded.name}, {seconds:.2f} s)")
         return row
 
     rows = list(jobs.each(images, one, failures))
@@ -95,7 +121,7 @@ def infer(
         print_json(rows, several)
 
 
-def _result_shape(pixels, scale: int) -> tuple[int, int, int, int]:
+def _result_shape(pixels: np.ndarray, scale: int) -> tuple[int, int, int, int]:
     """Height, width, channels and bits of the result."""
     height, width = (side * scale for side in pixels.shape[:2])
     return height, width, 1 if pixels.ndim == 2 else pixels.shape[2], pixels.dtype.itemsize * 8

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from darsr_deploy.atomic import atomic_path
 from darsr_deploy.container import write_container
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.seal import sealed
 from darsr_deploy.spec import (
     COEFFICIENTS_KIND,
     COEFFICIENTS_VERSION,
@@ -213,7 +214,7 @@ def export_onnx(
         parity = require_parity(temporary, cases(formed, samples), spec.precision, target, floor)
         spec = spec.extended(parity_psnr_db=round(parity, 2))
         _set_metadata(model, spec)
-        data = _serialised(model)
+        data = sealed(_serialised(model))
         temporary.write_bytes(data)
     facts = {"model": str(target), "precision": spec.precision, "form": spec.form}
     facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
