@@ -174,6 +174,9 @@ def export(
     floor: Annotated[
         float | None, typer.Option(help="Least PSNR in dB against PyTorch; below it nothing is written.")
     ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="A folder that runs any adapter of this kind, in tiles too: runtime bundle.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -187,10 +190,13 @@ def export(
     Adapter.load(adapter)
     require_torch()
     require_onnx()
-    from export.command import export_adapter
+    from export.command import export_adapter, export_split
 
     targets = jobs.Targets(overwrite)
-    row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, targets.claim, say)
+    if split:
+        row = export_split(adapter, out, precision, form, backbone, image, floor, targets.claim, say)
+    else:
+        row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, targets.claim, say)
     if as_json:
         print(json.dumps(row, indent=1))
         return

@@ -6,6 +6,7 @@ import numpy as np
 
 from .engine import LEAST_SIDE, Engine
 from .imaging import to_image, to_tensor
+from .tiled import TiledEngine
 
 
 def upscale(engine: Engine, image: np.ndarray) -> np.ndarray:
@@ -20,11 +21,15 @@ def upscale(engine: Engine, image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     padded = pad_to_least(image)
     scale = engine.spec.scale
-    sr = to_image(engine.run(to_tensor(padded)), gray=image.ndim == 2)
+    sr = engine.upscale(padded) if isinstance(engine, TiledEngine) else None
+    if sr is None:  # it fits into memory as a whole
+        sr = to_image(engine.run(to_tensor(padded)), gray=image.ndim == 2)
     return sr[: height * scale, : width * scale]
 
 
 def pad_to_least(image: np.ndarray) -> np.ndarray:
     """Repeat the last row and column until both sides are long enough for an engine."""
     missing = [max(0, LEAST_SIDE - side) for side in image.shape[:2]]
+    if not any(missing):
+        return image
     return np.pad(image, [(0, missing[0]), (0, missing[1])] + [(0, 0)] * (image.ndim - 2), mode="edge")

@@ -18,9 +18,9 @@ def multiply_adds(model: ModelProto) -> int:
     sized = ModelProto()
     sized.CopyFrom(model)
     for value in sized.graph.input:
-        height, width = value.type.tensor_type.shape.dim[2:]
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-        height.dim_value = width.dim_value = _SIDE
+        for dim, size in zip(value.type.tensor_type.shape.dim, (1, 3, _SIDE, _SIDE)):  # weights have their sizes
+            if not dim.HasField("dim_value"):
+                dim.dim_value = size
     del sized.graph.value_info[:]
     for value in sized.graph.output:
         value.type.CopyFrom(helper.make_tensor_type_proto(TensorProto.FLOAT, None))

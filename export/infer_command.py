@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from darsr_deploy.console import BackboneOption, Failures, Json, Overwrite, Scale, command, make_folder, print_json, say
+from darsr_deploy.console import (
+    BackboneOption,
+    Failures,
+    Json,
+    Overwrite,
+    Scale,
+    command,
+    make_folder,
+    print_json,
+    progress,
+    say,
+)
 from darsr_deploy.errors import DarsrError
 from darsr_train.runtime import require_torch
 
@@ -19,7 +30,9 @@ def infer(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
-    model: Annotated[Path | None, typer.Option(help="An exported model (.onnx) instead of an adapter.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="An exported model (.onnx) instead of an adapter, or a bundle to run it in.")
+    ] = None,
     no_adapter: Annotated[bool, typer.Option("--no-adapter", help="The backbone alone.")] = False,
     scale: Scale = None,
     backbone: BackboneOption = None,
@@ -28,6 +41,9 @@ def infer(
     precision: Annotated[
         str | None, typer.Option(help="fp32 (default), fp16, bf16 or int8; a model file has its own.")
     ] = None,
+    tile: Annotated[
+        str, typer.Option(help="Pixels of the small image at a time, a side; auto: by free memory, 0: all at once.")
+    ] = "auto",
     corrected: Annotated[bool, typer.Option("--corrected", help="Also write the corrected LR image.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -36,13 +52,17 @@ def infer(
     """Super-resolve images with their adapters, an exported model, or the backbone alone."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
+    from darsr_deploy.bundle import is_bundle
     from darsr_deploy.imaging import read_image, write_image
+    from darsr_deploy.tiled import TiledEngine, tile_side
     from darsr_deploy.upscale import upscale
 
     from .session import Source, open_engine
 
-    if sum([adapter is not None, model is not None, no_adapter]) > 1:
+    in_bundle = model is not None and is_bundle(model)
+    if sum([adapter is not None, model is not None and not in_bundle, no_adapter]) > 1 or (in_bundle and no_adapter):
         raise typer.BadParameter("give only one of --adapter, --model and --no-adapter")
+    side = tile_side(tile)
     if corrected:
         if model is not None or no_adapter:
             raise DarsrError(
@@ -57,6 +77,8 @@ def infer(
     opened: dict[Source, object] = {}  # one engine at a time stays open: that of the last image
 
     def source_of(image: Path) -> Source:
+        if in_bundle:
+            return Source(jobs.adapter_in_bundle(image, adapter, several), model, None, scale)
         if model is not None:
             return Source(model=model, scale=scale)
         if no_adapter:
@@ -68,7 +90,7 @@ def infer(
         source = source_of(image)
         if source not in opened:
             opened.clear()
-            opened[source] = open_engine(source, engine, provider, say, precision)
+            opened[source] = TiledEngine(open_engine(source, engine, provider, say, precision), side, say)
         running = opened[source]
         target = jobs.output_path(image, out, several, f"_x{running.spec.scale}")
         targets.claim(target)
@@ -77,7 +99,8 @@ def infer(
         if corrected:
             targets.claim(corrected_target)
         started = time.perf_counter()
-        result = upscale(running, pixels)
+        with progress(image.name) as running.report:
+            result = upscale(running, pixels)
         seconds = time.perf_counter() - started
         write_image(target, result)
         if corrected:
