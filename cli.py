@@ -19,6 +19,7 @@ from darsr_deploy.console import (
     progress,
     say,
 )
+from darsr_deploy.errors import DarsrError
 from darsr_train import adapt_command, backbone_commands, evaluation_commands
 from darsr_train.runtime import require_torch
 from export import bench_command, infer_command, report_command, triton_repository
@@ -73,6 +74,9 @@ def export(
     triton: Annotated[
         Path | None, typer.Option(help="Also put it into this model repository of NVIDIA Triton Inference Server.")
     ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="A folder that runs any adapter of this kind, in tiles too: runtime bundle.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -86,18 +90,22 @@ def export(
     Adapter.load(adapter)
     require_torch()
     require_onnx()
-    from export.command import export_adapter
+    from export.command import export_adapter, export_split
 
     targets = jobs.Targets(overwrite)
+    if triton is not None and (split or form == "filters"):
+        what = "a bundle runs one adapter after another" if split else "form filters belongs to one image"
+        raise DarsrError("--triton", what, "serve the form network or global")
 
     def claim(target: Path) -> Path:
         if triton is not None:
             triton_repository.check_free(target, triton, overwrite)
         return targets.claim(target)
 
-    if triton is not None and form == "filters":
-        raise DarsrError("--triton", "form filters belongs to one image", "serve the form network or global")
-    row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
+    if split:
+        row = export_split(adapter, out, precision, form, backbone, image, floor, claim, say)
+    else:
+        row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
     if triton is not None:
         row["triton"] = str(triton_repository.publish(Path(row["model"]), triton, overwrite))
     if as_json:

@@ -7,6 +7,7 @@ import numpy as np
 from .alpha import enlarge_alpha, split_alpha, with_alpha
 from .engine import LEAST_SIDE, Engine
 from .imaging import to_image, to_tensor
+from .tiled import TiledEngine
 
 
 def upscale(engine: Engine, image: np.ndarray) -> np.ndarray:
@@ -23,7 +24,10 @@ def upscale(engine: Engine, image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     scale = engine.spec.scale
     colour, alpha = split_alpha(image)
-    sr = to_image(engine.run(to_tensor(pad_to_least(colour))), gray=colour.ndim == 2, dtype=image.dtype.type)
+    padded = pad_to_least(colour)
+    sr = engine.upscale(padded) if isinstance(engine, TiledEngine) else None
+    if sr is None:  # it fits into memory as a whole
+        sr = to_image(engine.run(to_tensor(padded)), gray=colour.ndim == 2, dtype=image.dtype.type)
     sr = sr[: height * scale, : width * scale]
     return with_alpha(sr, None if alpha is None else enlarge_alpha(alpha, scale))
 
@@ -31,4 +35,6 @@ def upscale(engine: Engine, image: np.ndarray) -> np.ndarray:
 def pad_to_least(image: np.ndarray) -> np.ndarray:
     """Repeat the last row and column until both sides are long enough for an engine."""
     missing = [max(0, LEAST_SIDE - side) for side in image.shape[:2]]
+    if not any(missing):
+        return image
     return np.pad(image, [(0, missing[0]), (0, missing[1])] + [(0, 0)] * (image.ndim - 2), mode="edge")

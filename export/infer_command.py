@@ -10,7 +10,18 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from darsr_deploy.console import BackboneOption, Failures, Json, Overwrite, Scale, command, make_folder, print_json, say
+from darsr_deploy.console import (
+    BackboneOption,
+    Failures,
+    Json,
+    Overwrite,
+    Scale,
+    command,
+    make_folder,
+    print_json,
+    progress,
+    say,
+)
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
 from darsr_train.runtime import require_torch
@@ -23,7 +34,9 @@ def infer(
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
-    model: Annotated[Path | None, typer.Option(help="An exported model (.onnx) instead of an adapter.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="An exported model (.onnx) instead of an adapter, or a bundle to run it in.")
+    ] = None,
     no_adapter: Annotated[bool, typer.Option("--no-adapter", help="The backbone alone.")] = False,
     scale: Scale = None,
     backbone: BackboneOption = None,
@@ -32,6 +45,9 @@ def infer(
     precision: Annotated[
         str | None, typer.Option(help="fp32 (default), fp16, bf16 or int8; a model file has its own.")
     ] = None,
+    tile: Annotated[
+        str, typer.Option(help="Pixels of the small image at a time, a side; auto: by free memory, 0: all at once.")
+    ] = "auto",
     readapt: Annotated[
         str, typer.Option(help="Videos: never, or scene (adapt again, in the background, where the scene changes).")
     ] = "never",
@@ -43,15 +59,19 @@ def infer(
     """Super-resolve images and videos with their adapters, an exported model, or the backbone alone."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
+    from darsr_deploy.bundle import is_bundle
     from darsr_deploy.image_formats import check_target
     from darsr_deploy.imaging import read_picture, write_image
+    from darsr_deploy.tiled import TiledEngine, tile_side
     from darsr_deploy.upscale import upscale
     from darsr_deploy.video import STREAM, is_video
 
     from .session import Source, open_engine
 
-    if sum([adapter is not None, model is not None, no_adapter]) > 1:
+    in_bundle = model is not None and is_bundle(model)
+    if sum([adapter is not None, model is not None and not in_bundle, no_adapter]) > 1 or (in_bundle and no_adapter):
         raise typer.BadParameter("give only one of --adapter, --model and --no-adapter")
+    side = tile_side(tile)
     if corrected:
         if model is not None or no_adapter:
             raise DarsrError(
@@ -68,6 +88,8 @@ def infer(
     opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
 
     def fixed_source() -> Source | None:
+        if in_bundle:
+            return None
         if model is not None:
             return Source(model=model, scale=scale)
         return Source(backbone=backbone, scale=scale) if no_adapter else None
@@ -75,7 +97,7 @@ def infer(
     def running(source: Source) -> Engine:
         if source not in opened:
             opened.clear()
-            opened[source] = open_engine(source, engine, provider, say, precision)
+            opened[source] = TiledEngine(open_engine(source, engine, provider, say, precision), side, say)
         return opened[source]
 
     def video(clip: Path) -> dict:
@@ -83,7 +105,8 @@ def infer(
 
         if corrected:
             raise DarsrError(str(clip), "--corrected is for images", "leave it out")
-        options = VideoOptions(running, fixed_source(), adapter, backbone, scale, readapt, say)
+        given = source_of(clip) if in_bundle else fixed_source()
+        options = VideoOptions(running, given, adapter, backbone, scale, readapt, say)
         row = infer_video(clip, out, several, targets, options)
         if not as_json:
             line = f"{clip} -> {row['output']}  ({row['width']}x{row['height']}, {row['frames']} frames, "
@@ -91,11 +114,16 @@ def infer(
             say(line) if row["output"] == str(STREAM) else print(line)
         return row
 
+    def source_of(image: Path) -> Source:
+        if in_bundle:
+            return Source(jobs.adapter_in_bundle(image, adapter, several), model, None, scale)
+        return fixed_source() or Source(jobs.adapter_for(image, adapter, several), None, backbone, scale)
+
     def one(image: Path) -> dict:
         if is_video(image):
             return video(image)
         picture = read_picture(image)
-        source = fixed_source() or Source(jobs.adapter_for(image, adapter, several), None, backbone, scale)
+        source = source_of(image)
         loaded = running(source)
         target = jobs.output_path(image, out, several, f"_x{loaded.spec.scale}")
         check_target(target, *_result_shape(picture.pixels, loaded.spec.scale))
@@ -105,7 +133,8 @@ def infer(
         if corrected:
             targets.claim(corrected_target)
         started = time.perf_counter()
-        result = upscale(loaded, picture.pixels)
+        with progress(image.name) as loaded.report:
+            result = upscale(loaded, picture.pixels)
         seconds = time.perf_counter() - started
         write_image(target, result, picture)
         if corrected:

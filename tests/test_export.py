@@ -91,7 +91,10 @@ def test_the_file_tells_its_contract(exported):
             backbone="edge-x2",
             parity_psnr_db=facts["parity_psnr_db"],
             macs_per_lr_pixel=facts["macs_per_lr_pixel"],
+            whole_because="ReduceMean over the whole picture",
+            bytes_per_lr_pixel=engine.spec.bytes_per_lr_pixel,
         )
+        assert 100 < engine.spec.bytes_per_lr_pixel < 1000
     proto = onnx.load(model)
     assert [(f.domain, f.name) for f in proto.functions] == [("darsr", "CorrectionFilter")]
     assert {o.domain: o.version for o in proto.opset_import} == {"": to_onnx.OPSET, "darsr": 1}

@@ -104,7 +104,8 @@ def _sized(model: ModelProto, side: int) -> tuple[list[NodeProto], dict[str, Sha
         dims = value.type.tensor_type.shape.dim
         channels = dims[1].dim_value or 3 if len(dims) == 4 else 3
         for dim, length in zip(dims, (1, channels, side, side)):
-            dim.dim_value = length
+            if not dim.HasField("dim_value"):  # weights that are inputs have their sizes
+                dim.dim_value = length
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     fixed = inliner.inline_local_functions(fixed) if fixed.functions else fixed
