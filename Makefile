@@ -6,7 +6,8 @@ TORCH ?= torch==2.13.0
 TESTFLAGS ?=
 
 DEMO_EXTRAS := train,export,ort
-TEST_EXTRAS := $(DEMO_EXTRAS),dev
+# trt-rtx: 96 MB of wheels (x86_64 alone), for tests that build real engines without a GPU
+TEST_EXTRAS := $(DEMO_EXTRAS),video,trt-rtx,dev
 DEMO_STAMP := $(VENV)/.darsr-demo
 TEST_STAMP := $(VENV)/.darsr-test
 

@@ -53,7 +53,7 @@ app.command()(adapt_command.adapt)
 @app.command()
 @command
 def export(
-    adapter: Annotated[Path, typer.Argument(help="An adapter (.darsr).")],
+    adapter: Annotated[Path, typer.Argument(help="An adapter (.darsr); for an engine also a model (.onnx).")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The model file; beside the adapter by default.")
     ] = None,
@@ -77,6 +77,15 @@ def export(
     split: Annotated[
         bool, typer.Option("--split", help="A folder that runs any adapter of this kind, in tiles too: runtime bundle.")
     ] = False,
+    format: Annotated[str, typer.Option(help="onnx, trt (TensorRT) or trt-rtx (TensorRT for RTX).")] = "onnx",
+    shape: Annotated[str | None, typer.Option(help="Engines: the one size it takes, HxW.")] = None,
+    shapes: Annotated[str | None, typer.Option(help="Engines: MIN,OPT,MAX, each HxW; 16x16,480x640,1920x1920.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="trt-rtx: compute capabilities to build for, sm_86,sm_89; no GPU is needed.")
+    ] = None,
+    workspace: Annotated[
+        int, typer.Option(min=0, help="Engines: most scratch memory in MB while building; 0 for no limit.")
+    ] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -84,28 +93,39 @@ def export(
     """Write one ONNX file that computes what the adapter and its backbone compute, checked against PyTorch."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
+    from export.engine_command import EngineOptions, export_engine
     from export.session import check_precision, require_onnx
 
     check_precision(precision)
-    Adapter.load(adapter)
-    require_torch()
-    require_onnx()
-    from export.command import export_adapter, export_split
-
-    targets = jobs.Targets(overwrite)
+    engines = EngineOptions(format, shape, shapes, target, workspace)
     if triton is not None and (split or form == "filters"):
-        what = "a bundle runs one adapter after another" if split else "form filters belongs to one image"
-        raise DarsrError("--triton", what, "serve the form network or global")
+        why = "a bundle runs one adapter after another" if split else "form filters belongs to one image"
+        raise DarsrError("--triton", why, "serve the form network or global")
+    if split and format != "onnx":
+        raise DarsrError("--split", f"a bundle is ONNX, and --format {format} was asked for", "leave one of them out")
+    if adapter.suffix != ".onnx" or format == "onnx":  # a device without PyTorch builds an engine from a model file
+        Adapter.load(adapter)
+        require_torch()
+        require_onnx()
+    targets = jobs.Targets(overwrite)
 
     def claim(target: Path) -> Path:
         if triton is not None:
             triton_repository.check_free(target, triton, overwrite)
         return targets.claim(target)
 
+    what = (adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
     if split:
+        from export.command import export_split
+
         row = export_split(adapter, out, precision, form, backbone, image, floor, claim, say)
+    elif format == "onnx":
+        from export.command import export_adapter
+
+        row = export_adapter(*what)
     else:
-        row = export_adapter(adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
+        with progress("TensorRT") as report:
+            row = export_engine(*what, engines, report)
     if triton is not None:
         row["triton"] = str(triton_repository.publish(Path(row["model"]), triton, overwrite))
     if as_json:

@@ -18,7 +18,7 @@ class Engine(Protocol):
 
     Attributes:
         spec: the model's contract.
-        name: ``ort`` or ``torch``.
+        name: ``ort``, ``trt``, ``trt-rtx`` or ``torch``.
         provider: what computes, such as ``CPUExecutionProvider`` or ``cuda:0``.
     """
 

@@ -11,6 +11,9 @@ from .errors import DarsrError
 
 METADATA_KEY = "darsr"  # in ONNX's metadata_props
 VERSION = 2
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+# Least PSNR (peak 1) of the worst test image against PyTorch in float32, by precision: for every file and every engine.
+FLOORS_DB = {"fp32": 80.0, "fp16": 50.0, "bf16": 40.0, "int8": 43.0}
 COEFFICIENTS_KIND, COEFFICIENTS_VERSION = "coefficients", 1  # the container beside a model of form filters
 
 

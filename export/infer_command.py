@@ -35,12 +35,14 @@ def infer(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
     model: Annotated[
-        Path | None, typer.Option(help="An exported model (.onnx) instead of an adapter, or a bundle to run it in.")
+        Path | None, typer.Option(help="An exported model (.onnx), engine (.engine) or bundle instead of an adapter.")
     ] = None,
     no_adapter: Annotated[bool, typer.Option("--no-adapter", help="The backbone alone.")] = False,
     scale: Scale = None,
     backbone: BackboneOption = None,
-    engine: Annotated[str, typer.Option(help="auto, ort (ONNX Runtime) or torch.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, ort (ONNX Runtime), trt or trt-rtx (TensorRT, for RTX) or torch.")
+    ] = "auto",
     provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precision: Annotated[
         str | None, typer.Option(help="fp32 (default), fp16, bf16 or int8; a model file has its own.")
@@ -51,6 +53,9 @@ def infer(
     readapt: Annotated[
         str, typer.Option(help="Videos: never, or scene (adapt again, in the background, where the scene changes).")
     ] = "never",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load an engine that was not built on this machine. An engine is code.")
+    ] = False,
     corrected: Annotated[bool, typer.Option("--corrected", help="Also write the corrected LR image.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -97,7 +102,7 @@ def infer(
     def running(source: Source) -> Engine:
         if source not in opened:
             opened.clear()
-            opened[source] = TiledEngine(open_engine(source, engine, provider, say, precision), side, say)
+            opened[source] = TiledEngine(open_engine(source, engine, provider, say, precision, trust), side, say)
         return opened[source]
 
     def video(clip: Path) -> dict:

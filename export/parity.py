@@ -12,13 +12,12 @@ import onnx
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.metrics import psnr
 from darsr_deploy.ort_engine import OrtEngine
+from darsr_deploy.spec import FLOORS_DB as FLOORS_DB  # lives where devices find it, is used from here
 
 from .forms import Formed
 from .precision import LOW_TYPES
 from .samples import Samples, detailed_crops, natural_noise
 
-# Least PSNR (peak 1) of the worst test image against PyTorch in float32, by precision.
-FLOORS_DB = {"fp32": 80.0, "fp16": 50.0, "bf16": 40.0, "int8": 43.0}
 SIZES = ((48, 64), (61, 75))  # two sizes, one of them odd
 _CROPS = 2  # of the photo, at each size
 # Room for images that were not tried: no value of a narrow type may come nearer to its largest number.

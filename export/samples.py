@@ -11,7 +11,6 @@ from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import SUFFIXES, list_images, read_image, to_tensor
 from darsr_deploy.noise import natural_noise
-from darsr_train.adapt import sha256_of
 
 CALIBRATION_SIDE = 96  # pixels of a calibration crop
 _CROPS_OF_ONE = 12
@@ -46,6 +45,8 @@ def gather(adapter: Path | None, image: Path | None = None, calibration: Path | 
     Raises:
         DarsrError: an image that cannot be read, or a folder without images.
     """
+    from darsr_train.adapt import sha256_of  # brings PyTorch, which the pictures below do without
+
     found = image or (find_photo(adapter) if adapter is not None else None)
     photo = None if found is None else _least(to_tensor(read_image(found)), found)
     digest = "" if found is None else sha256_of(found)
@@ -64,6 +65,8 @@ def gather(adapter: Path | None, image: Path | None = None, calibration: Path | 
 
 def find_photo(adapter: Path) -> Path | None:
     """The image an adapter was made from, where it lies beside it: one of its name whose sha256 is the recorded one."""
+    from darsr_train.adapt import sha256_of
+
     source = Adapter.load(adapter).facts.get("source")
     recorded = source.get("sha256") if isinstance(source, dict) else None
     names = [adapter.stem] + [adapter.stem + suffix for suffix in SUFFIXES + tuple(s.upper() for s in SUFFIXES)]

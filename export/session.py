@@ -18,12 +18,11 @@ from darsr_deploy.correction_weights import kernel_side, widths_of
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
+from darsr_deploy.spec import PRECISIONS, ModelSpec
 from darsr_deploy.spec import VERSION as SPEC_VERSION
-from darsr_deploy.spec import ModelSpec
 from darsr_deploy.torch_engine import TorchEngine
 
-ENGINES = ("auto", "ort", "torch")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+ENGINES = ("auto", "ort", "trt", "trt-rtx", "torch")
 BUNDLE_PRECISIONS = (None, "fp32", "fp16")  # None is fp32
 OPSET = 18  # of exported files, at least
 
@@ -49,14 +48,16 @@ def open_engine(
     provider: str = "cpu",
     say: Callable[[str], None] = lambda _: None,
     precision: str | None = None,
+    trust: bool = False,
 ) -> Engine:
-    """Open the engine asked for. ``auto`` is ONNX Runtime where it is installed, else PyTorch.
+    """Open the engine asked for. ``auto`` is ONNX Runtime where it is installed, else PyTorch; for an engine file its own.
 
     An adapter is exported on first use, verified against PyTorch, and kept in the cache.
 
     Args:
         say: told about work that takes seconds.
         precision: float32 by default; a model file has its own.
+        trust: load an engine file that was not built on this machine.
 
     Raises:
         DarsrError: the engine asked for cannot run this; never silently another one.
@@ -66,6 +67,13 @@ def open_engine(
     if provider not in ("cpu", "cuda"):
         raise DarsrError(f"provider {provider}", "is not known", "choose cpu or cuda")
     check_precision(precision)
+    if engine in ("trt", "trt-rtx") or (source.model is not None and source.model.suffix == ".engine"):
+        from darsr_deploy.console import progress
+
+        from .trt_session import open_trt
+
+        with progress("TensorRT") as report:
+            return open_trt(source, engine, say, precision, trust, report)
     if source.model is not None:
         if engine == "torch":
             raise DarsrError(

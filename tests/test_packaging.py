@@ -178,6 +178,7 @@ def test_every_package_is_listed():
 def test_base_needs_neither_torch_nor_a_runtime():
     names = {canonicalize_name(r.name) for r in map(Requirement, PROJECT["project"]["dependencies"])}
     assert names == {
+        "filelock",
         "numpy",
         "opencv-python-headless",
         "pillow",

@@ -1,0 +1,153 @@
+"""What ``darsr export --format trt`` and ``trt-rtx`` do, behind their options."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from darsr_deploy.cuda_driver import Device
+from darsr_deploy.engine_file import SUFFIX, EngineFacts, sidecar_path
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.onnx_metadata import read_spec
+from darsr_deploy.shapes import USUAL_SHAPES, parse_shapes
+from darsr_deploy.spec import FLOORS_DB, coefficients_path
+from darsr_deploy.trt_library import FAMILIES, import_library
+
+from .device_check import Reference
+from .engines import build_file
+from .to_tensorrt import BuildOptions, Report, check_targets
+
+FORMATS = ("onnx", *FAMILIES)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options of ``darsr export`` that are for engines.
+
+    Raises:
+        DarsrError: an unknown format, or one of the others where an ONNX file is written.
+    """
+
+    format: str = "onnx"  # onnx | trt | trt-rtx
+    shape: str | None = None  # HxW
+    shapes: str | None = None  # MIN,OPT,MAX
+    target: str | None = None  # sm_86,sm_89
+    workspace: int = 0  # MB
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise DarsrError(f"format {self.format}", "is not known", f"choose one of {', '.join(FORMATS)}")
+        given = [name for name in ("shape", "shapes", "target", "workspace") if getattr(self, name)]
+        if self.format == "onnx" and given:
+            raise DarsrError(
+                f"--{given[0]}", "is for engines: an ONNX file takes every size", "add --format trt or trt-rtx"
+            )
+
+
+def export_engine(
+    source: Path,
+    out: Path | None,
+    precision: str,
+    form: str | None,
+    backbone: str | None,
+    image: Path | None,
+    calibration: Path | None,
+    floor: float | None,
+    claim: Callable[[Path], Path],
+    say: Callable[[str], None],
+    options: EngineOptions,
+    report: Report,
+) -> dict:
+    """Export an adapter to a typed ONNX file, which passes its parity gate, and build an engine from it.
+
+    Args:
+        source: an adapter, or a model file where nothing has to be exported (and PyTorch is not needed).
+
+    Returns:
+        the keys of :func:`.command.export_adapter`, and ``tensorrt, shapes, targets, gpu, device_parity_psnr_db, layers``.
+
+    Raises:
+        DarsrError: no library, a target or size that cannot be, and what exporting and building raise.
+    """
+    shapes = parse_shapes(options.shape, options.shapes)
+    library = import_library(FAMILIES[options.format])
+    targets = tuple(t.strip() for t in (options.target or "").split(",") if t.strip())
+    check_targets(library, targets)
+    if options.format == "trt":  # said before the seconds that an export takes
+        with Device():
+            pass
+    if form == "filters" and shapes is not None:
+        raise DarsrError("--shape", "form filters has the size of its image", "leave it out, or use --form network")
+    build = BuildOptions(shapes or USUAL_SHAPES, targets, options.workspace)
+
+    def claim_engine(name: str) -> Path:
+        target = out or source.with_name(name).with_suffix(SUFFIX)
+        if target.suffix != SUFFIX:
+            raise DarsrError(
+                str(target), f"does not end in {SUFFIX}, by which infer knows an engine", "choose such a name"
+            )
+        claim(sidecar_path(target))
+        return claim(target)
+
+    if source.suffix == ".onnx":
+        row = _row_of_model(source, precision, form=form, backbone=backbone, image=image, calibration=calibration)
+        target = claim_engine(source.name)
+        facts = build_file(source, target, library, build, say, report, floor_db=floor)
+        return row | _row(target, options.format, facts)
+
+    from .command import export_adapter
+
+    with tempfile.TemporaryDirectory(prefix="darsr-") as folder:
+        claimed: list[Path] = []
+
+        def claim_instead(path: Path) -> Path:
+            """The ONNX file goes into the temporary folder; what is claimed is the engine of its name."""
+            if path.suffix == ".onnx":
+                claimed.append(claim_engine(path.name))
+            else:
+                claim(coefficients_path(claimed[0]))
+            return Path(folder) / path.name
+
+        row = export_adapter(source, None, precision, form, backbone, image, calibration, floor, claim_instead, say)
+        from .samples import gather
+
+        photo = gather(source, image).photo
+        reference = Reference("PyTorch", _in_torch(source, backbone, image, row["form"]))
+        facts = build_file(Path(row["model"]), claimed[0], library, build, say, report, reference, photo, floor)
+    return row | _row(claimed[0], options.format, facts)
+
+
+def _row_of_model(source: Path, precision: str, **asked: object) -> dict:
+    """What an ONNX file says of itself; nothing of it can be chosen any more."""
+    spec = read_spec(source)[1]
+    wrong = [option for option, value in asked.items() if value is not None]
+    wrong += ["precision"] * (precision not in ("fp32", spec.precision))
+    if wrong:
+        raise DarsrError(str(source), f"has its own {wrong[0]}", f"leave out --{wrong[0]}, or give the adapter")
+    row = {"precision": spec.precision, "form": spec.form, "parity_psnr_db": spec.parity_psnr_db}
+    row |= {"parity_floor_db": FLOORS_DB[spec.precision], "macs_per_lr_pixel": spec.macs_per_lr_pixel}
+    return row | {"psnr_from_network_db": spec.psnr_from_network_db}
+
+
+def _in_torch(adapter: Path, backbone: str | None, image: Path | None, form: str) -> Callable:
+    """What PyTorch makes of a picture, loaded when it is first asked."""
+
+    @functools.cache
+    def formed():
+        from .forms import take_form
+        from .samples import gather
+        from .session import Source, load
+
+        pipeline, _ = load(Source(adapter=adapter, backbone=backbone))
+        return take_form(pipeline, form, gather(adapter, image))
+
+    return lambda lr: formed().run(lr, formed().coefficients)
+
+
+def _row(target: Path, name: str, facts: EngineFacts) -> dict:
+    row = {"model": str(target), "format": name, "bytes": facts.bytes, "sha256": facts.sha256}
+    row |= {"tensorrt": facts.tensorrt, "shapes": str(facts.shapes), "targets": list(facts.targets), "gpu": facts.gpu}
+    return row | {"device_parity_psnr_db": facts.device_parity_psnr_db, "layers": facts.layers}

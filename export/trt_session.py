@@ -1,0 +1,93 @@
+"""``darsr infer`` with TensorRT: an adapter, a model file or an engine file, to an engine that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darsr_deploy.engine_cache import EngineCache
+from darsr_deploy.engine_file import SUFFIX, read_facts
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.onnx_metadata import read_spec
+from darsr_deploy.spec import ModelSpec
+from darsr_deploy.trt_engine import TrtEngine
+from darsr_deploy.trt_library import FAMILIES, choose_family, import_library
+
+from .device_check import Reference
+from .engines import cached_engine, require_gpu
+from .to_tensorrt import BuildOptions, Report
+
+if TYPE_CHECKING:
+    from .session import Source
+
+ENGINES = ("trt", "trt-rtx")
+
+
+def is_engine_file(model: Path | None) -> bool:
+    return model is not None and model.suffix == SUFFIX
+
+
+def open_trt(
+    source: Source,
+    engine: str,
+    say: Callable[[str], None],
+    precision: str | None = None,
+    trust: bool = False,
+    report: Report | None = None,
+) -> TrtEngine:
+    """Open what a user names in TensorRT.
+
+    Args:
+        engine: ``trt`` (enterprise TensorRT if present, else TensorRT for RTX), ``trt-rtx``, or ``auto`` for an engine file.
+        trust: load an engine file that was not built here.
+
+    Raises:
+        DarsrError: no GPU or library, said before the seconds that an export takes; or what building and loading raise.
+    """
+    if is_engine_file(source.model):
+        facts = read_facts(source.model)
+        if engine in FAMILIES and choose_family(engine).name != facts.family and engine != facts.family:
+            raise DarsrError(
+                str(source.model), f"is an engine of {FAMILIES[facts.family].title}", f"use --engine {facts.family}"
+            )
+        _check(source, facts.spec, precision)
+        return TrtEngine(source.model, trust)
+    if engine not in FAMILIES:
+        raise DarsrError(f"engine {engine}", "does not run an engine file", "use --engine trt or trt-rtx")
+    library = import_library(choose_family(engine))
+    require_gpu(library)
+    from .session import cache_folder
+
+    cache = EngineCache(cache_folder() / "engines", say)
+    if source.model is not None:
+        _check(source, read_spec(source.model)[1], precision)
+        return cached_engine(source.model, library, BuildOptions(), cache, say, report)
+    onnx, reference, photo = _exported(source, say, precision or "fp32")
+    return cached_engine(onnx, library, BuildOptions(), cache, say, report, reference, photo)
+
+
+def _exported(source: Source, say: Callable[[str], None], precision: str):
+    """The typed ONNX file of an adapter or a backbone from the cache, PyTorch to compare with, and the photo."""
+    from .session import _cached_model, _require_torch, load
+
+    _require_torch(source)
+    import torch
+
+    from .samples import gather
+
+    onnx = _cached_model(source, say, precision)
+    pipeline, _ = load(source)
+
+    def run(lr):
+        with torch.inference_mode():
+            return pipeline(torch.from_numpy(lr)).numpy()
+
+    return onnx, Reference("PyTorch", run), gather(source.adapter).photo
+
+
+def _check(source: Source, spec: ModelSpec, precision: str | None) -> None:
+    """A file has a scale and a precision of its own; asking for others is a mistake."""
+    for what, asked, own in (("scale", source.scale, spec.scale), ("precision", precision, spec.precision)):
+        if asked not in (None, own):
+            raise DarsrError(str(source.model), f"is a model of {what} {own}, asked for {asked}", f"use --{what} {own}")
