@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from darsr_deploy.adapter import Adapter
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.folders import cache_folder
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
 from darsr_deploy.spec import ModelSpec
 from darsr_deploy.torch_engine import TorchEngine
@@ -30,11 +28,6 @@ class Source:
     model: Path | None = None
     backbone: str | None = None
     scale: int | None = None
-
-
-def cache_folder() -> Path:
-    """Where exported models are kept: the user's cache folder, or what DARSR_CACHE names."""
-    return Path(os.environ.get("DARSR_CACHE") or platformdirs.user_cache_dir("darsr"))
 
 
 def open_engine(
