@@ -156,7 +156,7 @@ def _judged(samples: list[float], result: dict, scenario: str, reasons: dict[str
     bound = upper_bound(samples, percent)
     if bound is None:
         least = math.ceil(math.log(0.01) / math.log(percent / 100))
-        reasons["judged.bound"] = f"{len(samples)} queries are too few: the {percent}th percentile needs {least}"
+        reasons["judged.bound"] = f"a bound of the {percent}th percentile needs {least} queries"
     return {"name": f"p{percent}_ms", "value": percentile(samples, percent), "bound": bound}
 
 
@@ -194,9 +194,9 @@ def _roofline(result: dict, context: dict, reasons: dict[str, str]) -> dict | No
 def _warnings(result: dict) -> list[str]:
     found = []
     if result["cv_percent"] > STEADY_CV:
-        found.append(f"the times vary by {result['cv_percent']:.1f} % (over {STEADY_CV} %)")
+        found.append(f"the times vary by more than {STEADY_CV} % (cv)")
     if result["n"] < 100:
-        found.append(f"n = {result['n']}: of fewer than 100 the 99th percentile is the largest")
+        found.append("of fewer than 100 queries (n) the 99th percentile is the largest")
     if result["not_finite"]:
         found.append(f"{result['not_finite']} values of the output are not finite")
     return found

@@ -80,17 +80,23 @@ def _machine_line(report: dict) -> str:
 
 
 def _notes(report: dict) -> list[str]:
-    """Warnings of rows, rows that did not run, and reasons, each said once with the rows it is about."""
+    """Warnings, rows that did not run, and reasons, each said once with the rows or figures it is about."""
     lines: list[str] = []
-    lines += [f"warning: {_name(row)}: {text}" for row in report["rows"] for text in row["warnings"]]
+    about: dict[str, list[str]] = {}
+    for row in report["rows"]:
+        for warning in row["warnings"]:
+            about.setdefault(warning, []).append(_name(row))
+    everywhere = sum(row["n"] is not None for row in report["rows"])
+    for warning, names in about.items():
+        lines.append(f"warning: {'every row' if len(names) == everywhere > 1 else ', '.join(names)}: {warning}")
     if report["machine"]["throttled"]:
         lines.append("warning: the machine slowed itself down (heat or power)")
     lines += [f"{_name(row)} did not run: {row['reason']}" for row in report["rows"] if row["n"] is None]
-    why: dict[str, dict[str, list[str]]] = {}
+    why: dict[str, list[str]] = {}
     for row in report["rows"]:
         for name, reason in row["reasons"].items():
-            why.setdefault(reason, {}).setdefault(name, []).append(_name(row))
-    lines += [f"no {', '.join(names)}: {reason}" for reason, names in why.items()]
+            why.setdefault(reason, []).append(name)
+    lines += [f"no {', '.join(dict.fromkeys(names))}: {reason}" for reason, names in why.items()]
     return ["", *lines] if lines else []
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import platformdirs
 
 from darsr_deploy.adapter import Adapter
 from darsr_deploy.bundle import VERSION as BUNDLE_VERSION
@@ -17,6 +14,7 @@ from darsr_deploy.bundle import Bundle, is_bundle, open_bundle
 from darsr_deploy.correction_weights import kernel_side, widths_of
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.folders import cache_folder
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
 from darsr_deploy.spec import PRECISIONS, ModelSpec
 from darsr_deploy.spec import VERSION as SPEC_VERSION
@@ -35,11 +33,6 @@ class Source:
     model: Path | None = None
     backbone: str | None = None
     scale: int | None = None
-
-
-def cache_folder() -> Path:
-    """Where exported models are kept: the user's cache folder, or what DARSR_CACHE names."""
-    return Path(os.environ.get("DARSR_CACHE") or platformdirs.user_cache_dir("darsr"))
 
 
 def open_engine(

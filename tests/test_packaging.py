@@ -239,6 +239,7 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "export" / "plugin").glob("*.*")}
     assert len(sources) == 3 and sources <= set(names)
     assert {f"export/report/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
+    assert "darsr_deploy/bench_schema.json" in names
     modules = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
@@ -250,12 +251,47 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
 @pytest.mark.slow
 def test_runs_without_torch_in_a_fresh_environment(wheel, tmp_path):
     fresh = Environment(tmp_path / "fresh")
+    fresh.install(wheel)
+    assert_doctor_names_what_is_missing(fresh)
     fresh.install(f"{wheel}[ort]")
+    assert json.loads(run(fresh.scripts / "darsr", "doctor", "--json", cwd=tmp_path))["works"]
     assert "Usage: darsr" in run(fresh.scripts / "darsr", "--help", cwd=tmp_path)
     fresh.python(IMPORT_DEPLOY)
     versions = fresh.versions()
     assert "onnxruntime" in versions
     assert not {"torch", "onnx", "onnxscript", "scikit-image"} & set(versions)
+    assert_bench_runs_a_model_file(fresh, tmp_path)
+
+
+def assert_doctor_names_what_is_missing(base: Environment) -> None:
+    """With the base install alone: each missing part with its command, exit 1, and nothing else is said to be missing."""
+    command = [base.scripts / "darsr", "doctor", "--json"]
+    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=base.folder)
+    assert ended.returncode == 1 and ended.stderr.startswith("error: infer cannot run here"), ended.stderr
+    parts = {part["part"]: part for part in json.loads(ended.stdout)["parts"]}
+    missing = {name: part["repair"] for name, part in parts.items() if part["state"] == "missing"}
+    extras = {"torch": "train", "scikit-image": "train", "onnx": "export", "onnxscript": "export", "spandrel": "zoo"}
+    extras |= {"onnxruntime": "ort", "nvidia-ml-py": "bench", "tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}
+    assert missing.keys() - {"nvidia driver"} == extras.keys()  # the machine of the test may have a GPU
+    for name, extra in extras.items():
+        assert f'pip install "darsr[{extra}]"' in missing[name]
+    assert {name for name, part in parts.items() if part["state"] == "broken"} == set()
+
+
+def assert_bench_runs_a_model_file(fresh: Environment, folder: Path) -> None:
+    """A model that was exported elsewhere; no PyTorch and no onnx are here."""
+    torch = pytest.importorskip("torch", reason="the model is exported by the environment of the tests")
+    from darsr_deploy.spec import ModelSpec
+    from darsr_train.backbones import EdgeSR
+    from darsr_train.pipeline import Pipeline
+    from export.to_onnx import export_onnx
+
+    network = Pipeline(torch.nn.Identity(), EdgeSR(2, 8, 1)).eval()
+    export_onnx(network, folder / "model.onnx", ModelSpec(2, form="none"))
+    brief = ("--shape", "16x16", "--seconds", "0", "--iterations", "2", "--json")
+    report = json.loads(run(fresh.scripts / "darsr", "bench", "model.onnx", *brief, cwd=folder))
+    (row,) = [row for row in report["rows"] if row["n"]]
+    assert row["engine"] == "ort" and row["psnr_vs_torch_db"] is None and row["reasons"]["psnr_vs_torch_db"]
 
 
 @pytest.mark.slow

@@ -97,14 +97,9 @@ def _sized(model: ModelProto, side: int) -> tuple[list[NodeProto], dict[str, Sha
     fixed = ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]
-    weights = {tensor.name for tensor in model.graph.initializer}
     for value in fixed.graph.input:
-        if value.name in weights:
-            continue
-        dims = value.type.tensor_type.shape.dim
-        channels = dims[1].dim_value or 3 if len(dims) == 4 else 3
-        for dim, length in zip(dims, (1, channels, side, side)):
-            if not dim.HasField("dim_value"):  # weights that are inputs have their sizes
+        for dim, length in zip(value.type.tensor_type.shape.dim, (1, 3, side, side)):
+            if not dim.HasField("dim_value"):  # coefficients have their 13 planes, weights among the inputs their sizes
                 dim.dim_value = length
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
