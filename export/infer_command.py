@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -91,6 +92,7 @@ def infer(
     make_folder(out if several and out != STREAM else None)
     targets = jobs.Targets(overwrite)
     opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
+    held = contextlib.ExitStack()
 
     def fixed_source() -> Source | None:
         if in_bundle:
@@ -99,10 +101,14 @@ def infer(
             return Source(model=model, scale=scale)
         return Source(backbone=backbone, scale=scale) if no_adapter else None
 
+    def open_source(source: Source) -> TiledEngine:
+        return TiledEngine(open_engine(source, engine, provider, say, precision, trust), side, say)
+
     def running(source: Source) -> Engine:
         if source not in opened:
             opened.clear()
-            opened[source] = TiledEngine(open_engine(source, engine, provider, say, precision, trust), side, say)
+            held.close()
+            opened[source] = held.enter_context(open_source(source))
         return opened[source]
 
     def video(clip: Path) -> dict:
@@ -111,7 +117,9 @@ def infer(
         if corrected:
             raise DarsrError(str(clip), "--corrected is for images", "leave it out")
         given = source_of(clip) if in_bundle else fixed_source()
-        options = VideoOptions(running, given, adapter, backbone, scale, readapt, say)
+        opened.clear()  # a video's engines are its own: another may be opened while one runs
+        held.close()
+        options = VideoOptions(open_source, given, adapter, backbone, scale, readapt, say)
         row = infer_video(clip, out, several, targets, options)
         if not as_json:
             line = f"{clip} -> {row['output']}  ({row['width']}x{row['height']}, {row['frames']} frames, "
@@ -150,7 +158,8 @@ def infer(
             print(f"{image} -> {target}  ({result.shape[1]}x{result.shape[0]}, {loaded.name}, {seconds:.2f} s)")
         return row
 
-    rows = list(jobs.each(images, one, failures))
+    with held:
+        rows = list(jobs.each(images, one, failures))
     if as_json:
         print_json(rows, several)
 

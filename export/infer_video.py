@@ -33,7 +33,7 @@ class VideoOptions:
     """What the command line says of a video.
 
     Attributes:
-        open_source: from what is to be run to an engine.
+        open_source: from what is to be run to an engine, which is closed here.
         source: a model or a backbone alone; None where it is an adapter, given or beside the clip or to be made.
         adapter: the adapter given, if any.
         readapt: ``never`` or ``scene``.
@@ -60,10 +60,10 @@ def infer_video(clip: Path, out: Path | None, several: bool, targets: jobs.Targe
         raise DarsrError(f"--readapt {options.readapt}", "is not known", "choose never or scene")
     if options.readapt == "scene":
         require_torch()
-    with open_reader(clip) as reader:
+    with open_reader(clip) as reader, contextlib.ExitStack() as held:
         items = iter(reader)
         source, items = _source(clip, several, targets, options, reader, items)
-        engine = options.open_source(source)
+        engine = held.enter_context(options.open_source(source))
         target = _target(clip, out, several, engine.spec.scale)
         check_video_target(target)
         if target != STREAM:

@@ -58,7 +58,7 @@ class Readaptation:
     One adaptation runs at a time, in a thread of its own; a further cut makes it stop, and the newer scene's begins.
 
     Args:
-        engine: what the video begins with.
+        engine: what the video begins with; closed when another takes over.
         adapt: writes an adapter for a frame to a path; called in the thread, with a report that may raise.
         opener: from an adapter file to an engine; called in the thread.
         say: told about scenes and about adaptations that failed, after which the old engine stays.
@@ -96,6 +96,7 @@ class Readaptation:
             self._thread.start()
         with self._lock:
             for engine in self._ready:
+                _close(self.engine)
                 self.engine, self.changes = engine, self.changes + 1
             self._ready.clear()
         return self.engine
@@ -105,6 +106,8 @@ class Readaptation:
         self._cancel.set()
         if self._thread:
             self._thread.join()
+        for engine in (*self._ready, *([self.engine] if self.changes else [])):  # the first one is its opener's
+            _close(engine)
         self._folder.cleanup()
 
     def _run(self, number: int, frame: np.ndarray, cancel: threading.Event) -> None:
@@ -125,3 +128,7 @@ class Readaptation:
         with self._lock:
             if not cancel.is_set():
                 self._ready.append(engine)
+
+
+def _close(engine: Engine) -> None:
+    engine.__exit__(None, None, None)

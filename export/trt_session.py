@@ -45,6 +45,8 @@ def open_trt(
     Raises:
         DarsrError: no GPU or library, said before the seconds that an export takes; or what building and loading raise.
     """
+    if engine not in ("auto", *ENGINES):
+        raise DarsrError(f"engine {engine}", "does not run an engine file", "use --engine trt or trt-rtx")
     if is_engine_file(source.model):
         facts = read_facts(source.model)
         if engine in FAMILIES and choose_family(engine).name != facts.family and engine != facts.family:
@@ -53,8 +55,6 @@ def open_trt(
             )
         _check(source, facts.spec, precision)
         return TrtEngine(source.model, trust)
-    if engine not in FAMILIES:
-        raise DarsrError(f"engine {engine}", "does not run an engine file", "use --engine trt or trt-rtx")
     library = import_library(choose_family(engine))
     require_gpu(library)
     from .session import cache_folder

@@ -105,13 +105,17 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
             must(index == 0, "no such output")
             return self._output
 
-        def set_output_type(self, index: int, kind: DataType) -> None:
-            must(not flags and not self._network().typed, "strongly typed networks take no output types")
-
         def __setattr__(self, name: str, value: object) -> None:
             if name == "precision":
                 must(not flags and not self._network().typed, "strongly typed networks take no precisions")
             super().__setattr__(name, value)
+
+    if not flags:
+
+        def set_output_type(self: Layer, index: int, kind: DataType) -> None:
+            must(not self._network().typed, "strongly typed networks take no output types")
+
+        Layer.set_output_type = set_output_type
 
     class Network:
         def __init__(self, typed: bool) -> None:

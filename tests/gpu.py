@@ -19,7 +19,7 @@ from darsr_deploy.shapes import Shapes
 from darsr_deploy.spec import METADATA_KEY, ModelSpec
 from darsr_deploy.trt_library import FAMILIES, import_library
 from darsr_deploy.trust import trust
-from export.precision import lower
+from export.precision import LOW_TYPES, lower, opset_for
 from export.to_onnx import correction_filter_function
 from export.to_tensorrt import BuildOptions, build_engine
 
@@ -80,24 +80,26 @@ def model_file(path: Path, precision: str = "fp32", form: str = "none", **facts:
     body = """
         features = Conv <pads = [1, 1, 1, 1]> (lr, first)
         active = PRelu (features, slope)
-        big = ConvTranspose <strides = [2, 2]> (active, last)
+        deep = Conv <pads = [1, 1, 1, 1]> (active, last)
+        big = DepthToSpace <blocksize = 2> (deep)
         sr = Clip (big, low, high)
     """
     random = np.random.default_rng(3)
     weights = {"first": 0.3 * random.random((4, 3, 3, 3)), "slope": np.full((4, 1, 1), 0.2), "low": 0.0, "high": 1.0}
-    weights |= {"last": 0.3 * random.random((4, 3, 2, 2))}
+    weights |= {"last": 0.1 * random.random((12, 4, 3, 3))}
     takes = "float[n, 3, h, w] lr"
     if form == "filters":
         takes += ", float[n, 13, h, w] coeff"
         body = body.replace("(lr, first)", "(corrected, first)")
     arrays = {name: np.asarray(array, np.float32) for name, array in weights.items()}
-    model = onnx_model(body, takes=takes, gives="float[n, 3, hh, ww] sr", **arrays)
+    opset = opset_for(precision, 18)
+    model = onnx_model(body, takes=takes, gives="float[n, 3, hh, ww] sr", opset=opset, ir_version=10, **arrays)
     if form == "filters":
         node = helper.make_node("CorrectionFilter", ["lr", "coeff"], ["corrected"], domain="darsr")
         model.graph.node.insert(0, node)
         model.functions.append(correction_filter_function(18))
         model.opset_import.append(helper.make_opsetid("darsr", 1))
-    if precision == "fp16":
+    if precision in LOW_TYPES:
         model = lower(model, precision)
     spec = ModelSpec(2, form=form, precision=precision, backbone="test", parity_psnr_db=99.0, macs_per_lr_pixel=1)
     spec = spec.extended(**facts)
