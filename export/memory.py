@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from onnx import ModelProto, TensorProto, helper, inliner, shape_inference
+from onnx import ModelProto, TensorProto, helper
+
+from darsr_train.backbones.onnx_shapes import sized_graph
 
 _SIDE = 48  # of the LR image that shapes are inferred for
 
@@ -17,17 +19,7 @@ def peak_bytes(model: ModelProto, scale: int = 1) -> int:
     Args:
         scale: of an input ``sr``, if there is one; all others are of the LR image's size, or do not count.
     """
-    sized = ModelProto()
-    sized.CopyFrom(model)
-    for value in sized.graph.input:
-        side = _SIDE * scale if value.name == "sr" else _SIDE
-        for dim, size in zip(value.type.tensor_type.shape.dim, (1, 3, side, side)):
-            if not dim.HasField("dim_value"):
-                dim.dim_value = size
-    del sized.graph.value_info[:]
-    for value in sized.graph.output:
-        value.type.CopyFrom(helper.make_tensor_type_proto(value.type.tensor_type.elem_type, None))
-    graph = shape_inference.infer_shapes(inliner.inline_local_functions(sized), data_prop=True).graph
+    graph = sized_graph(model, _SIDE, {"sr": _SIDE * scale})
     sizes = {value.name: _bytes(value) for value in [*graph.value_info, *graph.input, *graph.output]}
     last = {name: index for index, node in enumerate(graph.node) for name in node.input}
     last |= {value.name: len(graph.node) for value in graph.output}

@@ -256,16 +256,22 @@ def _pad(node: NodeProto, options: dict, known: _Known) -> Local:
 
 
 def _slice(node: NodeProto, options: dict, known: _Known) -> Local:
-    starts, ends = known.values(node, 1), known.values(node, 2)
+    starts = known.values(node, 1)  # where a slice ends matters to the size alone
     axes = known.values(node, 3) or range(len(starts))
     strides = known.values(node, 4) or [1] * len(starts)
     spatial = {axis % 4: (start, step) for axis, start, step in zip(axes, starts, strides) if axis % 4 > _CHANNELS}
     spatial = [spatial.get(axis, (0, 1)) for axis in (2, 3)]
-    del ends  # where a slice ends matters to the size alone
     if any(start < 0 or step != 1 for start, step in spatial):
         raise NotLocal("Slice that counts from the end of the picture, or skips rows")
     fronts = [start for start, _ in spatial]
     return Local(Fraction(1), lambda rows: (rows[0] + min(fronts), rows[1] + max(fronts)))
+
+
+def _reshape(node: NodeProto, options: dict, known: _Known) -> Local:
+    target = known.values(node, 1)
+    if len(target) != 4 or target[2:] != [0, 0] or options.get("allowzero"):
+        raise NotLocal("Reshape of rows or columns")
+    return _PLAIN
 
 
 def _resize(node: NodeProto, options: dict, known: _Known) -> Local:
@@ -296,6 +302,7 @@ _RULES = {
     "DepthToSpace": _shuffle,
     "SpaceToDepth": _shuffle,
     "Pad": _pad,
+    "Reshape": _reshape,
     "Slice": _slice,
     "Resize": _resize,
 }

@@ -43,6 +43,7 @@ from .receptive_field import NotLocal, reach
 from .samples import Samples, calibration_crops
 from .session import OPSET
 from .slopes import slopes_as_convolutions
+from .static_reshapes import constant_reshapes
 
 
 class _ForExport(nn.Module):
@@ -145,6 +146,7 @@ def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
     _strip(model)
     if any(node.domain == DOMAIN for node in model.graph.node):
         model.functions.append(correction_filter_function(opset))
+    model = constant_reshapes(model)
     onnx.checker.check_model(model, full_check=False)
     return model
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .onnx_shapes import shapes_of, sized_graph
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
@@ -92,22 +94,7 @@ def _sized(model: ModelProto, side: int) -> tuple[list[NodeProto], dict[str, Sha
 
     A length that is not known is 0.
     """
-    from onnx import ModelProto, inliner, shape_inference
-
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
-    del fixed.graph.value_info[:]
-    for value in fixed.graph.input:
-        for dim, length in zip(value.type.tensor_type.shape.dim, (1, 3, side, side)):
-            if not dim.HasField("dim_value"):  # coefficients have their 13 planes, weights among the inputs their sizes
-                dim.dim_value = length
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    fixed = inliner.inline_local_functions(fixed) if fixed.functions else fixed
-    graph = shape_inference.infer_shapes(fixed, data_prop=True).graph
-    known = [v for v in [*graph.value_info, *graph.input, *graph.output] if v.type.tensor_type.HasField("shape")]
-    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in known}
-    types = {v.name: v.type.tensor_type.elem_type for v in known}
-    for tensor in graph.initializer:
-        shapes[tensor.name], types[tensor.name] = tuple(tensor.dims), tensor.data_type
-    return list(graph.node), shapes, types
+    graph = sized_graph(model, side)
+    types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    return list(graph.node), shapes_of(graph), types
