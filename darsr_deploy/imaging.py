@@ -13,6 +13,7 @@ import numpy as np
 
 from .atomic import write_bytes
 from .errors import DarsrError
+from .png_writer import write_large_png
 from .resample import to_uint8
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,6 +21,7 @@ _JPEG = b"\xff\xd8\xff"
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _OTHER_FORMATS = {b"BM": "BMP", b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"RIFF": "WebP", b"GIF8": "GIF"}
 _JPEG_QUALITY = 95
+_LARGE = 200_000_000  # values; a PNG of more is written in parts
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -69,6 +71,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         raise DarsrError(
             str(path), f"cannot write {path.suffix or 'a file without suffix'}", f"use one of {', '.join(SUFFIXES)}"
         )
+    if path.suffix.lower() == ".png" and image.size > _LARGE:
+        return write_large_png(path, image)
     options = []
     if path.suffix.lower() != ".png":
         options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
