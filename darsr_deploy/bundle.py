@@ -20,7 +20,7 @@ import numpy as np
 from .adapter import Adapter
 from .atomic import write_text
 from .bind import bind
-from .correction_weights import correction_weights
+from .correction_weights import STAGES, correction_weights
 from .engine import check_input
 from .errors import DarsrError
 from .ort_engine import open_session, run_session
@@ -28,7 +28,7 @@ from .spec import Locality, ModelSpec
 
 MANIFEST = "bundle.json"
 OWN_ADAPTER = "adapter.darsr"  # the one that the bundle was exported from
-GRAPHS = ("backbone", "backprojection", "correction", "correction_tile", "filter", "stats")
+GRAPHS = ("backbone", "backprojection", "correction", "correction_tile", "filter", "stats0", "stats1")
 VERSION = 1
 _WAY_OUT = "make it again with darsr export --split"
 
@@ -42,8 +42,8 @@ class Manifest:
         files: sha256 by file name.
         weights: shapes of the correction's weights, by the names of a DARM of 13 taps.
         kernel_side: largest side of a kernel of back-projection.
-        halos: LR pixels around a tile, by graph (``stats`` twice: ``stats0``, ``stats1``); ``backprojection``: a round.
-            ``backbone`` is None where it takes whole images alone; ``whole_because`` then says why.
+        halos: LR pixels around a tile, by graph; None where it takes whole images alone. That of the backbone should not:
+            ``whole_because`` then says why.
         alignment: tiles begin at multiples of it.
         bytes_per_pixel: values that are alive at a time, per LR pixel, by graph.
     """
@@ -91,8 +91,7 @@ class Manifest:
         if not names <= values["files"].keys() <= {*names, OWN_ADAPTER}:
             raise DarsrError(str(path), "field files does not list a bundle's files", _WAY_OUT)
         for name in ("halos", "bytes_per_pixel"):
-            wanted = _HALOS if name == "halos" else GRAPHS
-            if not values[name].keys() == set(wanted) or not all(_is_count(v, name) for v in values[name].values()):
+            if not values[name].keys() == set(GRAPHS) or not all(_is_count(v, name) for v in values[name].values()):
                 raise DarsrError(str(path), f"field {name} is missing or not as expected", _WAY_OUT)
         return cls(**values)
 
@@ -107,7 +106,6 @@ _FIELDS = {
     "bytes_per_pixel": dict,
     "whole_because": str,
 }
-_HALOS = ("stats0", "stats1", "correction_tile", "filter", "backbone", "backprojection")
 
 
 def _is_count(value: object, name: str) -> bool:
@@ -127,11 +125,11 @@ def open_bundle(folder: str | Path, provider: str = "cpu") -> Bundle:
     """
     path = Path(folder) / MANIFEST
     stamp = path.read_bytes() if path.is_file() else b""
-    return _kept(os.path.abspath(folder), provider, stamp)
+    return _kept(str(folder), os.getcwd(), provider, stamp)
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(folder: str, provider: str, stamp: bytes) -> Bundle:
+def _kept(folder: str, base: str, provider: str, stamp: bytes) -> Bundle:
     return Bundle(folder, provider)
 
 
@@ -220,7 +218,7 @@ class BundleEngine:
         if self.rounds:
             self.kernel = _within(adapter.arrays["kernel"], manifest.kernel_side)
         self.spec = manifest.spec.extended(form=kind, adapter_sha256=sha256)
-        self.stages = 2 if kind == "network" else 0
+        self.stages = STAGES if kind == "network" else 0
         self.locality = self._locality(manifest, kind)
         self._correction = bundle.session("correction", self.weights) if self.weights else None
         self._backbone = bundle.session("backbone")
@@ -237,18 +235,15 @@ class BundleEngine:
         """Any size will do."""
 
     def sums(self, lr: np.ndarray, core: np.ndarray, pooled: list[np.ndarray]) -> np.ndarray:
-        channels = self._bundle.manifest.weights["head.bias"][0]
-        # the graph names the first average even where the second is not asked for
-        known = pooled or [np.zeros((len(lr), channels, 1, 1), np.float32)]
-        feeds = {"lr": check_input(lr), "core": core, "pooled0": known[0]}
-        return self._run(self._of_tiles("stats"), f"sum{len(pooled)}", feeds, only=True)
+        feeds = {"lr": check_input(lr), "core": core} | _named(pooled)
+        return self._run(self._of_tiles(f"stats{len(pooled)}"), "sum", feeds)
 
     def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
         lr = check_input(lr)
         if not self.stages:
             return self._finish(lr, self._filtered(lr))
-        feeds = {"lr": lr} | {f"pooled{stage}": average for stage, average in enumerate(pooled)}
-        return self._finish(lr, self._run(self._of_tiles("correction_tile"), "corrected", feeds))
+        corrected = self._run(self._of_tiles("correction_tile"), "corrected", {"lr": lr} | _named(pooled))
+        return self._finish(lr, corrected)
 
     def __enter__(self) -> BundleEngine:
         return self
@@ -274,14 +269,15 @@ class BundleEngine:
             self._tile[graph] = self._bundle.session(graph, self.weights)
         return self._tile[graph]
 
-    def _run(self, session, output: str, feeds: dict[str, np.ndarray], only: bool = False) -> np.ndarray:
-        return run_session(session, [output], feeds, str(self._bundle.folder), only)[0]
+    def _run(self, session, output: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
+        return run_session(session, output, feeds, str(self._bundle.folder))
 
     def _locality(self, manifest: Manifest, kind: str) -> Locality:
         halos, s = manifest.halos, manifest.spec.scale
         graphs = {"network": ["correction_tile"], "global": ["filter"], "none": []}[kind]
         held = 4 * 3 * (2 + 2 * s * s)  # lr, corrected, and two results between the graphs
-        alive = [*graphs, "backbone"] + ["stats"] * bool(self.stages) + ["backprojection"] * bool(self.rounds)
+        alive = [*graphs, "backbone", *(f"stats{stage}" for stage in range(self.stages))]
+        alive += ["backprojection"] * bool(self.rounds)
         most = held + max(manifest.bytes_per_pixel[graph] for graph in alive)
         if halos["backbone"] is None:
             return Locality(bytes_per_pixel=most, why=f"the backbone takes whole images ({manifest.whole_because})")
@@ -303,6 +299,10 @@ class BundleEngine:
         if side > manifest.kernel_side:
             why = f"its kernel is {side} pixels wide, and {self._bundle.folder} takes {manifest.kernel_side}"
             raise DarsrError(self._what, why, "export a bundle from this adapter")
+
+
+def _named(pooled: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"pooled{stage}": average for stage, average in enumerate(pooled)}
 
 
 def _within(kernel: np.ndarray, side: int) -> np.ndarray:

@@ -107,28 +107,34 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
         ) from error
 
 
-def run_session(session, outputs: list[str], feeds: dict[str, np.ndarray], what: str, only: bool = False) -> list:
-    """Run a session; with ``only``, no more of it than these outputs need.
+def run_session(session, output: str, feeds: dict[str, np.ndarray], what: str) -> np.ndarray:
+    """Run a session for one of its outputs; the first input is a picture, N x C x H x W.
 
     Raises:
         OutOfMemory: it could not have the memory.
         DarsrError: any other failure.
     """
+    height, width = next(iter(feeds.values())).shape[2:4]
     options = import_onnxruntime().RunOptions()
-    options.only_execute_path_to_fetches = only
+    if height * width > _KEPT_PIXELS:
+        arena = "gpu:0" if session.get_providers()[0].startswith("CUDA") else "cpu:0"
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
     try:
-        return session.run(outputs, feeds, options)
+        return session.run([output], feeds, options)[0]
     except Exception as error:  # such as a backbone of others that wants more pixels
-        why, (height, width) = str(error).splitlines()[0][:200], next(iter(feeds.values())).shape[2:4]
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
             raise OutOfMemory(
                 what, f"no memory for {width}x{height} pixels at a time", "use a smaller --tile"
             ) from error
+        why = str(error).splitlines()[0][:200]
         raise DarsrError(
             what, f"ONNX Runtime cannot run it on {width}x{height} pixels ({why})", "use --engine torch"
         ) from error
 
 
+# Every session keeps the memory of its largest run for the next one, and gives none of it to the other sessions. Worth it
+# for small images; for large ones it is gigabytes, and getting it anew hardly shows in the time (docs/tiles-and-bundles.md).
+_KEPT_PIXELS = 500_000
 # What ONNX Runtime's allocators say, on CPU and on CUDA.
 _NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -163,7 +169,7 @@ class OrtEngine:
         feeds = {"lr": check_input(lr)}
         if self._coefficients is not None:
             feeds["coeff"] = self._coefficients
-        return run_session(self._session, ["sr"], feeds, self._model)[0]
+        return run_session(self._session, "sr", feeds, self._model)
 
     def check_size(self, lr: np.ndarray) -> None:
         """The form ``filters`` is for one image alone.
@@ -184,7 +190,7 @@ class OrtEngine:
         feeds = {"lr": check_input(lr)}
         if self._coefficients is not None:
             feeds["coeff"] = np.ascontiguousarray(self._coefficients[:, :, rows, columns])
-        return run_session(self._session, ["sr"], feeds, self._model)[0]
+        return run_session(self._session, "sr", feeds, self._model)
 
     def __enter__(self) -> OrtEngine:
         return self

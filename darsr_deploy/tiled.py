@@ -58,6 +58,7 @@ class TiledEngine:
         self.engine, self.tile, self._say, self.report, self._free = engine, tile, say, report, free
         self.spec, self.name, self.provider = engine.spec, engine.name, engine.provider
         self.locality = engine.locality
+        self._chosen: tuple[tuple[int, int], int] = (0, 0), 0  # of the last image: its size, and the side of its tiles
         if tile and self.locality.halo is None:
             raise DarsrError(f"--tile {tile}", self.locality.why or "this model takes whole images", self._way_out())
 
@@ -109,7 +110,12 @@ class TiledEngine:
         self.engine.__exit__(kind, error, trace)
 
     def _choose(self, height: int, width: int) -> int:
-        """Side of the tiles; 0 for the whole image."""
+        """Side of the tiles, 0 for the whole image; decided once for images of a size."""
+        if self._chosen[0] != (height, width):
+            self._chosen = (height, width), self._decide(height, width)
+        return self._chosen[1]
+
+    def _decide(self, height: int, width: int) -> int:
         if self.tile is not None:
             return 0 if self.tile >= max(height, width) else self.tile
         needs = self.locality.bytes_per_pixel
@@ -127,6 +133,7 @@ class TiledEngine:
                 return self._once(height, width, tile, take, put)
             except (OutOfMemory, MemoryError) as error:
                 tile = self._smaller(tile, error)
+                self._chosen = (height, width), tile  # what did not fit will not fit the next image either
 
     def _once(self, height: int, width: int, tile: int, take: _Take, put: _Put) -> None:
         local, s = self.locality, self.spec.scale

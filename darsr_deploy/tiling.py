@@ -11,8 +11,8 @@ LEAST_TILE = 16  # LR pixels; below it a tile is all surroundings
 MOST_TILE = 1024
 _SHARE = 0.5  # of the free memory
 _BUDGET = 1 << 30  # bytes for one tile, however much is free: larger ones are not faster
-# What a runtime takes beyond the values that are alive at a time: copies in another layout, an arena's gaps. Measured
-# at 1.3 to 1.7 in ONNX Runtime on CPU.
+# What a runtime takes beyond the values that are alive at a time: copies in another layout, gaps. Measured at 1.1 to 1.9 with
+# ONNX Runtime on CPU (docs/tiles-and-bundles.md).
 _OVERHEAD = 2.0
 
 

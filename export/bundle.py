@@ -26,7 +26,7 @@ from .forms import Formed
 from .memory import peak_bytes
 from .parity import FLOORS_DB, Case, cases, figure, require_floor, require_headroom
 from .precision import LOW_TYPES, lower, opset_for
-from .receptive_field import NotLocal, Reach, reach
+from .receptive_field import NotLocal, reach
 from .samples import Samples
 
 PRECISIONS = ("fp32", "fp16")
@@ -48,7 +48,8 @@ def build_graphs(backbone: nn.Module, widths: tuple[int, int], side: int, precis
         "correction": pieces.correction(shapes, opset),
         "correction_tile": pieces.correction_tile(shapes, opset),
         "filter": pieces.given_filter(opset),
-        "stats": pieces.statistics(shapes, opset),
+        "stats0": pieces.statistics(shapes, 0, opset),
+        "stats1": pieces.statistics(shapes, 1, opset),
     }
     return {name: lower(graph, precision) for name, graph in graphs.items()} if precision in LOW_TYPES else graphs
 
@@ -109,28 +110,22 @@ def export_bundle(
 
 def _manifest(graphs: dict[str, ModelProto], spec: ModelSpec, widths: tuple[int, int], side: int) -> Manifest:
     """All but the checksums of the files."""
-    scale, why = spec.scale, ""
-    try:
-        backbone = reach(graphs["backbone"])
-    except NotLocal as error:
-        backbone, why = Reach(0), str(error)
-    both = {"lr": 1, "sr": Fraction(1, scale)}
-    reaches = {
-        "stats0": reach(graphs["stats"], target="own0"),
-        "stats1": reach(graphs["stats"], target="own1"),
-        "correction_tile": reach(graphs["correction_tile"]),
-        "filter": reach(graphs["filter"]),
-        "backbone": backbone,
-        "backprojection": reach(graphs["backprojection"], both),
-    }
+    found, why = {}, ""
+    for name, graph in graphs.items():
+        try:
+            pictures = {"lr": 1, "coeff": 1, "core": 1, "sr": Fraction(1, spec.scale)}
+            found[name] = reach(graph, pictures, "own" if name.startswith("stats") else None)
+        except NotLocal as error:
+            why = str(error) if name == "backbone" else why
+    halos = {name: found[name].halo if name in found else None for name in graphs}
     return Manifest(
         spec=spec.extended(macs_per_lr_pixel=sum(multiply_adds(graphs[name]) for name in ("backbone", "correction"))),
         files={},
         weights=weight_shapes(*widths),
         kernel_side=side,
-        halos={name: found.halo for name, found in reaches.items()} | ({"backbone": None} if why else {}),
-        alignment=math.lcm(*(found.alignment for found in reaches.values())),
-        bytes_per_pixel={name: peak_bytes(graph, scale) for name, graph in graphs.items()},
+        halos=halos,
+        alignment=math.lcm(*(each.alignment for each in found.values())),
+        bytes_per_pixel={name: peak_bytes(graph, spec.scale) for name, graph in graphs.items()},
         whole_because=why,
     )
 

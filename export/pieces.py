@@ -4,8 +4,8 @@ Pictures are named ``lr`` and ``sr``, weights as in DARM's state (13 taps). All 
 
 * ``correction``: lr, weights -> corrected. For whole images.
 * ``correction_tile``: lr, pooled0, pooled1, weights -> corrected. The attentions' averages come from outside.
-* ``stats``: lr, core, pooled0, weights -> sum0, sum1: what these averages are made of, over the pixels where ``core`` is 1.
-  The second attention reads what the first has weighted, so ``sum1`` needs ``pooled0``, the average of the whole image.
+* ``stats0``: lr, core, weights -> sum: what the first average is made of, over the pixels where ``core`` is 1.
+* ``stats1``: lr, core, pooled0, weights -> sum: the second attention reads what the first has weighted.
 * ``filter``: lr, coeff -> corrected. Coefficients for every pixel, or 1 x 13 x 1 x 1 for all.
 * ``backprojection``: sr, lr, kernel -> better: one round.
 
@@ -47,16 +47,17 @@ def correction_tile(shapes: dict[str, list[int]], opset: int = OPSET) -> ModelPr
     return graph.filtered(graph.conv(features, "tail"))
 
 
-def statistics(shapes: dict[str, list[int]], opset: int = OPSET) -> ModelProto:
-    """Sums over a tile's own pixels, N x C x 1 x 1 each; ``core`` is 1 x 1 x H x W of ones and zeros."""
+def statistics(shapes: dict[str, list[int]], stage: int, opset: int = OPSET) -> ModelProto:
+    """What an attention averages, summed over a tile's own pixels: N x C x 1 x 1.
+
+    ``core`` is 1 x 1 x H x W of ones and zeros. The value before the sum, which tells the reach, is named ``own``.
+    """
     graph = _Graph(opset, shapes)
     features, core = graph.head(), graph.input("core", [1, 1, *_AT_LR])
-    for stage in range(STAGES):
-        features = graph.stage(features, stage)
-        area = graph.constant("area", [2, 3])
-        graph.output(graph.add("ReduceSum", graph.add("Mul", features, core, name=f"own{stage}"), area), f"sum{stage}")
-        if stage + 1 < STAGES:
-            features = graph.weighted(features, stage, graph.pooled(stage))
+    for before in range(stage):
+        features = graph.weighted(graph.stage(features, before), before, graph.pooled(before))
+    own = graph.add("Mul", graph.stage(features, stage), core, name="own")
+    graph.output(graph.add("ReduceSum", own, graph.constant("area", [2, 3])), "sum", ["n", *_channels(shapes), 1, 1])
     return graph.model()
 
 
@@ -85,6 +86,10 @@ def backprojection(scale: int, side: int, opset: int = OPSET) -> ModelProto:
     return graph.model()
 
 
+def _channels(shapes: dict[str, list[int]]) -> list[int]:
+    return shapes["head.bias"]
+
+
 class _Graph:
     """A graph in the making. Values are names; every method that adds a node returns the name of its result."""
 
@@ -102,9 +107,9 @@ class _Graph:
         self.inputs.setdefault(name, helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         return name
 
-    def output(self, value: str, name: str, shape: list | None = None) -> None:
+    def output(self, value: str, name: str, shape: list) -> None:
         self.add("Identity", value, name=name)
-        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape or ["n", "c", 1, 1]))
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, name: str, values: list[int]) -> str:
         return self.weight(name, torch.tensor(values).numpy())
@@ -131,8 +136,7 @@ class _Graph:
         return value
 
     def pooled(self, stage: int) -> str:
-        channels = self.shapes[f"stages.{stage}.second.weight"][0]
-        return self.input(f"pooled{stage}", ["n", channels, 1, 1])
+        return self.input(f"pooled{stage}", ["n", *_channels(self.shapes), 1, 1])
 
     def weighted(self, value: str, stage: int, pooled: str) -> str:
         squeezed = self.add("Relu", self.conv(pooled, f"stages.{stage}.squeeze"))
