@@ -183,8 +183,26 @@ def demo(
 
 @app.command()
 @command
-def doctor(as_json: Json = False, failures: Failures = None) -> None:
+def doctor(
+    as_json: Json = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Build, compare and time every engine that this machine has.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="--self-test: a model (.onnx); by default the default backbone.")
+    ] = None,
+    failures: Failures = None,
+) -> None:
     """What this machine can run, what is missing, and the command that installs it. Exit 0 when infer works."""
+    if self_test:
+        from export.self_test import run_self_test
+
+        with progress("self-test") as report:
+            rows = run_self_test(model, say, report)
+        print(json.dumps([row.to_json() for row in rows], indent=1) if as_json else "\n".join(map(str, rows)))
+        if any(row.state == "failed" for row in rows):
+            failures("the self-test failed: see the rows above")
+        return
     from darsr_deploy.doctor import can_infer, examine, to_json
 
     findings = examine()

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from .engine_file import SUFFIX, sidecar_path
 from .errors import DarsrError
+from .jit_cache import SUFFIX as JIT_SUFFIX
 
 USUAL_LIMIT_MB = 2048
 
@@ -80,6 +81,10 @@ class EngineCache:
                 os.utime(path)
 
     def remove(self, key: str) -> None:
+        """An engine, and what was compiled for it."""
+        with contextlib.suppress(FileNotFoundError):
+            digest = hashlib.sha256(self.path(key).read_bytes()).hexdigest()
+            (self.folder / f"{digest[:32]}{JIT_SUFFIX}").unlink(missing_ok=True)
         sidecar_path(self.path(key)).unlink(missing_ok=True)
         self.path(key).unlink(missing_ok=True)
 

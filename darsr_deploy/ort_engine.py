@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
     if not isinstance(model, bytes) and Path(model).is_file():
         check_seal(what, Path(model).read_bytes())
     try:
-        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=[wanted])
+        session = _started(ort, model if isinstance(model, bytes) else str(model), options, wanted)
     except Exception as error:  # ONNX Runtime's own exceptions have no common base that is public
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise DarsrError(str(what), "there is no such file", "make it with darsr export") from error
@@ -105,6 +106,11 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
             f"ONNX Runtime cannot load it ({str(error).splitlines()[0][:200]})",
             "export it again with darsr export",
         ) from error
+    if wanted not in session.get_providers():  # its library could not be loaded, and another took over
+        raise DarsrError(
+            f"provider {provider}", f"ONNX Runtime could not start {wanted}", "check the driver with nvidia-smi"
+        )
+    return session
 
 
 def run_session(session, output: str, feeds: dict[str, np.ndarray], what: str) -> np.ndarray:
@@ -197,6 +203,28 @@ class OrtEngine:
 
     def __exit__(self, *_: object) -> None:
         self._session = None
+
+
+def _started(ort, model: bytes | str, options, provider: str):
+    """A session; where a provider other than the CPU fails on the local function, one with its body in its place."""
+    try:
+        return ort.InferenceSession(model, options, providers=[provider])
+    except Exception:
+        inlined = None if provider == "CPUExecutionProvider" else _inlined(model)
+        if inlined is None:
+            raise
+        return ort.InferenceSession(inlined, options, providers=[provider])
+
+
+def _inlined(model: bytes | str) -> bytes | None:
+    """The model without local functions; None where it has none, or onnx is not installed."""
+    if importlib.util.find_spec("onnx") is None or not (isinstance(model, bytes) or Path(model).is_file()):
+        return None
+    import onnx
+    from onnx import inliner
+
+    proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    return inliner.inline_local_functions(proto).SerializeToString() if proto.functions else None
 
 
 def read_coefficients(model: str | Path, spec: ModelSpec) -> np.ndarray:

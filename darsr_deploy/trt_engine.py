@@ -11,6 +11,7 @@ from .cuda_driver import Device, DeviceMemory, Event, Graph, HostMemory, Stream
 from .engine import check_input
 from .engine_file import EngineFacts, read_engine
 from .errors import DarsrError
+from .jit_cache import SUFFIX, JitCache
 from .ort_engine import read_coefficients
 from .spec import Locality
 from .trt_library import FAMILIES, Library, import_library, make_logger
@@ -34,6 +35,7 @@ class TrtEngine:
         graphs: replay a captured CUDA graph from the second image of one size on.
         built: bytes and facts of an engine that was built a moment ago, instead of the file; it need not be trusted.
         coefficients: of form ``filters``, 1 x 13 x H x W, instead of the file beside it.
+        jit_folder: where TensorRT for RTX keeps what it compiled for this GPU; by default it compiles at every start.
 
     Raises:
         DarsrError: no GPU or library, an engine of another version, GPU or contract, a damaged or untrusted file.
@@ -49,6 +51,7 @@ class TrtEngine:
         graphs: bool = True,
         built: tuple[bytes, EngineFacts] | None = None,
         coefficients: np.ndarray | None = None,
+        jit_folder: Path | None = None,
     ) -> None:
         data, self.facts = built or read_engine(model)
         if built is None and not trust:
@@ -62,6 +65,8 @@ class TrtEngine:
             held.callback(self.device.close)
             require_device(self._model, self.facts, self.device)
             self.provider = f"cuda:{device}"
+            jit = jit_folder and jit_folder / f"{self.facts.sha256[:32]}{SUFFIX}"
+            self._jit = JitCache(jit) if jit is not None and self.name == "trt-rtx" else None
             self._load(library, data, held)
             inputs = {"lr": (3,)} | ({"coeff": (13,)} if self.spec.form == "filters" else {})
             self._check_contract(library, inputs)
@@ -127,6 +132,8 @@ class TrtEngine:
     def __exit__(self, *_: object) -> None:
         if self._held is not None:
             self.device.use()
+            if self._jit is not None:
+                self._jit.save()
             self._held.close()
             self._held = None
 
@@ -162,6 +169,8 @@ class TrtEngine:
         if self._graphs:  # it compiles for a size in the background, so it alone knows when to capture
             config.cuda_graph_strategy = self._module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             self._graphs = False
+        if self._jit is not None:
+            self._jit.attach(config)
         return self._engine.create_execution_context(config)
 
     def _check_contract(self, library: Library, inputs: dict[str, tuple[int, ...]]) -> None:

@@ -129,7 +129,7 @@ def cached_engine(
     with cache.locked(key) as path:
         if path.is_file():
             try:
-                engine = TrtEngine(path)
+                engine = TrtEngine(path, jit_folder=cache.folder)
             except DarsrError as error:
                 say(f"the engine in the cache cannot be used ({error.args[1]}): building it again")
                 cache.remove(key)
@@ -139,7 +139,7 @@ def cached_engine(
         say(f"building the {library.family.title} engine for {gpu}, {options.shapes} (once; it is kept in the cache)")
         build_file(onnx, path, library, options, say, report, reference, photo, key=key)
         cache.shrink(keep=key)
-        return TrtEngine(path)
+        return TrtEngine(path, jit_folder=cache.folder)
 
 
 def engine_key(onnx: bytes, precision: str, library: Library, options: BuildOptions, gpu: str, target: str) -> str:

@@ -54,20 +54,24 @@ def open_trt(
                 str(source.model), f"is an engine of {FAMILIES[facts.family].title}", f"use --engine {facts.family}"
             )
         _check(source, facts.spec, precision)
-        return TrtEngine(source.model, trust)
+        return TrtEngine(source.model, trust, jit_folder=_engines())
     library = import_library(choose_family(engine))
     require_gpu(library)
-    from .session import cache_folder
-
-    cache = EngineCache(cache_folder() / "engines", say)
+    cache = EngineCache(_engines(), say)
     if source.model is not None:
         _check(source, read_spec(source.model)[1], precision)
         return cached_engine(source.model, library, BuildOptions(), cache, say, report)
-    onnx, reference, photo = _exported(source, say, precision or "fp32")
+    onnx, reference, photo = exported(source, say, precision or "fp32")
     return cached_engine(onnx, library, BuildOptions(), cache, say, report, reference, photo)
 
 
-def _exported(source: Source, say: Callable[[str], None], precision: str):
+def _engines() -> Path:
+    from .session import cache_folder
+
+    return cache_folder() / "engines"
+
+
+def exported(source: Source, say: Callable[[str], None], precision: str):
     """The typed ONNX file of an adapter or a backbone from the cache, PyTorch to compare with, and the photo."""
     from .session import _cached_model, _require_torch, load
 

@@ -24,6 +24,7 @@ def cache(_session_cache, monkeypatch):
     """
     monkeypatch.setenv("DARSR_CACHE", str(_session_cache))
     monkeypatch.setenv("DARSR_DATA", str(_session_cache / "no data"))
+    monkeypatch.setenv("DARSR_STATE", str(_session_cache / "state"))
     return _session_cache
 
 

@@ -54,7 +54,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
     trt.__spec__ = ModuleSpec(name, None)
     trt.__version__ = version
     trt.refuse_typed = trt.refuse = False
-    trt.built_type, trt.error, trt.builds, trt.last_config = None, 0.0, 0, None
+    trt.built_type, trt.error, trt.builds, trt.compiled, trt.last_config = None, 0.0, 0, 0, None
 
     DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8", "BF16", "INT64")
     LayerType = _enum("LayerType", *dict.fromkeys([*_KINDS.values(), "ELEMENTWISE"]))
@@ -318,14 +318,40 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
         def create_execution_context(self, how: object = Strategy.STATIC) -> Context:
             must(self._runtime() is not None, "the runtime was freed before its engine")
             strategy = how.strategy if isinstance(how, RuntimeConfig) else how
+            if isinstance(how, RuntimeConfig) and how.cache is not None and not how.cache.kernels:
+                trt.compiled += 1
+                how.cache.kernels = driver.name.encode() + b" kernels"
             return Context(self, self._runtime().logger, strategy)
 
     class RuntimeConfig:
         def __init__(self) -> None:
             self.strategy, self.cuda_graph_strategy = Strategy.STATIC, trt.CudaGraphStrategy.DISABLED
+            self.cache: RuntimeCache | None = None
+
+        def create_runtime_cache(self) -> RuntimeCache:
+            return RuntimeCache()
+
+        def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+            self.cache = cache
+            return True
 
         def set_execution_context_allocation_strategy(self, strategy: Strategy) -> None:
             self.strategy = strategy
+
+    class RuntimeCache:
+        """Holds the kernels of one GPU; a blob of another is rejected."""
+
+        def __init__(self) -> None:
+            self.kernels = b""
+
+        def deserialize(self, blob: bytes) -> bool:
+            must(driver.contexts > 0, "no CUDA context is current")
+            good = blob.startswith(driver.name.encode())
+            self.kernels = blob if good else b""
+            return good
+
+        def serialize(self) -> memoryview:
+            return memoryview(self.kernels)
 
     class Inspector:
         def __init__(self, engine: Engine) -> None:
@@ -427,6 +453,6 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
     trt.classes = {
         "Builder": Builder, "IBuilderConfig": Config, "INetworkDefinition": Network, "ILayer": Layer, "ITensor": Tensor,
         "OnnxParser": OnnxParser, "IOptimizationProfile": Profile, "Runtime": Runtime, "ICudaEngine": Engine,
-        "IExecutionContext": Context, "IRuntimeConfig": RuntimeConfig, "EngineInspector": Inspector, "ParserError": ParserError,
+        "IExecutionContext": Context, "IRuntimeConfig": RuntimeConfig, "IRuntimeCache": RuntimeCache, "EngineInspector": Inspector, "ParserError": ParserError,
     }  # fmt: skip
     return trt

@@ -226,6 +226,27 @@ def test_a_library_that_is_a_stub_is_one_line(monkeypatch):
         import_library(FAMILIES["trt"])
 
 
+def test_what_rtx_compiled_is_kept(monkeypatch, tmp_path):
+    """For one engine on one GPU, and only if this machine wrote it."""
+    monkeypatch.setenv("DARSR_STATE", str(tmp_path / "state"))
+    machine = install(monkeypatch, *LIBRARIES[3])
+    path = machine.build(model_file(tmp_path / "model.onnx"))
+
+    def start() -> int:
+        before = machine.trt.compiled
+        with TrtEngine(path, jit_folder=tmp_path) as engine:
+            engine.run(image(8, 8))
+        return machine.trt.compiled - before
+
+    assert [start(), start()] == [1, 0]
+    (kept,) = tmp_path.glob("*.jit")
+    kept.write_bytes(kept.read_bytes() + b" and some of another's")
+    assert [start(), start()] == [1, 0]
+    machine.driver.name = "Another"
+    assert start() == 1
+    assert machine.driver.left_over() == {}
+
+
 # --- the fake itself: it refuses what it is there to refuse
 
 
