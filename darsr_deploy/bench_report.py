@@ -70,7 +70,7 @@ def finish_row(one: Measured, context: dict) -> dict:
     result |= summary(samples) | _speed(one, samples, context) | _stages(one, reasons)
     result |= _memory_and_energy(one, context["batch"], reasons) | _quality(one, context, reasons)
     result["judged"] = _judged(samples, result, context["scenario"], reasons)
-    result["roofline"] = _roofline(result, context, reasons)
+    result["roofline"] = _roofline(result, one.cold["scale"], context, reasons)
     result["provider_name"] = one.cold["provider"]
     result["cold_start_ms"] = {"build": one.row.build_ms, "load": one.cold["load"]}
     result["cold_start_ms"]["first_frame"] = one.cold["first_frame"]
@@ -91,6 +91,7 @@ def _speed(one: Measured, samples: list[float], context: dict) -> dict:
     whole = [sum(stages.values()) for stages in one.stages]
     frames = 1e3 * batch / statistics.fmean(samples)
     return {
+        "cpu_median_ms": percentile(one.cpu_ms, 50),
         "e2e_n": len(whole),
         "e2e_median_ms": percentile(whole, 50),
         "e2e_p90_ms": percentile(whole, 90),
@@ -122,11 +123,10 @@ def _memory_and_energy(one: Measured, batch: int, reasons: dict[str, str]) -> di
     if one.device_mb is None:
         on_cpu = one.row.provider == "cpu"
         reasons["peak_device_memory_mb"] = "runs on the processor" if on_cpu else "NVML does not tell"
-    frames = batch * sum(len(block) + 1 for block in one.blocks)  # the first of each block does not count, but costs
     watts = one.meter.watts
     if watts is None:
         reasons["power_w"] = reasons["energy_per_frame_j"] = one.meter.reason
-    energy = None if watts is None else one.meter.joules / frames
+    energy = None if watts is None else one.meter.joules / (batch * one.queries)
     figures = {"peak_device_memory_mb": one.device_mb, "power_w": watts, "energy_per_frame_j": energy}
     return one.memory | figures | {"power_source": one.meter.source}
 
@@ -160,7 +160,7 @@ def _judged(samples: list[float], result: dict, scenario: str, reasons: dict[str
     return {"name": f"p{percent}_ms", "value": percentile(samples, percent), "bound": bound}
 
 
-def _roofline(result: dict, context: dict, reasons: dict[str, str]) -> dict | None:
+def _roofline(result: dict, scale: int, context: dict, reasons: dict[str, str]) -> dict | None:
     """Least time by the measured roofs, and the share of it that was reached.
 
     A query must do the model's multiply-adds, and read input and weights and write the output once, whatever is fused:
@@ -175,7 +175,6 @@ def _roofline(result: dict, context: dict, reasons: dict[str, str]) -> dict | No
         return None
     height, width = context["image"].shape[:2]
     pixels, batch = height * width, context["batch"]
-    scale = math.sqrt(result["output_megapixels_per_second"] * 1e6 / result["frames_per_second"] / pixels)
     flops = 2.0 * macs * pixels * batch
     moved = 4 * 3 * pixels * (1 + scale**2) * batch + (result["model_bytes"] or 0)
     roof = context["roof"]

@@ -60,7 +60,10 @@ class Measured:
     worker: Worker | None = None
     cold: dict = field(default_factory=dict)
     output: np.ndarray | None = None
+    slow: bool = False  # one query fills more than a turn
     blocks: list[list[float]] = field(default_factory=list)  # ms of the queries of each block
+    queries: int = 0  # that took energy, those that did not count included
+    cpu_ms: list[float] = field(default_factory=list)  # the processor's time of these queries, all threads together
     stages: list[dict[str, float]] = field(default_factory=list)
     memory: dict = field(default_factory=dict)
     device_mb: float | None = None
@@ -106,7 +109,7 @@ def measure(
         for index in range(setting.rounds):
             report({"phase": "measure", "step": index, "steps": setting.rounds})
             peaks.append(probe.ask("probe"))
-            turn = [one for one in measured if one.failure is None]
+            turn = [one for one in measured if one.failure is None and not (one.slow and index % 2)]
             order.shuffle(turn)
             for one in turn:
                 with _failure_noted(one):
@@ -144,19 +147,25 @@ def _open(one: Measured, image: np.ndarray, batch: int, setting: Setting, stack:
         stack.callback(one.worker.stop)
         one.cold = one.worker.receive()
         one.output = one.worker.ask("output")
-        one.worker.ask("warm", setting.warm_up)
+        took = one.worker.ask("warm", setting.warm_up)
+        one.slow = setting.seconds > 0 and took > 2e3 * setting.seconds / setting.rounds
         one.meter = Meter(on_gpu)
         if used is not None:  # processes start one after the other, so the difference is this one's
             one.device_mb = max(0.0, (nvml.memory_used_mb() or used) - used)
 
 
 def _take_turn(one: Measured, setting: Setting) -> None:
-    seconds, least = setting.seconds / setting.rounds, math.ceil(setting.iterations / setting.rounds)
+    """One block of each kind. Slow rows have every second turn, so that no row takes much longer than it has to."""
+    seconds, turns = setting.seconds / setting.rounds, math.ceil(setting.rounds / (2 if one.slow else 1))
+    least = math.ceil(setting.iterations / turns)
     one.meter.start()
     try:
-        one.blocks.append(one.worker.ask("compute", seconds, least))
+        wall, own = one.worker.ask("compute", seconds, least, not one.slow)
     finally:
         one.meter.stop()
+    one.blocks.append(wall)
+    one.cpu_ms += own
+    one.queries += len(wall) + (not one.slow)
     one.stages += one.worker.ask("end_to_end", seconds / 3, least)
 
 

@@ -17,6 +17,7 @@ _COLUMNS: tuple[tuple[str, Callable[[dict], object]], ...] = (
     ("p90", lambda r: r["p90_ms"]),
     ("p99", lambda r: r["p99_ms"]),
     ("cv %", lambda r: r["cv_percent"]),
+    ("CPU ms", lambda r: r["cpu_median_ms"]),
     ("end to end ms", lambda r: r["e2e_median_ms"]),
     ("frames/s", lambda r: r["frames_per_second"]),
     ("Mpixel/s out", lambda r: r["output_megapixels_per_second"]),

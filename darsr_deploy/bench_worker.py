@@ -151,13 +151,26 @@ class _Run:
     def memory(self) -> dict:
         return {"peak_memory_mb": peak_memory_mb(), "base_memory_mb": self.base_mb}
 
-    def warm(self, seconds: float) -> int:
-        return len(_repeat(self._query, seconds, 1))
+    def warm(self, seconds: float) -> float:
+        """What the last query took."""
+        return _repeat(self._query, seconds, 1)[-1]
 
-    def compute(self, seconds: float, least: int) -> list[float]:
-        """Queries through the engine alone, tensors in and out; the first after a pause does not count."""
-        self._query()
-        return _repeat(self._query, seconds, least)
+    def compute(self, seconds: float, least: int, settle: bool) -> tuple[list[float], list[float]]:
+        """Queries through the engine alone, tensors in and out: wall clock, and the processor's time of all threads.
+
+        Args:
+            settle: the first after the pause does not count: other rows had the caches.
+        """
+        if settle:
+            self._query()
+        own: list[float] = []
+
+        def query() -> None:
+            started = time.process_time()
+            self._query()
+            own.append(1e3 * (time.process_time() - started))
+
+        return _repeat(query, seconds, least), own
 
     def end_to_end(self, seconds: float, least: int) -> list[dict[str, float]]:
         """The same from PNG bytes to PNG bytes, in memory: what each stage of a query took."""
