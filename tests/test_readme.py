@@ -25,17 +25,25 @@ from .onnx_models import convolutional
 from .shared import SHARED
 
 ROOT = Path(__file__).parent.parent
+MARKS = {"network", "device", "server"}  # what a block of commands needs that a test has not, such as ```console device
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands(page: Path) -> list[str]:
-    """The lines behind ``$`` in a page's console blocks; blocks of commands that need the network are marked so."""
+    """The lines behind ``$`` in a page's console blocks; those that cannot be run here are marked: see :data:`MARKS`."""
     blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.S | re.M)
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
 def test_there_are_commands_to_run():
     assert len(commands(ROOT / "README.md")) >= 10
+
+
+def test_every_block_is_run_or_says_why_not():
+    for page in PAGES:
+        heads = re.findall(r"^```(.+)$", page.read_text(), re.M)
+        assert all(head.split(" ")[0] in ("console", "python") for head in heads), page.name
+        assert {mark for head in heads for mark in head.split(" ")[1:]} <= MARKS, page.name
 
 
 def test_every_make_target_exists():

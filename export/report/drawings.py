@@ -94,5 +94,5 @@ def _badge(number: int, x: float, y: float) -> Markup:
 
 
 def _svg(width: float, height: float, label: str, *parts: Markup) -> Markup:
-    return element("svg", joined(*parts), viewBox=f"-2 -12 {width + 8:.0f} {height + 14:.0f}", role="img",
-                   width=width + 8, height=height + 14, aria_label=label)  # fmt: skip
+    return element("svg", joined(*parts), viewBox=f"-4 -12 {width + 14:.0f} {height + 14:.0f}", role="img",
+                   width=width + 14, height=height + 14, aria_label=label)  # fmt: skip

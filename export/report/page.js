@@ -178,7 +178,7 @@
       const pixels = Number(image.getAttribute("width"));
       image.style.width = "";
       const wanted = image.getBoundingClientRect().width * ratio;
-      image.style.width = `${(pixels * Math.max(1, Math.round(wanted / pixels))) / ratio}px`;
+      image.style.width = `${(pixels * Math.max(1, Math.floor(wanted / pixels))) / ratio}px`;
     });
   };
 
