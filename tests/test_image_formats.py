@@ -70,12 +70,13 @@ def test_what_is_written_is_read_back(suffix, layout, dtype, icc, tmp_path):
         pytest.skip("the format has 8 bits: that it says so is another test")
     if dtype == np.uint16 and suffix == ".tif" and layout == "gray and alpha":
         pytest.skip("refused in one line, as another test shows: Pillow does not know it")
+    if suffix == ".bmp" and "alpha" in layout.replace("RGBA", "alpha"):
+        pytest.skip("not written in this format: that it says so is another test")
     image = noise(33, 21, layout, dtype)
     write_image(tmp_path / f"a{suffix}", image, Picture(image, icc))
     back = read_picture(tmp_path / f"a{suffix}")
-    if suffix == ".bmp":  # which has neither a profile nor gray with alpha
-        icc = None
-    if (suffix == ".webp" and image.ndim == 2) or (suffix in (".webp", ".bmp") and layout == "gray and alpha"):
+    icc = None if suffix == ".bmp" else icc
+    if suffix == ".webp" and layout.startswith("gray"):
         image = np.stack([image] * 3, axis=2) if image.ndim == 2 else image[:, :, [0, 0, 0, 1]]
     assert back.pixels.dtype == image.dtype and np.array_equal(back.pixels, image)
     assert back.icc == icc and back.lossless
@@ -333,6 +334,7 @@ def test_a_large_photograph_is_read_and_a_bomb_is_not(tmp_path):
         ("a.jpg", (70_000, 10), 3, 8, "longest side 65500"),
         ("a.bmp", (70_000, 10), 3, 8, "longest side 32767"),
         ("a.jpg", (10, 10), 4, 8, "no transparency"),
+        ("a.bmp", (10, 10), 2, 8, "no transparency"),
         ("a.webp", (10, 10), 3, 16, "8 bits"),
         ("a.heic", (10, 10), 3, 8, "cannot write .heic"),
     ],
