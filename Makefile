@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 TESTFLAGS ?=
 
 DEMO_EXTRAS := train,export,ort
-TEST_EXTRAS := $(DEMO_EXTRAS),dev
+TEST_EXTRAS := $(DEMO_EXTRAS),video,dev
 DEMO_STAMP := $(VENV)/.darsr-demo
 TEST_STAMP := $(VENV)/.darsr-test
 
