@@ -34,6 +34,8 @@ class Finding:
 _PARTS: tuple[tuple[str, str, str, str], ...] = (
     ("numpy", "numpy", "arrays", 'pip install "darsr"'),
     ("opencv", "cv2", "reading and writing images", "pip install opencv-python-headless"),
+    ("pillow", "PIL", "reading and writing images", "pip install pillow"),
+    ("av", "av", "videos with their audio and timestamps", 'pip install "darsr[video]"'),
     ("torch", "torch", "adapt, eval, demo, backbone", 'pip install "darsr[train]"'),
     ("scikit-image", "skimage", "eval, demo", 'pip install "darsr[train]"'),
     ("onnx", "onnx", "export", 'pip install "darsr[export]"'),

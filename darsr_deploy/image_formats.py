@@ -48,7 +48,7 @@ _LIMITS = {
     ".tif": Limits("TIFF", (1 << 31) - 1, 16, True),
     ".webp": Limits("WebP", 16_383, 8, True),
     ".jpg": Limits("JPEG", 65_500, 8, False),  # of libjpeg; the format's own is 65,535
-    ".bmp": Limits("BMP", 32_767, 8, True),
+    ".bmp": Limits("BMP", 32_767, 8, False),  # alpha in it is read, but few programs do,
 }
 _LIMITS |= {".tiff": _LIMITS[".tif"], ".jpeg": _LIMITS[".jpg"]}
 

@@ -87,18 +87,22 @@ def eight_bit(pixels: np.ndarray) -> np.ndarray:
     return colour if colour.dtype == np.uint8 else ((colour.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+# cv2.utils.logging does not exist in 4.8, cv2.setLogLevel does nothing in 5.0
+_log_level = cv2.utils.logging.setLogLevel if hasattr(cv2.utils, "logging") else cv2.setLogLevel
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Pillow without its own limit on pixels (there is :func:`check_size`) and both libraries without talk of theirs."""
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        level = _log_level(0)
         try:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-            cv2.utils.logging.setLogLevel(level)
+            _log_level(level)
 
 
 def _check(path: Path, kind: str, image: Image.Image, data: bytes) -> int:

@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -39,7 +38,7 @@ def write_image(path: str | Path, image: np.ndarray, like: Picture | None = None
     with atomic_path(path) as temporary:
         try:
             write(temporary, image, like)
-        except (MemoryError, ValueError, cv2.error) as error:
+        except (MemoryError, ValueError) as error:
             why = f"an image of {image.shape[1]}x{image.shape[0]} cannot be encoded ({error or 'out of memory'})"
             raise DarsrError(str(path), why, "write another format with -o") from error
 
@@ -96,8 +95,7 @@ def _tiff(path: Path, image: np.ndarray, like: Picture) -> None:
         predictor=True,
         rowsperstrip=64,
         metadata=None,
-        iccprofile=like.icc,
-        software=False,
+        extratags=[(34675, 7, len(like.icc), like.icc, True)] if like.icc else (),  # ICC profile, undefined bytes
     )
 
 
@@ -114,14 +112,7 @@ def _jpeg(path: Path, image: np.ndarray, like: Picture) -> None:
 
 
 def _bmp(path: Path, image: np.ndarray, like: Picture) -> None:
-    if image.ndim == 3 and image.shape[2] == 2:
-        image = _without_gray(image)
-    if image.ndim == 3:
-        image = image[:, :, [2, 1, 0, 3][: image.shape[2]]]
-    good, data = cv2.imencode(".bmp", image)  # with the header that names the alpha channel; Pillow's has none
-    if not good:
-        raise ValueError("OpenCV refused it")
-    path.write_bytes(data.tobytes())
+    Image.fromarray(image).save(path, "BMP")
 
 
 def _without_gray(image: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ _WRITTEN_AS = {"vp8": "vp9"} | dict.fromkeys(("huffyuv", "ffvhuff", "utvideo", "
 _MATRICES = {1: "bt709", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}  # AVColorSpace
 _COLORSPACE = {"bt709": 1, "bt601": 6, "bt2020": 9}
 _SWS = {"bt709": 1, "bt601": 5, "bt2020": 9}  # the same for swscale
+_ACCURATE = 0x4 | 0x2000 | 0x4000 | 0x40000  # bicubic, chroma interpolated in full both ways, exact rounding
 _LIMITED, _FULL = 1, 2  # AVColorRange
 _PIXELS = {("gray", 8): "gray", ("gray", 16): "gray16le", ("rgb", 8): "rgb24", ("rgb", 16): "rgb48le"}
 
@@ -103,7 +104,7 @@ class AvReader:
         return VideoInfo(width, height, rate, frames, self._layout, bits, self._matrix, self._full, aspect)
 
     def _frame(self, frame, index: int) -> Frame:
-        options = {} if self._layout == "rgb" else _colours(self._matrix, self._full, self._library, decoding=True)
+        options = {} if self._layout == "rgb" else _colours(self._matrix, self._full, decoding=True)
         pixels = frame.reformat(format=self._pixel_format, **options).to_ndarray()
         if self._turns:
             pixels = np.ascontiguousarray(np.rot90(pixels, self._turns))
@@ -140,7 +141,7 @@ class AvWriter:
             gray = item.pixels.ndim == 2
             pixel_format = _PIXELS["gray" if gray else "rgb", item.pixels.dtype.itemsize * 8]
             frame = self._library.VideoFrame.from_ndarray(item.pixels, format=pixel_format)
-            options = {} if self._rgb else _colours(self._info.matrix, self._info.full_range, self._library)
+            options = {} if self._rgb else _colours(self._info.matrix, self._info.full_range)
             frame = frame.reformat(format=self._stream.pix_fmt, **options)
             frame.pts, frame.time_base = item.pts, item.time_base
             if item.duration:
@@ -247,16 +248,14 @@ def _pixel_format(codec, source: AvReader | None, info: VideoInfo) -> str:
     return next((f for f in wanted if f in known), "yuv420p")
 
 
-def _colours(matrix: str, full: bool, av, decoding: bool = False) -> dict[str, int]:
+def _colours(matrix: str, full: bool, decoding: bool = False) -> dict[str, int]:
     """How swscale turns luma and chroma into RGB, or back."""
-    ours = av.video.reformatter.Interpolation
     ranges = (_FULL if full else _LIMITED, _FULL)
     source, result = ranges if decoding else ranges[::-1]
-    accurate = ours.BICUBIC | ours["FULL_CHR_H_INT"] | ours["FULL_CHR_H_INP"] | ours["ACCURATE_RND"]
     return {
         "src_colorspace": _SWS[matrix],
         "dst_colorspace": _SWS[matrix],
         "src_color_range": source,
         "dst_color_range": result,
-        "interpolation": accurate,
+        "interpolation": _ACCURATE,
     }

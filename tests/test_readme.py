@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -61,7 +62,7 @@ def test_every_picture_and_link_is_there():
 
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory) -> Path:
-    """What the pages assume to be there: photo.png, its truth, folders of photos, a set with LR/ and HR/, theirs.onnx."""
+    """What the pages assume to be there: photo.png, its truth, folders of photos, a set with LR/ and HR/, theirs.onnx, clip.mp4."""
     folder = tmp_path_factory.mktemp("desk")
     for name, truth in (
         ("photo", data.chelsea()[60:220, 120:280]),
@@ -83,6 +84,10 @@ def furnished(tmp_path_factory) -> Path:
             write_image(folder / target, image)
     shutil.copy(folder / "myset/HR/photo.png", folder / "truth.png")
     onnx.save(convolutional(), folder / "theirs.onnx")
+    clip = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 24, (80, 80))
+    for index in range(6):  # two scenes
+        clip.write(np.ascontiguousarray((data.chelsea() if index < 3 else data.coffee())[60:140, 120:200, ::-1]))
+    clip.release()
     (folder / "pictures").mkdir()
     for index, picture in enumerate((data.astronaut(), data.coffee())):
         write_image(folder / "pictures" / f"{index}.png", np.ascontiguousarray(picture))
