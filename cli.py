@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,22 +11,18 @@ import typer
 
 from darsr_deploy.console import (
     BackboneOption,
-    Device,
     Failures,
     Json,
     Overwrite,
-    Scale,
-    Threads,
     command,
     make_folder,
-    print_json,
     progress,
     say,
 )
 from darsr_deploy.errors import DarsrError
-from darsr_train import backbone_commands, evaluation_commands
-from darsr_train.runtime import checked_options, pick_device, require_torch
-from export import infer_command
+from darsr_train import adapt_command, backbone_commands, evaluation_commands
+from darsr_train.runtime import require_torch
+from export import bench_command, infer_command, report_command, triton_repository
 
 app = typer.Typer(
     name="darsr",
@@ -52,105 +47,7 @@ def start(context: typer.Context) -> None:
         say(f"warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: {REPAIR}")
 
 
-@app.command()
-@command
-def adapt(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Adapter file; a folder for several images.")] = None,
-    scale: Scale = 2,
-    profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
-    backbone: BackboneOption = "edge",
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit.")] = None,
-    budget: Annotated[
-        float | None, typer.Option(help="Seconds of work; as many steps as fit in. The adapter tells how many.")
-    ] = None,
-    start: Annotated[
-        Path | None, typer.Option("--from", help="Another image's adapter to start from (a burst, the next scene).")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Device = "auto",
-    threads: Threads = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    gt: Annotated[
-        Path | None, typer.Option(help="The true HR image: PSNR is reported, nothing is chosen by it.")
-    ] = None,
-    corrected: Annotated[
-        Path | None, typer.Option(help="Also write the corrected LR image here (a folder for several).")
-    ] = None,
-    preview: Annotated[
-        Path | None, typer.Option(help="A page to look at: before, after, kernel, filters (PNG; a folder for several).")
-    ] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    failures: Failures = None,
-) -> None:
-    """Fit the correction to each image and write one adapter (.darsr) beside it."""
-    from darsr_deploy import jobs
-    from darsr_deploy.adapter import Adapter
-
-    require_torch()
-    images = jobs.expand(inputs, failures)
-    several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
-    if gt is not None and several:
-        raise DarsrError("--gt", "belongs to one image, and several were given", "adapt that image alone")
-    if steps is not None and budget is not None:
-        raise typer.BadParameter("give only one of --steps and --budget")
-    options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget)
-    started_from = Adapter.load(start) if start is not None else None
-    device = pick_device(device, threads)
-    from darsr_train.adapt import adapt_image
-    from darsr_train.backbones import load_backbone
-    from darsr_train.evaluate import check_truth, save_corrected, truth_figures
-    from darsr_train.preview import save_preview
-
-    network = load_backbone(backbone, scale, device)
-    targets = jobs.Targets(overwrite)
-
-    def one(image: Path) -> dict:
-        target = jobs.adapter_target(image, out, several)
-        corrected_target = jobs.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
-        preview_target = jobs.output_path(image, preview, several, "_preview", ".png") if preview else None
-        done = resume and target.exists()  # nothing to go on with: adapt_image checks that it is the one asked for
-        for written in filter(None, (None if done else target, corrected_target, preview_target)):
-            targets.claim(written)
-        if gt is not None:
-            check_truth(image, gt, scale)
-        with progress(image.name) as report:
-            adapter, seconds = adapt_image(image, target, network, options, device, resume, report, started_from)
-        row = {
-            "input": str(image),
-            "adapter": str(target),
-            "scale": scale,
-            "profile": profile,
-            "backbone": network.name,
-            "seconds": round(seconds, 3),
-        }
-        row |= {
-            "steps": adapter.facts["steps"],
-            "chosen": adapter.facts["chosen"],
-            "kernel_sum": adapter.facts["kernel_sum"],
-            "seed": seed,
-            "device": device,
-        }
-        if corrected_target:
-            save_corrected(image, adapter, corrected_target, device)
-        if preview_target:
-            save_preview(image, adapter, network, preview_target, device)
-        if gt is not None:
-            row |= truth_figures(image, gt, adapter, network, device)
-        if not as_json:
-            gain = (
-                f", {row['psnr_y']:.2f} dB (backbone alone {row['psnr_y_backbone']:.2f} dB)" if gt is not None else ""
-            )
-            print(f"{image} -> {target}  ({seconds:.1f} s{gain})")
-        return row
-
-    make_folder(out if several else None)
-    make_folder(corrected if several else None)
-    make_folder(preview if several else None)
-    rows = list(jobs.each(images, one, failures))
-    if as_json:
-        print_json(rows, several)
+app.command()(adapt_command.adapt)
 
 
 @app.command()
@@ -174,6 +71,12 @@ def export(
     floor: Annotated[
         float | None, typer.Option(help="Least PSNR in dB against PyTorch; below it nothing is written.")
     ] = None,
+    triton: Annotated[
+        Path | None, typer.Option(help="Also put it into this model repository of NVIDIA Triton Inference Server.")
+    ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="A folder that runs any adapter of this kind, in tiles too: runtime bundle.")
+    ] = False,
     format: Annotated[str, typer.Option(help="onnx, trt (TensorRT) or trt-rtx (TensorRT for RTX).")] = "onnx",
     shape: Annotated[str | None, typer.Option(help="Engines: the one size it takes, HxW.")] = None,
     shapes: Annotated[str | None, typer.Option(help="Engines: MIN,OPT,MAX, each HxW; 16x16,480x640,1920x1920.")] = None,
@@ -195,18 +98,36 @@ def export(
 
     check_precision(precision)
     engines = EngineOptions(format, shape, shapes, target, workspace)
+    if triton is not None and (split or form == "filters"):
+        why = "a bundle runs one adapter after another" if split else "form filters belongs to one image"
+        raise DarsrError("--triton", why, "serve the form network or global")
+    if split and format != "onnx":
+        raise DarsrError("--split", f"a bundle is ONNX, and --format {format} was asked for", "leave one of them out")
     if adapter.suffix != ".onnx" or format == "onnx":  # a device without PyTorch builds an engine from a model file
         Adapter.load(adapter)
         require_torch()
         require_onnx()
-    what = (adapter, out, precision, form, backbone, image, calibration, floor, jobs.Targets(overwrite).claim, say)
-    if format == "onnx":
+    targets = jobs.Targets(overwrite)
+
+    def claim(target: Path) -> Path:
+        if triton is not None:
+            triton_repository.check_free(target, triton, overwrite)
+        return targets.claim(target)
+
+    what = (adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
+    if split:
+        from export.command import export_split
+
+        row = export_split(adapter, out, precision, form, backbone, image, floor, claim, say)
+    elif format == "onnx":
         from export.command import export_adapter
 
         row = export_adapter(*what)
     else:
         with progress("TensorRT") as report:
             row = export_engine(*what, engines, report)
+    if triton is not None:
+        row["triton"] = str(triton_repository.publish(Path(row["model"]), triton, overwrite))
     if as_json:
         print(json.dumps(row, indent=1))
         return
@@ -217,6 +138,8 @@ def export(
 
 
 app.command()(infer_command.infer)
+app.command()(bench_command.bench)
+app.command()(report_command.report)
 
 
 @app.command()

@@ -1,1 +1,30 @@
-"""Running on the device: numpy and OpenCV; runtimes are optional; never PyTorch at import."""
+"""Running on the device: numpy and OpenCV; runtimes are optional; never PyTorch at import.
+
+``from darsr_deploy import open_engine, upscale, read_image, write_image, DarsrError``; each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import DarsrError
+    from .imaging import read_image, write_image
+    from .opening import open_engine
+    from .upscale import upscale
+
+__all__ = ["DarsrError", "open_engine", "read_image", "upscale", "write_image"]
+_HOMES = {"DarsrError": "errors", "open_engine": "opening", "read_image": "imaging", "write_image": "imaging"}
+
+
+def __getattr__(name: str) -> object:
+    if name == "upscale":  # the module of that name, which can be called as its function
+        return importlib.import_module(".upscale", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

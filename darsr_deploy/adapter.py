@@ -9,6 +9,7 @@ import numpy as np
 
 from .container import read_container, write_container
 from .errors import DarsrError
+from .image_formats import SUFFIXES
 
 VERSION = 2
 SUFFIX = ".darsr"
@@ -118,12 +119,9 @@ def adapter_path(image: str | Path) -> Path:
         [
             p
             for p in image.parent.iterdir()
-            if p.stem == image.stem and p.name != image.name and p.suffix.lower() in _IMAGE_SUFFIXES
+            if p.stem == image.stem and p.name != image.name and p.suffix.lower() in SUFFIXES
         ]
         if image.parent.is_dir()
         else []
     )
     return image.with_name(image.name + SUFFIX) if twins else image.with_suffix(SUFFIX)
-
-
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")

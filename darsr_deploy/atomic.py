@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,45 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder beside ``target``; it takes the place of ``target`` if the block ends well.
+
+    On any exception the new folder is removed and an older ``target`` is left as it was.
+
+    Raises:
+        DarsrError: the place is missing or not writable, or the disk is full.
+    """
+    target = Path(target)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}-", dir=target.parent))
+    except OSError as error:
+        raise DarsrError(
+            str(target), f"cannot write there ({error.strerror})", "choose another place with -o"
+        ) from error
+    older = temporary.with_name(temporary.name + "-older")
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        if os.path.lexists(target):  # a folder that is not empty cannot be renamed over
+            os.rename(target, older)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            if os.path.lexists(older):
+                os.rename(older, target)
+            raise
+    except OSError as error:
+        raise DarsrError(
+            str(target), f"could not be written ({error.strerror or error})", "free some space or choose another place"
+        ) from error
+    finally:
+        for leftover in (temporary, older):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_bytes(target: str | os.PathLike[str], data: bytes) -> None:

@@ -91,7 +91,9 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
+    # A line printed meanwhile goes above the bar, on a terminal; to a file it goes as it is.
+    ways = {"disable": not sys.stderr.isatty(), "redirect_stdout": sys.stdout.isatty(), "transient": True}
+    with Progress(*columns, console=console, **ways) as bar:
         tasks: dict[str, int] = {}
 
         def report(entry: dict) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from .errors import DarsrError
-from .spec import ModelSpec
+from .spec import Locality, ModelSpec
 
 LEAST_SIDE = 3  # reflect padding by 2 needs sides of 3; smaller images are edge-padded before they get here
 
@@ -35,6 +35,39 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Tileable(Engine, Protocol):
+    """An engine that also runs one tile of an image; see :mod:`.tiled`.
+
+    Attributes:
+        locality: what its tiles need. Where it takes whole images alone, the methods below are not called.
+        stages: averages over the whole image that must be known first, each found with those before it.
+    """
+
+    locality: Locality
+    stages: int
+
+    def check_size(self, lr: np.ndarray) -> None:
+        """Refuse images that it cannot run, before a tile of them is cut."""
+        ...
+
+    def sums(self, lr: np.ndarray, core: np.ndarray, pooled: list[np.ndarray]) -> np.ndarray:
+        """Sums of a tile over its own pixels, for the stage behind those in ``pooled``.
+
+        Args:
+            lr: the tile with its surroundings, float32 N x 3 x h x w.
+            core: float32 1 x 1 x h x w, 1 where a pixel is the tile's own.
+            pooled: the averages that are known, N x C x 1 x 1 each.
+
+        Returns:
+            float32 N x C x 1 x 1.
+        """
+        ...
+
+    def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
+        """As ``run``, of a tile with its surroundings that lies at ``rows`` and ``columns`` of the image."""
+        ...
 
 
 def check_input(lr: np.ndarray) -> np.ndarray:

@@ -16,3 +16,7 @@ class DarsrError(Exception):
     def __str__(self) -> str:
         what, why, way_out = self.args
         return " ".join((f"{what}: {why}" + (f"; {way_out}" if way_out else "")).split())
+
+
+class OutOfMemory(DarsrError):
+    """A runtime could not have the memory that it asked for; less of the image at a time may do."""

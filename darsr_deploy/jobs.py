@@ -82,9 +82,7 @@ def adapter_for(image: Path, given: Path | None, several: bool) -> Path:
     Raises:
         DarsrError: there is none.
     """
-    places = (adapter_path(image), image.with_suffix(SUFFIX), image.with_name(image.name + SUFFIX))
-    own = next((p for p in places if os.path.isfile(p)), None)
-    chosen = (own or given) if several else (given or own)
+    chosen = adapter_in_bundle(image, given, several)
     if chosen is None:
         raise DarsrError(
             str(image),
@@ -92,6 +90,13 @@ def adapter_for(image: Path, given: Path | None, several: bool) -> Path:
             f"make one with darsr adapt {image}, give --adapter, or use --no-adapter",
         )
     return chosen
+
+
+def adapter_in_bundle(image: Path, given: Path | None, several: bool) -> Path | None:
+    """As :func:`adapter_for`, but a runtime bundle has an adapter for images that have none: then None."""
+    places = (adapter_path(image), image.with_suffix(SUFFIX), image.with_name(image.name + SUFFIX))
+    own = next((p for p in places if os.path.isfile(p)), None)
+    return (own or given) if several else (given or own)
 
 
 def each(items: Iterable[Item], work: Callable[[Item], dict], complain: Callable[[DarsrError], None]) -> Iterator[dict]:

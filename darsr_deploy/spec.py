@@ -18,6 +18,26 @@ COEFFICIENTS_KIND, COEFFICIENTS_VERSION = "coefficients", 1  # the container bes
 
 
 @dataclass(frozen=True)
+class Locality:
+    """What tiles of a model need.
+
+    Attributes:
+        halo: LR pixels on every side; None where it takes whole images alone.
+        alignment: LR pixels; tiles begin at multiples of it.
+        bytes_per_pixel: values that are alive at a time, per LR pixel; 0 where it is not known.
+        stage_halos: the same as ``halo`` for each pass over the image that collects an average first.
+        why: it takes whole images alone, and what can be done.
+    """
+
+    halo: int | None = None
+    alignment: int = 1
+    bytes_per_pixel: int = 0
+    stage_halos: tuple[int, ...] = ()
+    why: str = ""
+    way_out: str = "use --tile 0"
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Metadata of an exported model.
 
@@ -41,6 +61,10 @@ class ModelSpec:
     source_height: int | None = None  # form filters: the size it is for
     source_width: int | None = None
     coefficients_sha256: str = ""  # form filters: of the file beside the model
+    halo: int | None = None  # LR pixels that a tile needs around it; None where it takes whole images alone, and why:
+    whole_because: str = ""
+    alignment: int = 1  # tiles begin at multiples of it
+    bytes_per_lr_pixel: int | None = None  # values that are alive at a time
     layout: str = "NCHW RGB float32 [0,1]"
     version: int = VERSION
 
@@ -49,6 +73,12 @@ class ModelSpec:
 
     def to_json(self) -> dict:
         return asdict(self)
+
+    def locality(self) -> Locality:
+        way_out = "make a bundle of it (darsr export --split)" if self.form == "network" else "use --tile 0"
+        return Locality(
+            self.halo, self.alignment, self.bytes_per_lr_pixel or 0, why=self.whole_because, way_out=way_out
+        )
 
     @classmethod
     def from_json(cls, text: str, path: str) -> ModelSpec:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .engine import check_input
-from .spec import ModelSpec
+from .spec import Locality, ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +22,8 @@ class TorchEngine:
     """
 
     name = "torch"
+    locality = Locality(why="PyTorch runs whole images", way_out="use --engine ort, or --tile 0")
+    stages = 0
 
     def __init__(self, network: nn.Module, spec: ModelSpec, device: str = "cpu") -> None:
         self._network, self.spec, self.provider = network, spec, device

@@ -13,10 +13,14 @@ from .engine_file import EngineFacts, read_engine
 from .errors import DarsrError
 from .jit_cache import SUFFIX, JitCache
 from .ort_engine import read_coefficients
+from .spec import Locality
 from .trt_library import FAMILIES, Library, import_library, make_logger
 from .trust import require_trust
 
 _FLOAT_BYTES = 4
+_WHOLE = Locality(
+    why="a TensorRT engine takes whole images", way_out="build it for larger --shapes, or use --engine ort"
+)
 
 
 class TrtEngine:
@@ -36,6 +40,8 @@ class TrtEngine:
     Raises:
         DarsrError: no GPU or library, an engine of another version, GPU or contract, a damaged or untrusted file.
     """
+
+    locality = _WHOLE
 
     def __init__(
         self,

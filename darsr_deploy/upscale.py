@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 
+from .alpha import enlarge_alpha, split_alpha, with_alpha
 from .engine import LEAST_SIDE, Engine
 from .imaging import to_image, to_tensor
+from .tiled import TiledEngine
 
 
 def upscale(engine: Engine, image: np.ndarray) -> np.ndarray:
-    """Super-resolve an 8-bit image of any size.
+    """Super-resolve an image of any size; bit depth and channels stay as they are.
+
+    Colours go through the engine, alpha is enlarged bicubically.
 
     Args:
-        image: uint8, H x W (gray, stays gray) or H x W x 3 (RGB).
+        image: uint8 or uint16; H x W (gray), H x W x 2 (gray, alpha), H x W x 3 (RGB) or H x W x 4 (RGBA).
 
     Returns:
-        uint8, sH x sW or sH x sW x 3.
+        The same dtype; sH x sW, and the same channels.
     """
     height, width = image.shape[:2]
-    padded = pad_to_least(image)
     scale = engine.spec.scale
-    sr = to_image(engine.run(to_tensor(padded)), gray=image.ndim == 2)
-    return sr[: height * scale, : width * scale]
+    colour, alpha = split_alpha(image)
+    padded = pad_to_least(colour)
+    sr = engine.upscale(padded) if isinstance(engine, TiledEngine) else None
+    if sr is None:  # it fits into memory as a whole
+        sr = to_image(engine.run(to_tensor(padded)), gray=colour.ndim == 2, dtype=image.dtype.type)
+    sr = sr[: height * scale, : width * scale]
+    return with_alpha(sr, None if alpha is None else enlarge_alpha(alpha, scale))
 
 
 def pad_to_least(image: np.ndarray) -> np.ndarray:
     """Repeat the last row and column until both sides are long enough for an engine."""
     missing = [max(0, LEAST_SIDE - side) for side in image.shape[:2]]
+    if not any(missing):
+        return image
     return np.pad(image, [(0, missing[0]), (0, missing[1])] + [(0, 0)] * (image.ndim - 2), mode="edge")
+
+
+class _CallableModule(types.ModuleType):
+    """``from darsr_deploy import upscale`` gives this module, as its function has the same name: so it can be called."""
+
+    def __call__(self, *args: object, **kwargs: object) -> np.ndarray:
+        return self.upscale(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -26,6 +26,7 @@ from .pipeline import correction_of
 from .prior import prior_path
 
 Report = Callable[[dict], None]
+_STATE = 2  # layout of the unfinished state: 2 holds the losses
 
 
 def adapt_image(
@@ -71,7 +72,7 @@ def adapt_image(
     }
     prior = [sha256_of(prior_path(options.scale, camera)) for camera in (False, True)] if options.name == "fast" else []
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json(), "prior": prior}
-    identity |= {"versions": versions()}
+    identity |= {"versions": versions(), "state": _STATE}
     if start is not None:
         identity["from"] = start.facts.get("source")
     if resume and Path(out).exists():

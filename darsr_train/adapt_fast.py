@@ -34,6 +34,7 @@ from .config import AdaptOptions
 from .darm import DARM, at_strength, between
 from .degradation import reduce
 from .fit import Evidence, fit, held_out_loss, planned
+from .loss_record import record
 from .prior import load_prior
 from .references import degraded_references
 from .result import Result
@@ -80,14 +81,14 @@ def adapt_fast(
         fitting = (darm.requires_grad_(True), evidence, references, backbone)
         if options.budget is not None:
             options = planned(*fitting, options, checkpoint, time.perf_counter() - started)
-        fit(*fitting, options, checkpoint, report)
+        history = fit(*fitting, options, checkpoint, report)
         candidates = {"prior": prior}
         if start is not None or options.steps > 0:
             candidates |= {"adapted by half": between(prior, darm, 0.5), "adapted": darm}
         scores = {name: held_out_loss(network, evidence, backbone, options) for name, network in candidates.items()}
         chosen = boldest(scores)
         network, found = candidates[chosen], {**found, "chosen": chosen, "held_out_loss": scores}
-        found |= _took(options, options.steps)
+        found |= {**_took(options, options.steps), "losses": {"adapting": record(history)}}
     strength = 1 - (1 - _MILD) * treated
     network = at_strength(network, strength)
     arrays = {f"darm.{name}": tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}

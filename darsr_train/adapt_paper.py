@@ -20,6 +20,7 @@ from .darm import DARM
 from .degradation import KERNEL_SIZE, Discriminator, Generator
 from .dictionary import correction_dictionary
 from .dsem import DSEM
+from .loss_record import record
 from .result import Result
 
 
@@ -140,10 +141,15 @@ def train_dsem(
     device: str,
     checkpoint: Checkpoint,
     report: Callable[[dict], None],
-) -> None:
-    """Teach DSEM to tell crops of the image (1) from crops reduced bicubically (0). DARSR, section 3.3."""
+) -> list[float]:
+    """Teach DSEM to tell crops of the image (1) from crops reduced bicubically (0). DARSR, section 3.3.
+
+    Returns:
+        The loss of every step.
+    """
     optimiser = torch.optim.Adam(dsem.parameters(), lr=1e-4, betas=(0.9, 0.999))
     first = _restored(checkpoint, "dsem", {"dsem": dsem, "optimiser": optimiser})
+    history = list(checkpoint.restore("dsem")["losses"]) if first else []
     for step in range(first, options.dsem_steps):
         crops = _on(sampler.sample(options.seed + 1, step, options.batch), device)
         for group in optimiser.param_groups:
@@ -152,8 +158,11 @@ def train_dsem(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        report({"phase": "degradation score", "step": step + 1, "steps": options.dsem_steps, "loss": loss.item()})
-        checkpoint.save("dsem", {"step": step + 1, "dsem": dsem.state_dict(), "optimiser": optimiser.state_dict()})
+        history.append(loss.item())
+        report({"phase": "degradation score", "step": step + 1, "steps": options.dsem_steps, "loss": history[-1]})
+        states = {"dsem": dsem.state_dict(), "optimiser": optimiser.state_dict()}
+        checkpoint.save("dsem", {"step": step + 1, "losses": history, **states})
+    return history
 
 
 def adapt_paper(
@@ -200,10 +209,11 @@ def adapt_paper(
     schedule = Schedule(options.bicubic_gate)
     saved = checkpoint.restore("adapt")
     if saved is None:
-        train_dsem(nets.dsem, sampler, options, device, checkpoint, report)
-        first = 0
+        scoring = train_dsem(nets.dsem, sampler, options, device, checkpoint, report)
+        first, history = 0, []
     else:
         first = _restored(checkpoint, "adapt", states)
+        scoring, history = saved["scoring"], saved["losses"]
         schedule = Schedule(options.bicubic_gate, KernelWeights(**saved["weights"]), saved["run"], saved["open"])
     nets.dsem.eval().requires_grad_(False)
     for step in range(first, options.steps):
@@ -211,12 +221,16 @@ def adapt_paper(
         _set_rates(optimisers, step + 1, options.rate)
         loss, bicubic = adversarial_step(nets, optimisers, crops, schedule.weights)
         schedule.after(step + 1, bicubic)
+        history.append(loss)
         report({"phase": "adapting", "step": step + 1, "steps": options.steps, "loss": loss})
         scheduled = {"weights": asdict(schedule.weights), "run": schedule.run, "open": schedule.open}
+        scheduled |= {"scoring": scoring, "losses": history}
         checkpoint.save("adapt", {"step": step + 1, **scheduled, **{n: s.state_dict() for n, s in states.items()}})
     kernel = nets.generator.kernel().detach().cpu().numpy()
     arrays = {f"darm.{name}": tensor.cpu().numpy() for name, tensor in nets.darm.state_dict().items()}
-    return Result("network", arrays | {"kernel": kernel}, {"chosen": "last iterate", "kernel_sum": float(kernel.sum())})
+    facts = {"chosen": "last iterate", "kernel_sum": float(kernel.sum())}
+    facts["losses"] = {"degradation score": record(scoring), "adapting": record(history)}
+    return Result("network", arrays | {"kernel": kernel}, facts)
 
 
 def adversarial_step(

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from darsr_deploy.console import Device, Failures, Json, Overwrite, Scale, Threa
 from darsr_deploy.errors import DarsrError
 
 from .runtime import pick_device, require_torch
+
+if TYPE_CHECKING:
+    from .train_backbone import BackboneTraining
 
 app = typer.Typer(help="The frozen super-resolution networks.", no_args_is_help=True)
 
@@ -140,10 +143,15 @@ def backbone_train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Weight file to write; checkpoint and log stand beside it.")],
     arch: Annotated[str, typer.Option(help="edge or srfbn-s.")] = "edge",
     scale: Scale = 2,
+    channels: Annotated[int, typer.Option(min=0, help="Width; 0: the architecture's own.")] = 0,
+    blocks: Annotated[int, typer.Option(min=0, help="Depth; 0: the architecture's own.")] = 0,
     steps: Annotated[int, typer.Option(min=1)] = 60_000,
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
     patch: Annotated[int, typer.Option(min=8, help="Side of an LR crop in pixels.")] = 48,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    objective: Annotated[str, typer.Option(help="l1, or psnr for a last, shorter training (--start).")] = "l1",
+    luma: Annotated[float, typer.Option(help="Share of the error of Y in the loss; the rest is that of RGB.")] = 0.75,
+    candidates: Annotated[int, typer.Option(min=1, help="Crops drawn for each used: the most detailed is taken.")] = 2,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 where it is safe.")] = True,
     validate: Annotated[
@@ -171,8 +179,9 @@ def backbone_train(
 
     try:
         options = BackboneTraining(
-            architecture=arch, scale=scale, steps=steps, batch=batch, patch=patch, rate=rate, seed=seed, bf16=bf16
-        )
+            architecture=arch, scale=scale, channels=channels, blocks=blocks, steps=steps, batch=batch, patch=patch,
+            rate=rate, objective=objective, luma=luma, candidates=candidates, seed=seed, bf16=bf16,
+        )  # fmt: skip
     except ValueError as error:
         raise DarsrError("option", str(error), "see darsr backbone train --help") from error
     with progress(f"{arch}-x{scale}") as report:
@@ -189,8 +198,27 @@ def backbone_train(
     facts = {
         "licence": licence,
         "data": f"{images.name}: {len(list_images(images))} images",
-        "command": f"darsr backbone train {images.name} --arch {arch} --scale {scale} --steps {steps} --batch {batch} "
-        f"--patch {patch} --rate {rate} --seed {seed} --{'' if bf16 else 'no-'}bf16"
+        "command": f"darsr backbone train {images.name} --arch {arch} {_flags(options)}"
         + (f" --start {Path(start).name}" if start else ""),
     }
     print(f"{out}  sha256 {save_backbone(module, out, facts)}")
+
+
+def _flags(options: BackboneTraining) -> str:
+    """The options as they are typed, for the file's metadata: what a training depends on and nothing else."""
+    names = (
+        "scale",
+        "channels",
+        "blocks",
+        "steps",
+        "batch",
+        "patch",
+        "rate",
+        "objective",
+        "luma",
+        "candidates",
+        "seed",
+    )
+    values = {name: getattr(options, name) for name in names}
+    typed = [f"--{name} {value}" for name, value in values.items() if value or name not in ("channels", "blocks")]
+    return " ".join([*typed, "--bf16" if options.bf16 else "--no-bf16"])

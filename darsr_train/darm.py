@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +41,35 @@ def filter_with_dictionary(x: Tensor, coefficients: Tensor, dictionary: Tensor) 
 
 
 def filter_with_taps(x: Tensor, coefficients: Tensor) -> Tensor:
-    """The same for the 13-dimensional symmetric basis, as shifted sums: 13 multiplications a pixel and colour.
+    """The same for the 13-dimensional symmetric basis: 13 multiplications a pixel and colour.
+
+    Shifted sums, :func:`shifted_sums`; on CUDA, where no gradient is wanted and Triton is installed, one kernel
+    (:mod:`.filter_kernel`).
 
     Args:
         x: N x C x H x W, sides of at least 3.
         coefficients: N x 13 x H x W.
     """
+    wanted = torch.is_grad_enabled() and (x.requires_grad or coefficients.requires_grad)
+    if x.is_cuda and x.shape[1] == 3 and not wanted and not torch.compiler.is_compiling():
+        fused = _fused_filter()
+        if fused is not None:
+            return fused(x, coefficients)
+    return shifted_sums(x, coefficients)
+
+
+@functools.cache
+def _fused_filter() -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The fused kernel; None where Triton, which is no part of PyTorch on every system, is not installed."""
+    try:
+        from .filter_kernel import fused_filter
+    except ImportError:
+        return None
+    return fused_filter
+
+
+def shifted_sums(x: Tensor, coefficients: Tensor) -> Tensor:
+    """The plain version of :func:`filter_with_taps`, on any device, differentiable."""
     h, w = x.shape[-2:]
     padded = F.pad(x, (TAP_RADIUS,) * 4, mode="reflect")
 

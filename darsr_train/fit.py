@@ -61,19 +61,22 @@ def fit(
     options: AdaptOptions,
     checkpoint: Checkpoint,
     report: Callable[[dict], None],
-) -> None:
+) -> list[float]:
     """``options.steps`` steps of Adam, in place; a step's crops depend on the seed and its number alone.
 
     Args:
         references: blurred crops and their right corrections, see :func:`.references.degraded_references`.
+
+    Returns:
+        The loss of every step, those of a run that is resumed included.
     """
     optimiser = torch.optim.Adam(darm.parameters(), options.rate)
     saved = checkpoint.restore("fit")
-    first = 0
+    first, history = 0, []
     if saved is not None:
         darm.load_state_dict(saved["darm"])
         optimiser.load_state_dict(saved["optimiser"])
-        first = saved["step"]
+        first, history = saved["step"], saved["losses"]
     for step in range(first, options.steps):
         for group in optimiser.param_groups:
             group["lr"] = options.rate * (1 - step / options.steps)
@@ -81,11 +84,11 @@ def fit(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        report({"phase": "adapting", "step": step + 1, "steps": options.steps, "loss": loss.item()})
-        checkpoint.save(
-            "fit",
-            {"step": step + 1, "steps": options.steps, "darm": darm.state_dict(), "optimiser": optimiser.state_dict()},
-        )
+        history.append(loss.item())
+        report({"phase": "adapting", "step": step + 1, "steps": options.steps, "loss": history[-1]})
+        states = {"darm": darm.state_dict(), "optimiser": optimiser.state_dict()}
+        checkpoint.save("fit", {"step": step + 1, "steps": options.steps, "losses": history, **states})
+    return history
 
 
 def planned(

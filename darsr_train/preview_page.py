@@ -73,7 +73,7 @@ def draw(findings: Findings, title: str, remark: str) -> np.ndarray:
             _panel(page, x, top, name)
             _note(page, x, top, "no correction: the backbone alone is used")
     else:
-        spots = _spots(findings.filters[..., 2, 2])
+        spots = spots_of(findings.filters[..., 2, 2])
         _draw_map(page, columns[1], top, findings.filters[..., 2, 2], spots)
         _draw_filters(page, columns[2], top, [findings.filters[spot] for spot in spots])
     return page.picture()
@@ -144,17 +144,17 @@ def _draw_filters(page: Page, x: int, y: int, filters: list[np.ndarray]) -> None
         for (row, column), tap in np.ndenumerate(taps):
             colour = PAPER if abs(tap) > 0.6 * reach else INK
             at = left + (column + 0.5) * side // 5, top + (row + 0.5) * side // 5
-            page.text(*at, _figure(tap, len(filters) > 1), SMALL - 2 if len(filters) > 1 else BODY, colour, "mm")
+            page.text(*at, figure_of(tap, len(filters) > 1), SMALL - 2 if len(filters) > 1 else BODY, colour, "mm")
         if len(filters) > 1:
             page.badge(left + side, top, str(i + 1))
 
 
-def _figure(tap: float, short: bool) -> str:
+def figure_of(tap: float, short: bool) -> str:
     """A tap in figures; short ones without the zero before the point."""
     return f"{round(tap, 2) + 0.0:.2f}".replace("0.", ".", 1) if short and abs(tap) < 1 else f"{tap:.2f}"
 
 
-def _spots(centres: np.ndarray) -> list[tuple[int, int]]:
+def spots_of(centres: np.ndarray) -> list[tuple[int, int]]:
     """Pixels whose filters are shown: from the weakest to the strongest correction, far from each other."""
     if centres.size == 1:
         return [(0, 0)]

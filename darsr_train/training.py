@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from darsr_deploy.atomic import write_bytes, write_text
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.imaging import write_image
+
+from .curve import learning_curve
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def train(
     Args:
         loss_of: ``(model, step) -> loss``; must depend on the step number alone, so that a resumed run on a CPU ends
             with the very weights of an uninterrupted one.
-        out: the file to be; ``.checkpoint`` and ``.log.json`` are written beside it.
+        out: the file to be; ``.checkpoint``, ``.log.json`` and the learning curve ``.log.png`` are written beside it.
         validate: measures the averaged model; its figures are logged and decide nothing.
         report: called after every step with ``step, loss, rate, seconds`` and, where measured, the figures.
 
@@ -85,7 +88,7 @@ def train(
     averaged = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.Adam(model.parameters(), lr=options.rate)
     checkpoint = out.with_suffix(".checkpoint")
-    first, log = _restore(checkpoint, options, model, averaged, optimiser) if resume else (0, [])
+    first, log, recent = _restore(checkpoint, options, model, averaged, optimiser) if resume else (0, [], [])
     started = time.perf_counter()
     for step in range(first, options.steps):
         for group in optimiser.param_groups:
@@ -106,12 +109,15 @@ def train(
         }
         if validate and (done % options.validate_every == 0 or last):
             entry |= validate(averaged)
+        recent.append(entry["loss"])
         if len(entry) > 4 or done % 100 == 0:
-            log.append(entry)
+            log.append({**entry, "loss": sum(recent) / len(recent)})  # one step's is that of a few crops
+            recent.clear()
         report(entry)
         if done % options.save_every == 0 or last:
-            _save(checkpoint, options, done, model, averaged, optimiser, log)
+            _save(checkpoint, options, done, model, averaged, optimiser, log, recent)
             write_text(out.with_suffix(".log.json"), json.dumps({"options": asdict(options), "log": log}, indent=1))
+            write_image(out.with_suffix(".log.png"), learning_curve(log, out.name))
     return averaged
 
 
@@ -136,15 +142,17 @@ def _save(
     averaged: nn.Module,
     optimiser: torch.optim.Optimizer,
     log: list[dict],
+    recent: list[float],
 ) -> None:
-    state = {"options": asdict(options), "step": step, "log": log}
+    state = {"options": asdict(options), "step": step, "log": log, "recent": recent}
     state |= {"model": model.state_dict(), "averaged": averaged.state_dict(), "optimiser": optimiser.state_dict()}
     write_bytes(path, saved_bytes(state))
 
 
 def _restore(
     path: Path, options: TrainingOptions, model: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[int, list[dict]]:
+) -> tuple[int, list[dict], list[float]]:
+    """The step to go on from, the log so far, and the losses since its last entry."""
     if not path.is_file():
         raise DarsrError(str(path), "there is no checkpoint to resume from", "leave out --resume")
     try:
@@ -161,4 +169,4 @@ def _restore(
     model.load_state_dict(state["model"])
     averaged.load_state_dict(state["averaged"])
     optimiser.load_state_dict(state["optimiser"])
-    return state["step"], state["log"]
+    return state["step"], state["log"], state.get("recent", [])

@@ -24,6 +24,7 @@ from darsr_train.pipeline import Pipeline
 
 from .bench_parts import activations, operators, random_edge
 from .layers import single_slopes
+from .slopes import slopes_as_convolutions
 from .subpixel import rewrite
 from .timing import Setting, alternate, compared, in_ort, in_torch, machine, markdown
 from .to_onnx import build_model
@@ -31,7 +32,7 @@ from .to_onnx import build_model
 
 def exported(backbone: nn.Module) -> ModelProto:
     """What ``darsr export`` writes for a backbone alone."""
-    return build_model(Pipeline(nn.Identity(), backbone).eval())
+    return slopes_as_convolutions(build_model(Pipeline(nn.Identity(), backbone).eval()))
 
 
 def networks(setting: Setting, srfbn: nn.Module) -> dict[str, dict[str, Callable[[], object]]]:

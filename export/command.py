@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from darsr_deploy.adapter import Adapter
+from darsr_deploy.bundle import MANIFEST
+from darsr_deploy.errors import DarsrError
+
+from .bundle import export_bundle
 from .forms import choose_form
 from .parity import FLOORS_DB, expected_loss_db
 from .samples import gather
@@ -46,9 +51,43 @@ def export_adapter(
             "the adapted image does not lie beside the adapter: calibrating on synthetic pictures (--image, --calibration)"
         )
     facts = export_onnx(pipeline, target, spec, floor, samples)
+    _say_loss(facts, target, say)
+    return {"model": facts.pop("model"), "format": "onnx", **facts}
+
+
+def export_split(
+    adapter: Path,
+    out: Path | None,
+    precision: str,
+    form: str | None,
+    backbone: str | None,
+    image: Path | None,
+    floor: float | None,
+    claim: Callable[[Path], Path],
+    say: Callable[[str], None],
+) -> dict:
+    """Export an adapter to a runtime bundle; see :func:`.bundle.export_bundle` for what is returned and raised.
+
+    Args:
+        out: a folder; by default ``photo.bundle`` or ``photo_fp16.bundle`` beside the adapter.
+    """
+    if form is not None:
+        raise DarsrError(f"--form {form}", "a bundle runs every adapter in its own form", "leave out --form or --split")
+    pipeline, spec = load(Source(adapter=adapter, backbone=backbone))
+    tail = "" if precision == "fp32" else f"_{precision}"
+    target = out or adapter.with_name(f"{adapter.stem}{tail}.bundle")
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise DarsrError(str(target), "is a folder with other things in it", "choose another place with -o")
+    claim(target)
+    spec = spec.extended(precision=precision)
+    facts = export_bundle(pipeline, Adapter.load(adapter), target, spec, floor, gather(adapter, image), adapter)
+    _say_loss(facts, target, say)
+    return {"model": facts.pop("model"), "format": "bundle", **facts}
+
+
+def _say_loss(facts: dict, target: Path, say: Callable[[str], None]) -> None:
     parity = facts["parity_psnr_db"]
-    if parity < FLOORS_DB[precision]:
+    if parity < FLOORS_DB[facts["precision"]]:
         say(
             f"{target}: {parity:.1f} dB from PyTorch; expect to lose about {expected_loss_db(parity):.2f} dB of quality"
         )
-    return {"model": facts.pop("model"), "format": "onnx", **facts}

@@ -16,6 +16,7 @@ from darsr_train.backbones.onnx_network import OnnxNetwork
 from darsr_train.darm import DARM, TAP_OFFSETS, TAP_RADIUS, symmetric_basis
 from darsr_train.pipeline import GlobalCorrection, Pipeline
 
+from .backprojection import plain_backprojection
 from .feedback import FeedbackOnPhases
 from .layers import single_slopes
 from .merge import BackbonePlaceholder
@@ -132,6 +133,6 @@ def fold(pipeline: Pipeline) -> Pipeline:
         correction = DepthwiseCorrection(correction.taps)
     known = {SRFBN: PlainSRFBN, EdgeSR: PlainEdgeSR, OnnxNetwork: BackbonePlaceholder}
     plain = known.get(type(backbone), rewrite)
-    backprojection = copy.deepcopy(pipeline.backprojection)
+    backprojection = plain_backprojection(pipeline.backprojection)
     folded = Pipeline(copy.deepcopy(correction), single_slopes(plain(backbone)), backprojection)
     return folded.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""``darsr infer``: images through an adapter, an exported model, or the backbone alone."""
+"""``darsr infer``: images and videos through an adapter, an exported model, or the backbone alone."""
 
 from __future__ import annotations
 
@@ -8,20 +8,35 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
-from darsr_deploy.console import BackboneOption, Failures, Json, Overwrite, Scale, command, make_folder, print_json, say
+from darsr_deploy.console import (
+    BackboneOption,
+    Failures,
+    Json,
+    Overwrite,
+    Scale,
+    command,
+    make_folder,
+    print_json,
+    progress,
+    say,
+)
+from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
 from darsr_train.runtime import require_torch
 
 
 @command
 def infer(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT", help="Images, folders of images, videos, or - for y4m on stdin.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
     model: Annotated[
-        Path | None, typer.Option(help="An exported model (.onnx) or engine (.engine) instead of an adapter.")
+        Path | None, typer.Option(help="An exported model (.onnx), engine (.engine) or bundle instead of an adapter.")
     ] = None,
     no_adapter: Annotated[bool, typer.Option("--no-adapter", help="The backbone alone.")] = False,
     scale: Scale = None,
@@ -33,6 +48,12 @@ def infer(
     precision: Annotated[
         str | None, typer.Option(help="fp32 (default), fp16, bf16 or int8; a model file has its own.")
     ] = None,
+    tile: Annotated[
+        str, typer.Option(help="Pixels of the small image at a time, a side; auto: by free memory, 0: all at once.")
+    ] = "auto",
+    readapt: Annotated[
+        str, typer.Option(help="Videos: never, or scene (adapt again, in the background, where the scene changes).")
+    ] = "never",
     trust: Annotated[
         bool, typer.Option("--trust", help="Load an engine that was not built on this machine. An engine is code.")
     ] = False,
@@ -41,16 +62,22 @@ def infer(
     as_json: Json = False,
     failures: Failures = None,
 ) -> None:
-    """Super-resolve images with their adapters, an exported model, or the backbone alone."""
+    """Super-resolve images and videos with their adapters, an exported model, or the backbone alone."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
-    from darsr_deploy.imaging import read_image, write_image
+    from darsr_deploy.bundle import is_bundle
+    from darsr_deploy.image_formats import check_target
+    from darsr_deploy.imaging import read_picture, write_image
+    from darsr_deploy.tiled import TiledEngine, tile_side
     from darsr_deploy.upscale import upscale
+    from darsr_deploy.video import STREAM, is_video
 
     from .session import Source, open_engine
 
-    if sum([adapter is not None, model is not None, no_adapter]) > 1:
+    in_bundle = model is not None and is_bundle(model)
+    if sum([adapter is not None, model is not None and not in_bundle, no_adapter]) > 1 or (in_bundle and no_adapter):
         raise typer.BadParameter("give only one of --adapter, --model and --no-adapter")
+    side = tile_side(tile)
     if corrected:
         if model is not None or no_adapter:
             raise DarsrError(
@@ -58,47 +85,86 @@ def infer(
             )
         require_torch()
         from darsr_train.evaluate import save_corrected
+    if as_json and (out == STREAM or (out is None and STREAM in inputs)):
+        raise typer.BadParameter("--json and the video would both be written to stdout; give -o FILE")
     images = jobs.expand(inputs, failures)
     several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
-    make_folder(out if several else None)
+    make_folder(out if several and out != STREAM else None)
     targets = jobs.Targets(overwrite)
-    opened: dict[Source, object] = {}  # one engine at a time stays open: that of the last image
+    opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
     held = contextlib.ExitStack()
 
-    def source_of(image: Path) -> Source:
+    def fixed_source() -> Source | None:
+        if in_bundle:
+            return None
         if model is not None:
             return Source(model=model, scale=scale)
-        if no_adapter:
-            return Source(backbone=backbone, scale=scale)
-        return Source(jobs.adapter_for(image, adapter, several), None, backbone, scale)
+        return Source(backbone=backbone, scale=scale) if no_adapter else None
 
-    def one(image: Path) -> dict:
-        pixels = read_image(image)
-        source = source_of(image)
+    def open_source(source: Source) -> TiledEngine:
+        return TiledEngine(open_engine(source, engine, provider, say, precision, trust), side, say)
+
+    def running(source: Source) -> Engine:
         if source not in opened:
             opened.clear()
             held.close()
-            opened[source] = held.enter_context(open_engine(source, engine, provider, say, precision, trust))
-        running = opened[source]
-        target = jobs.output_path(image, out, several, f"_x{running.spec.scale}")
+            opened[source] = held.enter_context(open_source(source))
+        return opened[source]
+
+    def video(clip: Path) -> dict:
+        from .infer_video import VideoOptions, infer_video
+
+        if corrected:
+            raise DarsrError(str(clip), "--corrected is for images", "leave it out")
+        given = source_of(clip) if in_bundle else fixed_source()
+        opened.clear()  # a video's engines are its own: another may be opened while one runs
+        held.close()
+        options = VideoOptions(open_source, given, adapter, backbone, scale, readapt, say)
+        row = infer_video(clip, out, several, targets, options)
+        if not as_json:
+            line = f"{clip} -> {row['output']}  ({row['width']}x{row['height']}, {row['frames']} frames, "
+            line += f"{row['engine']}, {row['fps']:.1f} fps)"
+            say(line) if row["output"] == str(STREAM) else print(line)
+        return row
+
+    def source_of(image: Path) -> Source:
+        if in_bundle:
+            return Source(jobs.adapter_in_bundle(image, adapter, several), model, None, scale)
+        return fixed_source() or Source(jobs.adapter_for(image, adapter, several), None, backbone, scale)
+
+    def one(image: Path) -> dict:
+        if is_video(image):
+            return video(image)
+        picture = read_picture(image)
+        source = source_of(image)
+        loaded = running(source)
+        target = jobs.output_path(image, out, several, f"_x{loaded.spec.scale}")
+        check_target(target, *_result_shape(picture.pixels, loaded.spec.scale))
         targets.claim(target)
         beside = out if out is None or several or out.is_dir() else out.parent
         corrected_target = jobs.output_path(image, beside, several, "_corrected", ".png")
         if corrected:
             targets.claim(corrected_target)
         started = time.perf_counter()
-        result = upscale(running, pixels)
+        with progress(image.name) as loaded.report:
+            result = upscale(loaded, picture.pixels)
         seconds = time.perf_counter() - started
-        write_image(target, result)
+        write_image(target, result, picture)
         if corrected:
             save_corrected(image, Adapter.load(source.adapter), corrected_target)
-        row = {"input": str(image), "output": str(target), "engine": running.name, "provider": running.provider}
+        row = {"input": str(image), "output": str(target), "engine": loaded.name, "provider": loaded.provider}
         row |= {"seconds": round(seconds, 4), "height": result.shape[0], "width": result.shape[1]}
         if not as_json:
-            print(f"{image} -> {target}  ({result.shape[1]}x{result.shape[0]}, {running.name}, {seconds:.2f} s)")
+            print(f"{image} -> {target}  ({result.shape[1]}x{result.shape[0]}, {loaded.name}, {seconds:.2f} s)")
         return row
 
     with held:
         rows = list(jobs.each(images, one, failures))
     if as_json:
         print_json(rows, several)
+
+
+def _result_shape(pixels: np.ndarray, scale: int) -> tuple[int, int, int, int]:
+    """Height, width, channels and bits of the result."""
+    height, width = (side * scale for side in pixels.shape[:2])
+    return height, width, 1 if pixels.ndim == 2 else pixels.shape[2], pixels.dtype.itemsize * 8

@@ -66,22 +66,31 @@ def parity_db(model: str | Path, tests: list[Case], precision: str = "fp32") -> 
     if precision != "bf16":
         for test in tests:
             with OrtEngine(model, coefficients=test.coefficients) as engine:
-                figures.append(_figure(engine.run(test.lr), test.expected))
+                figures.append(figure(engine.run(test.lr), test.expected))
     if precision in LOW_TYPES:
         from .reference import evaluate
 
         proto = onnx.load(model)
         for test in tests:
             result = evaluate(proto, test.feeds())
-            for name, peak in result.peaks.items():
-                if name in _LARGEST and peak > _LARGEST[name] / _HEADROOM:
-                    raise DarsrError(
-                        f"precision {precision}",
-                        f"a value of this model reaches {peak:.3g}, and {name} ends at {_LARGEST[name]:.3g}",
-                        "use --precision bf16 or fp32",
-                    )
-            figures.append(_figure(result.sr, test.expected))
+            require_headroom(precision, result.peaks)
+            figures.append(figure(result.sr, test.expected))
     return min(figures)
+
+
+def require_headroom(precision: str, peaks: dict[str, float]) -> None:
+    """Refuse a model whose values come too near to the largest number of a narrow type.
+
+    Args:
+        peaks: largest magnitudes, by type.
+    """
+    for name, peak in peaks.items():
+        if name in _LARGEST and peak > _LARGEST[name] / _HEADROOM:
+            raise DarsrError(
+                f"precision {precision}",
+                f"a value of this model reaches {peak:.3g}, and {name} ends at {_LARGEST[name]:.3g}",
+                "use --precision bf16 or fp32",
+            )
 
 
 def require_parity(model: str | Path, tests: list[Case], precision: str, target: Path, floor_db: float) -> float:
@@ -99,6 +108,12 @@ def require_parity(model: str | Path, tests: list[Case], precision: str, target:
         raise DarsrError(
             str(target), f"the exported model does not work, so nothing was written ({why})", "use --engine torch"
         ) from error
+    require_floor(measured, precision, target, floor_db)
+    return measured
+
+
+def require_floor(measured: float, precision: str, target: Path, floor_db: float) -> None:
+    """Refuse what differs too much from PyTorch; ``measured`` in dB."""
     if measured < floor_db:
         raise DarsrError(
             str(target),
@@ -107,7 +122,6 @@ def require_parity(model: str | Path, tests: list[Case], precision: str, target:
             if precision == "fp32"
             else f"accept it with --floor (about {expected_loss_db(measured):.2f} dB of quality)",
         )
-    return measured
 
 
 def expected_loss_db(parity: float, quality: float = _USUAL_QUALITY_DB) -> float:
@@ -118,5 +132,6 @@ def expected_loss_db(parity: float, quality: float = _USUAL_QUALITY_DB) -> float
     return 10 * math.log10(1 + 10 ** ((quality - parity) / 10))
 
 
-def _figure(got: np.ndarray, expected: np.ndarray) -> float:
+def figure(got: np.ndarray, expected: np.ndarray) -> float:
+    """PSNR in dB; 200 where both are equal, 0 for NaN."""
     return min(psnr(got, expected, peak=1.0), 200.0) if np.isfinite(got).all() else 0.0

@@ -16,7 +16,7 @@ LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 # Sums over all pixels, which grow with the image.
 SUMS = ("ReduceMean", "ReduceSum", "GlobalAveragePool")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_IMAGE_CHANNELS = 3
+_PICTURE = (1, 3)  # channels: a picture, or its colours one by one
 FILTER_DOMAIN = "darsr"
 # Inputs that ONNX wants in float32 whatever the type of the others is.
 _ALWAYS_FLOAT32 = {"Resize": (1, 2)}
@@ -63,7 +63,7 @@ def sensitive(model: ModelProto) -> set[int]:
     """Indices of the nodes where an error in a value is an error in the picture.
 
     * the correction filter and the convolution that makes its coefficients;
-    * convolutions that read the picture's 3 channels: the first ones, and those of back-projection;
+    * convolutions that read the picture, its 3 channels or one of them: the first ones, and those of back-projection;
     * everything behind the last other convolutions: skips, pixel shuffle, back-projection, clip.
     """
     graph = model.graph
@@ -88,12 +88,12 @@ def sensitive(model: ModelProto) -> set[int]:
 
 
 def _reads_picture(node: NodeProto, weights: dict[str, Sequence[int]]) -> bool:
-    """Whether a convolution's input is a picture of 3 channels."""
+    """Whether a convolution's input is a picture of 3 channels, or of one."""
     dims = weights.get(node.input[1]) if node.op_type in ("Conv", "ConvTranspose") else None
     if dims is None:
         return False
     groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-    return (dims[0] if node.op_type == "ConvTranspose" else groups * dims[1]) == _IMAGE_CHANNELS
+    return (dims[0] if node.op_type == "ConvTranspose" else groups * dims[1]) in _PICTURE
 
 
 class _Retyped:

@@ -20,7 +20,7 @@ _TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Output ``sr`` in float32, and the largest magnitude of any value of a type (NaN counts as infinite), by type."""
+    """The only output in float32, and the largest magnitude of any value of a type (NaN counts as infinite), by type."""
 
     sr: np.ndarray
     peaks: dict[str, float]
@@ -34,7 +34,7 @@ def evaluate(model: ModelProto, feeds: dict[str, np.ndarray]) -> Evaluation:
         if value is not None and value.dtype.name in _TORCH and value.size:
             peak = np.nan_to_num(np.abs(value.astype(np.float32)), nan=np.inf).max()
             peaks[value.dtype.name] = max(peaks.get(value.dtype.name, 0.0), float(peak))
-    return Evaluation(values["sr"].astype(np.float32), peaks)
+    return Evaluation(values[model.graph.output[0].name].astype(np.float32), peaks)
 
 
 class Conv(OpRun):

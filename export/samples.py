@@ -10,6 +10,7 @@ import numpy as np
 from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import SUFFIXES, list_images, read_image, to_tensor
+from darsr_deploy.noise import natural_noise
 
 CALIBRATION_SIDE = 96  # pixels of a calibration crop
 _CROPS_OF_ONE = 12
@@ -93,20 +94,6 @@ def detailed_crops(picture: np.ndarray, height: int, width: int, count: int) -> 
     lefts = range(0, picture.shape[3] - width + 1, max(1, width // 2))
     crops = [picture[:, :, top : top + height, left : left + width] for top in tops for left in lefts]
     return [np.ascontiguousarray(crop) for crop in sorted(crops, key=lambda c: -float(c.std()))[:count]]
-
-
-def natural_noise(height: int, width: int, seed: int = _SEED) -> np.ndarray:
-    """A 1 x 3 x height x width picture in [0, 1] with the statistics of a photograph: 1/f spectrum, related colours."""
-    random = np.random.default_rng(seed)
-    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
-    falloff = 1 / np.maximum(np.hypot(fy, fx), 1 / max(height, width))
-    grey, *tints = (
-        np.fft.irfft2(np.fft.rfft2(random.standard_normal((height, width))) * falloff, s=(height, width))
-        for _ in range(4)
-    )
-    picture = np.stack([grey + 0.3 * tint for tint in tints])
-    picture = (picture - picture.mean()) / picture.std() * 0.22 + 0.5
-    return picture.clip(0, 1)[None].astype(np.float32)
 
 
 def _least(picture: np.ndarray, path: Path) -> np.ndarray:

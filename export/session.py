@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from darsr_deploy.adapter import Adapter
+from darsr_deploy.bundle import VERSION as BUNDLE_VERSION
+from darsr_deploy.bundle import Bundle, is_bundle, open_bundle
+from darsr_deploy.correction_weights import kernel_side, widths_of
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.folders import cache_folder
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
 from darsr_deploy.spec import PRECISIONS, ModelSpec
+from darsr_deploy.spec import VERSION as SPEC_VERSION
 from darsr_deploy.torch_engine import TorchEngine
 
 ENGINES = ("auto", "ort", "trt", "trt-rtx", "torch")
+BUNDLE_PRECISIONS = (None, "fp32", "fp16")  # None is fp32
+OPSET = 18  # of exported files, at least
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be run: exactly one of an adapter file, a model file, or a backbone alone at a scale."""
+    """What is to be run: an adapter file, a model file, or a backbone alone at a scale; a bundle runs with an adapter."""
 
     adapter: Path | None = None
     model: Path | None = None
     backbone: str | None = None
     scale: int | None = None
-
-
-def cache_folder() -> Path:
-    """Where exported models are kept: the user's cache folder, or what DARSR_CACHE names."""
-    return Path(os.environ.get("DARSR_CACHE") or platformdirs.user_cache_dir("darsr"))
 
 
 def open_engine(
@@ -75,7 +74,7 @@ def open_engine(
                 "a model file runs in ONNX Runtime, not in PyTorch",
                 "give --adapter, or leave out --engine torch",
             )
-        opened = OrtEngine(source.model, provider)
+        opened = _open_bundle(source, provider) if is_bundle(source.model) else OrtEngine(source.model, provider)
         if source.scale not in (None, opened.spec.scale):
             raise DarsrError(
                 str(source.model),
@@ -89,8 +88,10 @@ def open_engine(
                 f"export it with --precision {precision}",
             )
         return opened
-    _require_torch(source)
     chosen = engine if engine != "auto" else ("ort" if installed_runtimes() else "torch")
+    if chosen == "ort" and precision in BUNDLE_PRECISIONS and (found := _cached_bundle(source, precision, provider)):
+        return _with_adapter(found, source.adapter)
+    _require_torch(source)
     if chosen == "torch":
         import torch
 
@@ -106,6 +107,8 @@ def open_engine(
         raise DarsrError(
             "precision bf16", "ONNX Runtime has no bfloat16 arithmetic on a CPU", "use --precision fp32, fp16 or int8"
         )
+    if precision in BUNDLE_PRECISIONS:
+        return _with_adapter(_made_bundle(source, say, precision or "fp32", provider), source.adapter)
     path = _cached_model(source, say, precision or "fp32")
     try:
         return OrtEngine(path, provider)
@@ -114,6 +117,23 @@ def open_engine(
             raise
         path.unlink(missing_ok=True)  # a damaged file in the cache is made again, once
         return OrtEngine(_cached_model(source, say, precision or "fp32"), provider)
+
+
+def _open_bundle(source: Source, provider: str) -> Engine:
+    """A bundle with the adapter given, or the one that it was exported from."""
+    opened = open_bundle(source.model, provider)
+    adapter = source.adapter or opened.own_adapter()
+    if adapter is None:
+        raise DarsrError(str(source.model), "holds no adapter of its own", "give --adapter")
+    return _with_adapter(opened, adapter)
+
+
+def _with_adapter(opened: Bundle, path: Path | None) -> Engine:
+    if path is None:
+        return opened.engine(None)
+    adapter = Adapter.load(path)
+    _refuse_unknown_parts(adapter, path)
+    return opened.engine(adapter, path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def check_precision(precision: str | None) -> None:
@@ -194,28 +214,95 @@ def _refuse_unknown_parts(adapter: Adapter, path: Path) -> None:
         )
 
 
-def _cached_model(source: Source, say: Callable[[str], None], precision: str) -> Path:
+def exported_model(source: Source, precision: str, form: str | None, say: Callable[[str], None]) -> Path:
+    """The ONNX file of an adapter or a backbone, from the cache or made now.
+
+    Args:
+        form: the adapter's own by default; others are made from the adapted image, which must lie beside the adapter.
+        say: told when it has to be made.
+
+    Raises:
+        DarsrError: it cannot be made, or does not compute what PyTorch computes.
+    """
+    return _cached_model(source, say, precision, form)
+
+
+def _cached_bundle(source: Source, precision: str | None, provider: str) -> Bundle | None:
+    """The cached bundle that runs an adapter, found without PyTorch; None where there is none yet.
+
+    None too where there is more to check than the adapter's file says.
+    """
+    if source.adapter is None or source.backbone is not None:
+        return None
+    adapter = Adapter.load(source.adapter)
+    folder = _bundle_folder(adapter, precision or "fp32")
+    if source.scale not in (None, adapter.scale) or not folder.is_dir():
+        return None
+    try:
+        return open_bundle(folder, provider)
+    except DarsrError:  # damaged: it is made again
+        return None
+
+
+def _made_bundle(source: Source, say: Callable[[str], None], precision: str, provider: str) -> Bundle:
+    """The cached bundle of an adapter's backbone and architecture, made where there is none.
+
+    Any adapter of them runs in it, so it is exported once and not for every image.
+    """
+    require_onnx()
+    pipeline, spec = load(source)
+    from .bundle import export_bundle
+    from .samples import gather
+
+    alone = Adapter("none", spec.scale, spec.backbone, spec.backbone_sha256)
+    adapter = alone if source.adapter is None else Adapter.load(source.adapter)
+    folder = _bundle_folder(adapter, precision)
+    try:
+        return open_bundle(folder, provider)
+    except DarsrError:  # none, or damaged
+        say(f"exporting the backbone in {precision} (once; it is kept in the cache)")
+        _make_cache(folder.parent)
+        export_bundle(pipeline, adapter, folder, spec.extended(precision=precision), None, gather(source.adapter))
+    return open_bundle(folder, provider)
+
+
+def _bundle_folder(adapter: Adapter, precision: str) -> Path:
+    """Where the bundle is cached that runs an adapter: what it depends on is in the name."""
+    facts = (adapter.backbone_sha256, adapter.scale, precision, widths_of(adapter), kernel_side(adapter))
+    facts += (OPSET, BUNDLE_VERSION, SPEC_VERSION)
+    key = hashlib.sha256(f"{importlib.metadata.version('darsr')} {facts}".encode()).hexdigest()[:32]
+    return cache_folder() / "bundles" / key
+
+
+def _make_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DarsrError(
+            str(folder),
+            f"the cache folder cannot be made ({error.strerror})",
+            "set DARSR_CACHE to a folder that can be written",
+        ) from error
+
+
+def _cached_model(source: Source, say: Callable[[str], None], precision: str, form: str | None = None) -> Path:
     require_onnx()
     pipeline, spec = load(source)
     from .samples import gather
-    from .to_onnx import OPSET, export_onnx
+    from .to_onnx import export_onnx
 
     spec, samples = spec.extended(precision=precision), gather(source.adapter)
+    of_photo = form in ("filters", "global") and form != spec.form
+    spec = spec.extended(form=form or spec.form)
     facts = (spec.adapter_sha256, spec.backbone_sha256, spec.scale, spec.precision, OPSET, spec.version)
     # the ranges of an int8 model depend on whether the adapted image was at hand
-    facts += (samples.photo_sha256,) if precision == "int8" else ()
+    facts += (samples.photo_sha256,) if precision == "int8" or of_photo else ()
+    facts += (spec.form,) if of_photo else ()
     key = hashlib.sha256(f"{importlib.metadata.version('darsr')} {facts}".encode()).hexdigest()[:32]
     path = cache_folder() / "models" / f"{key}.onnx"
     if not path.is_file():
         with_ranges = f", calibrated on {samples.origin}" if precision == "int8" else ""
         say(f"exporting the model in {precision}{with_ranges} (once; it is kept in the cache)")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DarsrError(
-                str(path.parent),
-                f"the cache folder cannot be made ({error.strerror})",
-                "set DARSR_CACHE to a folder that can be written",
-            ) from error
+        _make_cache(path.parent)
         export_onnx(pipeline, path, spec, samples=samples)
     return path

@@ -45,18 +45,25 @@ def as_onnx(module: nn.Module, x: Tensor) -> ModelProto:
     return torch.onnx.export(module.eval(), (x,), dynamo=True, opset_version=OPSET, verbose=False).model_proto
 
 
+def ort_session(
+    model: ModelProto, threads: int, level: str = "ALL", spinning: bool = True
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU with the given number of threads and level of graph optimization."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
 def in_ort(
     model: nn.Module | ModelProto, x: Tensor, threads: int, level: str = "ALL", spinning: bool = True
 ) -> Callable[[], object]:
     """A model, or a module after :func:`as_onnx`, in ONNX Runtime on the CPU."""
     if isinstance(model, nn.Module):
         model = as_onnx(model, x)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort_session(model, threads, level, spinning)
     feed = {model.graph.input[0].name: x.numpy()}
     return lambda: session.run(None, feed)[0]
 

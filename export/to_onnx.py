@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from darsr_deploy.atomic import atomic_path
 from darsr_deploy.container import write_container
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.seal import sealed
 from darsr_deploy.spec import (
     COEFFICIENTS_KIND,
     COEFFICIENTS_VERSION,
@@ -26,20 +27,23 @@ from darsr_deploy.spec import (
     ModelSpec,
     coefficients_path,
 )
+from darsr_train.backbones.onnx_cost import multiply_adds
 from darsr_train.backbones.onnx_network import OnnxNetwork
 from darsr_train.darm import DARM, TAP_OFFSETS
 from darsr_train.pipeline import Pipeline
 
-from .cost import multiply_adds
 from .fold import fold
 from .forms import Formed, GivenFilters, take_form
+from .memory import peak_bytes
 from .merge import insert_backbone, opset_of
 from .parity import FLOORS_DB, cases, require_parity
 from .precision import FILTER_DOMAIN as DOMAIN
 from .precision import LOW_TYPES, lower, opset_for
+from .receptive_field import NotLocal, reach
 from .samples import Samples, calibration_crops
-
-OPSET = 18
+from .session import OPSET
+from .slopes import slopes_as_convolutions
+from .static_reshapes import constant_reshapes
 
 
 class _ForExport(nn.Module):
@@ -142,6 +146,7 @@ def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
     _strip(model)
     if any(node.domain == DOMAIN for node in model.graph.node):
         model.functions.append(correction_filter_function(opset))
+    model = constant_reshapes(model)
     onnx.checker.check_model(model, full_check=False)
     return model
 
@@ -154,6 +159,8 @@ def typed_model(model: ModelProto, precision: str, formed: Formed, samples: Samp
         from .quantize import quantize
 
         model = quantize(model, _calibration(formed, samples))
+    elif precision == "fp32":  # the one for CPUs
+        model = slopes_as_convolutions(model)
     _strip(model)
     onnx.checker.check_model(model, full_check=False)
     return model
@@ -194,6 +201,8 @@ def export_onnx(
         psnr_from_network_db=formed.psnr_from_network_db,
         calibration=samples.origin if spec.precision == "int8" else "",
         source_sha256=samples.photo_sha256 if formed.psnr_from_network_db is not None else "",
+        bytes_per_lr_pixel=peak_bytes(model),
+        **_reach(plain),
     )
     with contextlib.ExitStack() as written:
         temporary = written.enter_context(atomic_path(target))
@@ -206,11 +215,11 @@ def export_onnx(
             spec = spec.extended(source_height=height, source_width=width, coefficients_sha256=digest)
         # Measured on a first version of the file; the figure then goes into the metadata and the file is final.
         _set_metadata(model, spec)
-        temporary.write_bytes(_serialised(model))
+        temporary.write_bytes(serialised(model))
         parity = require_parity(temporary, cases(formed, samples), spec.precision, target, floor)
         spec = spec.extended(parity_psnr_db=round(parity, 2))
         _set_metadata(model, spec)
-        data = _serialised(model)
+        data = sealed(serialised(model))
         temporary.write_bytes(data)
     facts = {"model": str(target), "precision": spec.precision, "form": spec.form}
     facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -227,8 +236,18 @@ def _calibration(formed: Formed, samples: Samples) -> list[dict]:
     return [{"lr": samples.photo, "coeff": formed.coefficients}]
 
 
-def _serialised(model: ModelProto) -> bytes:
+def serialised(model: ModelProto) -> bytes:
+    """The bytes of a model: the same for the same model."""
     return model.SerializeToString(deterministic=True)
+
+
+def _reach(model: ModelProto) -> dict:
+    """What tiles of a model need, as fields of its spec."""
+    try:
+        found = reach(model)
+    except NotLocal as error:
+        return {"whole_because": str(error)}
+    return {"halo": found.halo, "alignment": found.alignment}
 
 
 def _set_metadata(model: ModelProto, spec: ModelSpec) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper
+
+from darsr_deploy.spec import METADATA_KEY, ModelSpec
 
 ENLARGE = "big = ConvTranspose <strides = [{scale}, {scale}], group = 3> (picture, weight)"
 
@@ -51,3 +56,12 @@ def convolutional(seed: int = 0) -> ModelProto:
         big = Add (coarse, detail)
     """
     return onnx_model(body, **{name: array.astype(np.float32) for name, array in weights.items()})
+
+
+def doubling(path: Path) -> Path:
+    """A file with the metadata of an exported model; it repeats every pixel."""
+    body = ENLARGE.replace("big", "sr").replace("picture", "lr")
+    model = onnx_model(body, takes="float[n, 3, h, w] lr", gives="float[n, 3, hh, ww] sr")
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(ModelSpec(2).to_json())})
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import cli
 from darsr_deploy.imaging import write_image
-from darsr_train.backbones import SRFBN, load_backbone
+from darsr_train.backbones import SRFBN, EdgeSR, edge, load_backbone
 from darsr_train.backbones.registry import ARCHITECTURES
 from darsr_train.train_backbone import BackboneTraining, bicubic_pair, measure, train_backbone
 
@@ -99,3 +99,48 @@ def test_an_interrupted_srfbn_ends_with_the_same_weights(bf16, photos, tmp_path)
     resumed = train_backbone(photos, tmp_path / "cut.safetensors", options, resume=True)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_every_option_that_shapes_the_weights_is_typed_and_noted(photos, tmp_path):
+    out = tmp_path / "wide.safetensors"
+    options = "--channels 6 --blocks 2 --steps 1 --batch 1 --patch 12 --rate 0.002 --objective psnr --luma 0.5"
+    assert not train(
+        photos, "-o", out, *options.split(), "--candidates", 1, "--seed", 3, "--no-bf16", "--device", "cpu"
+    )
+    backbone = load_backbone(str(out), 2)
+    assert backbone.module.hyper == {"channels": 6, "blocks": 2}
+    assert backbone.facts["command"] == (
+        f"darsr backbone train {photos.name} --arch edge --scale 2 {options} --candidates 1 --seed 3 --no-bf16"
+    )
+    assert "objective is 'mse'; expected one of l1, psnr" in train(photos, "-o", tmp_path / "a", "--objective", "mse")
+
+
+@pytest.mark.parametrize("channels, blocks", [(4, 2), (4, 5), (7, 2), (7, 5)])
+def test_a_grown_network_computes_what_the_small_one_did_and_all_of_it_learns(channels, blocks):
+    torch.manual_seed(0)
+    small, x = EdgeSR(2, channels=4, blocks=2), torch.rand(2, 3, 9, 11)
+    for activation in small.activations:
+        nn.init.uniform_(activation.weight, 0.05, 0.4)
+    grown = edge.grow(small, EdgeSR(2, channels=channels, blocks=blocks))
+    torch.testing.assert_close(grown(x), small(x), rtol=0, atol=1e-6)
+    torch.testing.assert_close(edge.merge(edge.split(grown))(x), small(x), rtol=0, atol=1e-6)
+    before = {name: p.detach().clone() for name, p in grown.named_parameters()}
+    optimiser = torch.optim.Adam(grown.parameters(), 1e-2)
+    for _ in range(3):  # what is fresh is heard from the second step on, once its readers are no longer zero
+        optimiser.zero_grad()
+        (grown(x) - 0.5).square().mean().backward()
+        optimiser.step()
+    for name, parameter in grown.named_parameters():
+        if "activations" in name:  # a channel that is positive everywhere has a slope that does not matter
+            continue
+        assert (parameter != before[name]).float().mean() > 0.9, name
+
+
+def test_another_scale_starts_as_the_nearest_neighbour_and_a_larger_network_does_not_grow_backwards():
+    torch.manual_seed(0)
+    small, x = EdgeSR(2, channels=4, blocks=2), torch.rand(1, 3, 6, 7)
+    grown = edge.grow(small, EdgeSR(4, channels=5, blocks=3))
+    torch.testing.assert_close(grown(x), x.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    for smaller in (EdgeSR(2, channels=3, blocks=2), EdgeSR(2, channels=4, blocks=1)):
+        with pytest.raises(ValueError, match="does not grow into"):
+            edge.grow(small, smaller)

@@ -145,33 +145,6 @@ def test_no_image(data, tmp_path):
     assert "not an image" in refusal(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "GIF"])
-def test_another_format_is_named(kind, photo, tmp_path):
-    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(photo), kind))
-    line = refusal(tmp_path / "a.png").upper()
-    assert kind in line and "NOT SUPPORTED" in line
-
-
-def test_sixteen_bits_and_transparency_are_not_thrown_away(gray, photo, tmp_path):
-    deep = Image.fromarray(gray.astype(np.uint16) * 257)
-    clear = Image.fromarray(np.dstack([photo, gray]))
-    for image, why in ((deep, "16 bits"), (clear, "transparency"), (clear.convert("LA"), "transparency")):
-        image.save(tmp_path / "a.png")
-        assert why in refusal(tmp_path / "a.png")
-    Image.fromarray(photo).quantize(16).save(tmp_path / "a.png", transparency=3)
-    assert "transparency" in refusal(tmp_path / "a.png")
-
-
-def test_cmyk_is_read_as_others_read_it_or_refused(photo, tmp_path):
-    """Never inverted colours: print shops' JPEG store CMYK, often inverted."""
-    Image.fromarray(photo).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
-    try:
-        ours = read_image(tmp_path / "a.jpg")
-    except DarsrError:
-        return
-    assert np.abs(ours.astype(int) - photo).mean() < 10
-
-
 # Cuts at a fraction of the file, and by bytes from its end: PNG ends with an IEND of 12 bytes, JPEG with a marker of 2.
 @pytest.mark.parametrize("cut", [0.01, 0.1, 0.3, 0.5, 0.9, 0.99, -20, -13, -12, -9])
 def test_a_truncated_png(cut, png, tmp_path):
@@ -230,7 +203,7 @@ def test_any_bytes_give_an_image_or_one_line(tmp_path_factory, data, magic):
 # ---- what is written
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a", "a.png.bak"])
+@pytest.mark.parametrize("name", ["a.gif", "a.heic", "a", "a.png.bak"])
 def test_an_unknown_suffix_is_refused_with_the_known_ones(name, photo, tmp_path):
     with pytest.raises(DarsrError, match=r"cannot write.*\.png, \.jpg"):
         write_image(tmp_path / name, photo)
@@ -301,7 +274,7 @@ def test_text_is_utf8(tmp_path):
 
 
 def test_a_folder_is_scanned_without_what_this_toolkit_wrote(tmp_path):
-    wanted = ["Z.PNG", "a.png", "b.jpg", "c.jpeg", "x2.png"]
+    wanted = ["Z.PNG", "a.png", "b.jpg", "c.jpeg", "d.tif", "e.tiff", "f.webp", "g.bmp", "x2.png"]
     unwanted = [
         "a_x2.png",
         "b_x4.jpg",
@@ -311,7 +284,7 @@ def test_a_folder_is_scanned_without_what_this_toolkit_wrote(tmp_path):
         ".a-x81.png",
         "a.darsr",
         "a.txt",
-        "a.bmp",
+        "a.gif",
     ]
     for name in wanted + unwanted:
         (tmp_path / name).write_bytes(b"")

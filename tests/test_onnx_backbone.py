@@ -22,6 +22,7 @@ from darsr_deploy.imaging import read_image, write_image
 from darsr_deploy.ort_engine import OrtEngine
 from darsr_deploy.spec import ModelSpec
 from darsr_train.backbones import EdgeSR, describe, load_backbone, save_backbone
+from darsr_train.backbones.onnx_cost import bytes_moved
 from darsr_train.backbones.probe import check_range, picture, probe_scale
 from darsr_train.pipeline import GlobalCorrection, Pipeline
 from export.parity import natural_noise
@@ -131,6 +132,17 @@ def test_cost_is_left_open_where_shapes_cannot_be_known(path):
     """
     onnx.save(onnx_model(counted + ENLARGE, half=np.float32([0.5])), path)
     assert describe(load_backbone(str(path), 2))["macs_per_lr_pixel"] is None
+
+
+def test_bytes_are_those_of_the_operators_counted_by_hand():
+    """convolutional(): per LR pixel its values are 3, 8, 8, 3 x 4 (detail), 3 x 4 (coarse), 3 x 4 (sum), of 4 bytes."""
+    model = convolutional()
+    moved = (3 + 8) + (8 + 8) + (8 + 12) + (3 + 12) + (12 + 12 + 12)
+    assert bytes_moved(model) == 4 * moved == bytes_moved(model, 20)
+    half = onnx_model("wide = Cast <to = 10> (picture)\nbig = Cast <to = 1> (wide)", gives="float[n, 3, h, w] big")
+    assert bytes_moved(half) == 3 * (4 + 2) + 3 * (2 + 4)
+    unknown = onnx_model("big = Mystery (picture)")
+    assert bytes_moved(unknown) is None
 
 
 # --- What is refused -----------------------------------------------------------------------------------------------------

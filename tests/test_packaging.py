@@ -14,6 +14,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 HEAVY = (
+    "av",
     "onnx",
     "onnxruntime",
     "onnxscript",
@@ -177,7 +179,17 @@ def test_every_package_is_listed():
 
 def test_base_needs_neither_torch_nor_a_runtime():
     names = {canonicalize_name(r.name) for r in map(Requirement, PROJECT["project"]["dependencies"])}
-    assert names == {"filelock", "numpy", "opencv-python-headless", "platformdirs", "rich", "safetensors", "typer"}
+    assert names == {
+        "filelock",
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "platformdirs",
+        "rich",
+        "safetensors",
+        "tifffile",
+        "typer",
+    }
     assert {r.name for r in requirements("export")} - names == {"onnx", "onnxscript", "ml-dtypes"}
 
 
@@ -226,6 +238,10 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
         path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_train" / "weights").glob("*.safetensors")
     }
     assert weights, "no weights are shipped"
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "export" / "plugin").glob("*.*")}
+    assert len(sources) == 3 and sources <= set(names)
+    assert {f"export/report/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
+    assert "darsr_deploy/bench_schema.json" in names
     modules = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
@@ -234,15 +250,118 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
     assert {name for name in names if name.endswith(".py")} == modules | {"cli.py"}
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is copied to a device: a model, exported where PyTorch is, and the adapter that it was made from."""
+    pytest.importorskip("torch", reason="exporting needs PyTorch (extra train)")
+    from darsr_deploy.adapter import Adapter
+    from darsr_train.backbones import load_backbone
+
+    folder, backbone = tmp_path_factory.mktemp("exported"), load_backbone("edge", 2)
+    taps = {"taps": np.eye(13, dtype=np.float32)[12]}
+    Adapter("global", 2, backbone.name, backbone.sha256, {}, taps).save(folder / "photo.darsr")
+    run(sys.executable, ROOT / "cli.py", "export", folder / "photo.darsr", "-o", folder / "model.onnx", cwd=folder)
+    return folder
+
+
+MAKE_INPUTS = """
+import cv2, numpy as np
+from pathlib import Path
+from darsr_deploy.imaging import write_image
+from darsr_deploy.video import Frame, VideoInfo
+from darsr_deploy.y4m import Y4mWriter
+from fractions import Fraction
+picture = (np.indices((24, 32, 3)).sum(0) * 4).astype(np.uint8)
+Path("folder").mkdir()
+for name, image in {"photo.png": picture, "folder/a.jpg": picture, "folder/b.tif": picture.astype(np.uint16) * 257}.items():
+    write_image(name, image)
+clip = cv2.VideoWriter("clip.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 24, (32, 24))
+for _ in range(4):
+    clip.write(picture)
+clip.release()
+with Y4mWriter(Path("stream.y4m"), VideoInfo(32, 24, Fraction(24))) as writer:
+    writer.write(Frame(picture, 0, Fraction(1, 24)))
+    writer.finish()
+"""
+
+
 @pytest.mark.slow
-def test_runs_without_torch_in_a_fresh_environment(wheel, tmp_path):
+def test_runs_without_torch_in_a_fresh_environment(wheel, exported, tmp_path):
     fresh = Environment(tmp_path / "fresh")
+    fresh.install(wheel)
+    assert_doctor_names_what_is_missing(fresh)
     fresh.install(f"{wheel}[ort]")
+    assert json.loads(run(fresh.scripts / "darsr", "doctor", "--json", cwd=tmp_path))["works"]
     assert "Usage: darsr" in run(fresh.scripts / "darsr", "--help", cwd=tmp_path)
     fresh.python(IMPORT_DEPLOY)
     versions = fresh.versions()
     assert "onnxruntime" in versions
     assert not {"torch", "onnx", "onnxscript", "scikit-image"} & set(versions)
+    assert_bench_runs_a_model_file(fresh, tmp_path)
+    run_on_the_device(fresh, exported, tmp_path / "device")
+    fresh.install(f"{wheel}[video]")  # until now OpenCV read and wrote the clip
+    more = ("--model", "model.onnx", "--overwrite", "--json")
+    done = run(fresh.scripts / "darsr", "infer", "clip.mp4", *more, cwd=tmp_path / "device")
+    assert json.loads(done)["frames"] == 4
+    count = "import av; print([s.codec_context.name for s in av.open('clip_x2.mp4').streams])"
+    assert run(fresh.scripts / "python", "-c", count, cwd=tmp_path / "device") == "['mpeg4']\n"
+
+
+def assert_doctor_names_what_is_missing(base: Environment) -> None:
+    """With the base install alone: each missing part with its command, exit 1, and nothing else is said to be missing."""
+    command = [base.scripts / "darsr", "doctor", "--json"]
+    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=base.folder)
+    assert ended.returncode == 1 and ended.stderr.startswith("error: infer cannot run here"), ended.stderr
+    parts = {part["part"]: part for part in json.loads(ended.stdout)["parts"]}
+    missing = {name: part["repair"] for name, part in parts.items() if part["state"] == "missing"}
+    extras = {"torch": "train", "scikit-image": "train", "onnx": "export", "onnxscript": "export", "spandrel": "zoo"}
+    extras |= {"onnxruntime": "ort", "nvidia-ml-py": "bench", "tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}
+    assert missing.keys() - {"nvidia driver"} == extras.keys()  # the machine of the test may have a GPU
+    for name, extra in extras.items():
+        assert f'pip install "darsr[{extra}]"' in missing[name]
+    assert {name for name, part in parts.items() if part["state"] == "broken"} == set()
+
+
+def assert_bench_runs_a_model_file(fresh: Environment, folder: Path) -> None:
+    """A model that was exported elsewhere; no PyTorch and no onnx are here."""
+    torch = pytest.importorskip("torch", reason="the model is exported by the environment of the tests")
+    from darsr_deploy.spec import ModelSpec
+    from darsr_train.backbones import EdgeSR
+    from darsr_train.pipeline import Pipeline
+    from export.to_onnx import export_onnx
+
+    network = Pipeline(torch.nn.Identity(), EdgeSR(2, 8, 1)).eval()
+    export_onnx(network, folder / "model.onnx", ModelSpec(2, form="none"))
+    brief = ("--shape", "16x16", "--seconds", "0", "--iterations", "2", "--json")
+    report = json.loads(run(fresh.scripts / "darsr", "bench", "model.onnx", *brief, cwd=folder))
+    (row,) = [row for row in report["rows"] if row["n"]]
+    assert row["engine"] == "ort" and row["psnr_vs_torch_db"] is None and row["reasons"]["psnr_vs_torch_db"]
+
+
+def run_on_the_device(fresh: Environment, exported: Path, folder: Path) -> None:
+    """Image, folder, video and stream through an exported model; and what is said where there is none."""
+    folder.mkdir()
+    run(fresh.scripts / "python", "-c", MAKE_INPUTS, cwd=folder)
+    (folder / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
+    inputs = ("photo.png", "folder", "clip.mp4", "stream.y4m")
+    command = [str(fresh.scripts / "darsr"), "infer"]
+    rows = json.loads(run(*command, *inputs, "--model", "model.onnx", "-o", "out", "--json", cwd=folder))
+    assert [Path(row["output"]).name for row in rows] == [
+        "photo_x2.png",
+        "a_x2.jpg",
+        "b_x2.tif",
+        "clip_x2.mp4",
+        "stream_x2.y4m",
+    ]
+    assert {(row["engine"], row["height"], row["width"]) for row in rows} == {("ort", 48, 64)}
+    assert [row.get("frames") for row in rows] == [None, None, None, 4, 1]
+    (folder / "photo.darsr").write_bytes((exported / "photo.darsr").read_bytes())
+    for name, why in (("photo.png", "photo.darsr"), ("clip.mp4", "clip.mp4"), ("folder/a.jpg", "folder/a.jpg")):
+        done = subprocess.run([*command, name], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 1 and line.startswith(f"error: {why}: "), line
+        assert "run darsr export where you adapted" in line or "there is no adapter beside it" in line
+        assert "--model" in line or "--adapter" in line
 
 
 @pytest.mark.slow
@@ -281,11 +400,11 @@ def test_runs_on_the_lowest_versions(wheel, tmp_path):
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("python", ["3.10", "3.12"])
 def test_wheels_exist(python, machine, bounds, tmp_path):
-    """Base, ort and export resolve together (hence each alone) to wheels for Linux with glibc 2.28.
+    """Base, ort, video and export resolve together (hence each alone) to wheels for Linux with glibc 2.28.
 
     Markers of *their* dependencies are evaluated by pip for the running Python.
     """
-    wanted = requirements("ort", "export", python=python, machine=machine)
+    wanted = requirements("ort", "video", "export", python=python, machine=machine)
     platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(28, 16, -1)] + [
         f"--platform=manylinux2014_{machine}"
     ]

@@ -14,9 +14,9 @@ from darsr_deploy.metrics import psnr
 from darsr_deploy.ort_engine import OrtEngine
 from darsr_deploy.spec import ModelSpec
 from darsr_train.backbones import SRFBN, load_backbone
+from darsr_train.backbones.onnx_cost import multiply_adds
 from darsr_train.pipeline import Pipeline
 from darsr_train.prior import load_prior
-from export.cost import multiply_adds
 from export.fold import fold
 from export.forms import Formed
 from export.parity import FLOORS_DB, cases, expected_loss_db, parity_db

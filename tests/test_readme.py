@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -25,17 +26,25 @@ from .onnx_models import convolutional
 from .shared import SHARED
 
 ROOT = Path(__file__).parent.parent
+MARKS = {"network", "device", "server"}  # what a block of commands needs that a test has not, such as ```console device
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands(page: Path) -> list[str]:
-    """The lines behind ``$`` in a page's console blocks; blocks of commands that need the network are marked so."""
+    """The lines behind ``$`` in a page's console blocks; those that cannot be run here are marked: see :data:`MARKS`."""
     blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.S | re.M)
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
 def test_there_are_commands_to_run():
     assert len(commands(ROOT / "README.md")) >= 10
+
+
+def test_every_block_is_run_or_says_why_not():
+    for page in PAGES:
+        heads = re.findall(r"^```(.+)$", page.read_text(), re.M)
+        assert all(head.split(" ")[0] in ("console", "python") for head in heads), page.name
+        assert {mark for head in heads for mark in head.split(" ")[1:]} <= MARKS, page.name
 
 
 def test_every_make_target_exists():
@@ -53,7 +62,7 @@ def test_every_picture_and_link_is_there():
 
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory) -> Path:
-    """What the pages assume to be there: photo.png, its truth, folders of photos, a set with LR/ and HR/, theirs.onnx."""
+    """What the pages assume to be there: photo.png, its truth, folders of photos, a set with LR/ and HR/, theirs.onnx, clip.mp4."""
     folder = tmp_path_factory.mktemp("desk")
     for name, truth in (
         ("photo", data.chelsea()[60:220, 120:280]),
@@ -75,6 +84,10 @@ def furnished(tmp_path_factory) -> Path:
             write_image(folder / target, image)
     shutil.copy(folder / "myset/HR/photo.png", folder / "truth.png")
     onnx.save(convolutional(), folder / "theirs.onnx")
+    clip = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 24, (80, 80))
+    for index in range(6):  # two scenes
+        clip.write(np.ascontiguousarray((data.chelsea() if index < 3 else data.coffee())[60:140, 120:200, ::-1]))
+    clip.release()
     (folder / "pictures").mkdir()
     for index, picture in enumerate((data.astronaut(), data.coffee())):
         write_image(folder / "pictures" / f"{index}.png", np.ascontiguousarray(picture))

@@ -262,8 +262,12 @@ def test_the_log_holds_options_figures_and_the_last_step(photos, tmp_path):
     assert [entry["step"] for entry in log["log"]] == [3, 6, 7]
     assert all(entry["psnr_y"] > 10 and math.isfinite(entry["loss"]) for entry in log["log"])
     assert [entry["step"] for entry in reported] == list(range(1, 8))
+    means = [np.mean([entry["loss"] for entry in reported[a:b]]) for a, b in ((0, 3), (3, 6), (6, 7))]
+    np.testing.assert_allclose([entry["loss"] for entry in log["log"]], means)
     assert [entry["rate"] for entry in reported] == [BACKBONE.rate_at(step) for step in range(7)]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.checkpoint", "a.log.json"], "no temporary file is left"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.checkpoint", "a.log.json", "a.log.png"], (
+        "no temporary file is left"
+    )
 
 
 def test_backbone_training_returns_a_plain_frozen_network_that_learns(photos, tmp_path):

@@ -1,14 +1,20 @@
-"""Size and cost of an ONNX model, read off its graph."""
+"""What an ONNX model costs, read off its graph: parameters, multiply-adds, bytes that its operators move."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
+from .onnx_shapes import shapes_of, sized_graph
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 Shape = tuple[int, ...]
+
+_SIDE = 48  # of the LR image that shapes are inferred for; what is done once an image hardly shows in a pixel's share
+_BYTES = {1: 4, 2: 1, 3: 1, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}  # by TensorProto.DataType
+_FREE = ("Constant", "Identity", "Shape", "Reshape", "Flatten", "Squeeze", "Unsqueeze")  # move no pixels
 
 
 def parameter_count(model: ModelProto) -> int:
@@ -22,22 +28,50 @@ def parameter_count(model: ModelProto) -> int:
     return sum(math.prod(t.dims) for t in [*model.graph.initializer, *constants] if t.data_type in floats)
 
 
-def multiply_adds(model: ModelProto, side: int = 32) -> int | None:
-    """Multiply-adds per LR pixel of convolutions and matrix products, on an image of side x side pixels.
+def multiply_adds(model: ModelProto, side: int = _SIDE) -> int | None:
+    """Multiply-adds per LR pixel on an image of side x side pixels: convolutions, matrix products, correction filter.
+
+    Activations, additions and shuffles are left out, as is usual; the correction filter's 13 products for each of 3
+    colours count, whether it is one node or its body.
 
     Returns:
         None where the shapes cannot be inferred, as with operators that ONNX does not know.
     """
-    shapes = _shapes(model, side)
-    total = 0
-    for node in model.graph.node:
+    nodes, shapes, _ = _sized(model, side)
+    total = sum(13 * 3 * side**2 for node in model.graph.node if node.op_type == "CorrectionFilter")
+    for node in nodes:
         if node.op_type not in _COSTS:
             continue
         operands = [shapes.get(name) for name in (*node.input[:2], node.output[0])]
         if any(shape is None or 0 in shape for shape in operands):
             return None
         total += _COSTS[node.op_type](node, *operands)
-    return total // side**2
+    return round(total / side**2)
+
+
+def bytes_moved(model: ModelProto, side: int = _SIDE) -> int | None:
+    """Bytes per LR pixel that the operators read and write, weights left out, if each one runs alone.
+
+    Runtimes fuse, so they move less: it says how much there is to fuse. Constants and weights, which one image reads once
+    whatever its size, are not counted.
+
+    Returns:
+        None where a shape or a type cannot be inferred.
+    """
+    nodes, shapes, types = _sized(model, side)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    weights |= {name for node in nodes if node.op_type == "Constant" for name in node.output}
+    total = 0
+    for node in nodes:
+        if node.op_type in _FREE:
+            continue
+        for name in (*node.input, *node.output):
+            if not name or name in weights:
+                continue
+            if shapes.get(name) is None or 0 in shapes[name] or types.get(name) not in _BYTES:
+                return None
+            total += math.prod(shapes[name]) * _BYTES[types[name]]
+    return round(total / side**2)
 
 
 # (node, shape of the first input, of the second, of the output) -> multiply-adds.
@@ -55,20 +89,12 @@ def _flag(node: NodeProto, name: str) -> bool:
     return any(attribute.name == name and attribute.i for attribute in node.attribute)
 
 
-def _shapes(model: ModelProto, side: int) -> dict[str, Shape]:
-    """Shapes of all values for one image of side x side pixels; 0 where a length is not known."""
-    from onnx import ModelProto, shape_inference
+def _sized(model: ModelProto, side: int) -> tuple[list[NodeProto], dict[str, Shape], dict[str, int]]:
+    """Nodes with local functions opened, shapes and types of all values for one image of side x side pixels.
 
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
-    del fixed.graph.value_info[:]
-    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    for value in fixed.graph.input:
-        if value.name not in weights:
-            for dim, length in zip(value.type.tensor_type.shape.dim, (1, 3, side, side)):
-                dim.dim_value = length
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    graph = shape_inference.infer_shapes(fixed, data_prop=True).graph
-    known = [v for v in [*graph.value_info, *graph.input, *graph.output] if v.type.tensor_type.HasField("shape")]
-    return {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in known} | weights
+    A length that is not known is 0.
+    """
+    graph = sized_graph(model, side)
+    types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    return list(graph.node), shapes_of(graph), types

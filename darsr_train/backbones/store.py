@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.folders import data_folder
 
 _EMBEDDED = Path(__file__).parent.parent / "weights"
 
@@ -71,7 +69,7 @@ PUBLISHED = {
 
 def installed_folder() -> Path:
     """Where downloaded backbones are kept: the user's data folder, or what DARSR_DATA names."""
-    return Path(os.environ.get("DARSR_DATA") or platformdirs.user_data_dir("darsr")) / "backbones"
+    return data_folder() / "backbones"
 
 
 def embedded_names() -> list[str]:

@@ -1,0 +1,131 @@
+"""Images in tiles: every tile is computed with its surroundings, whose result is thrown away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+LEAST_TILE = 16  # LR pixels; below it a tile is all surroundings
+MOST_TILE = 1024
+_SHARE = 0.5  # of the free memory
+_BUDGET = 1 << 30  # bytes for one tile, however much is free: larger ones are not faster
+# What a runtime takes beyond the values that are alive at a time: copies in another layout, gaps. Measured at 1.1 to 1.9 with
+# ONNX Runtime on CPU (docs/tiles-and-bundles.md).
+_OVERHEAD = 2.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows or columns of a tile: ``start:stop`` are its own, ``first:last`` what is computed."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+    @property
+    def outer(self) -> slice:
+        """Of the image."""
+        return slice(self.first, self.last)
+
+    def inner(self, scale: int = 1) -> slice:
+        """Of what was computed, at a scale."""
+        return slice((self.start - self.first) * scale, (self.stop - self.first) * scale)
+
+    def own(self, scale: int = 1) -> slice:
+        """Of the whole result, at a scale."""
+        return slice(self.start * scale, self.stop * scale)
+
+
+def spans(side: int, tile: int, halo: int, alignment: int = 1) -> list[Span]:
+    """Cut rows (or columns) into tiles; those of all tiles together are each row once.
+
+    What is computed has the same size for every tile, which is what runtimes and their memory like best: a tile at a border
+    takes more of its surroundings on the other side. Only where ``alignment`` does not divide ``side`` may the last be smaller.
+
+    Args:
+        side: of the image, in LR pixels.
+        tile: a tile's own rows, rounded up to a multiple of ``alignment``.
+        halo: rows that are needed around it.
+        alignment: what is computed begins at multiples of it.
+    """
+    tile = -(-tile // alignment) * alignment
+    halo = -(-halo // alignment) * alignment
+    size = tile + 2 * halo
+    if side <= size:
+        return [Span(0, side, 0, side)]
+    latest = -(-(side - size) // alignment) * alignment
+    found = []
+    for start in range(0, side, tile):
+        first = min(max(0, start - halo), latest)
+        found.append(Span(start, min(start + tile, side), first, min(first + size, side)))
+    return found
+
+
+def grid(height: int, width: int, tile: int, halo: int, alignment: int = 1) -> Iterator[tuple[Span, Span]]:
+    """Tiles of an image, row by row: the rows and the columns of each."""
+    columns = spans(width, tile, halo, alignment)
+    for rows in spans(height, tile, halo, alignment):
+        for column in columns:
+            yield rows, column
+
+
+def automatic_tile(height: int, width: int, halo: int, bytes_per_pixel: int, free: int | None) -> int:
+    """Side of the tiles for an image, in LR pixels; 0 where the whole image fits.
+
+    Args:
+        bytes_per_pixel: values that are alive at a time, per LR pixel.
+        free: bytes; None where nobody knows.
+    """
+    budget = _BUDGET if free is None else min(_BUDGET, int(free * _SHARE))
+    pixels = int(budget / (_OVERHEAD * bytes_per_pixel))
+    if height * width <= pixels:
+        return 0
+    return max(LEAST_TILE, min(MOST_TILE, int(pixels**0.5) - 2 * halo) // LEAST_TILE * LEAST_TILE)
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take: what the machine has free, or less where a control group limits it.
+
+    None where the system does not say (Windows, macOS).
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    return min([free, *_left_in_groups()])
+
+
+def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+    """Bytes left under each limit of the control groups (version 2, and 1) that this process is in."""
+    try:
+        entries = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in entries:
+        if controllers not in ("", "memory"):
+            continue
+        base, limit, usage = (
+            (root, "memory.max", "memory.current")
+            if not controllers
+            else (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        folder = Path(os.path.normpath(f"{base}/{path}"))
+        for place in [folder, *folder.parents]:
+            if base not in (place, *place.parents):
+                break
+            try:
+                most, used = (int((place / name).read_text()) for name in (limit, usage))
+                cached = _reclaimable(place)
+            except (OSError, ValueError):  # no limit there ("max"), or no such file
+                continue
+            yield max(0, most - used + cached)
+
+
+def _reclaimable(group: Path) -> int:
+    """File pages that the kernel gives back when they are needed."""
+    lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return sum(int(value) for name, value in lines if name in ("inactive_file", "total_inactive_file"))

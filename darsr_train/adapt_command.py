@@ -1,0 +1,112 @@
+"""``darsr adapt``: one adapter for each image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from darsr_deploy.console import (
+    BackboneOption,
+    Device,
+    Failures,
+    Json,
+    Overwrite,
+    Scale,
+    Threads,
+    command,
+    make_folder,
+    print_json,
+    progress,
+)
+from darsr_deploy.errors import DarsrError
+
+from .runtime import checked_options, pick_device, require_torch
+
+
+@command
+def adapt(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Adapter file; a folder for several images.")] = None,
+    scale: Scale = 2,
+    profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
+    backbone: BackboneOption = "edge",
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds of work; as many steps as fit in. The adapter tells how many.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Another image's adapter to start from (a burst, the next scene).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+    at_a_time: Annotated[
+        int, typer.Option("--jobs", min=1, help="Images at a time, each in a process with its share of threads.")
+    ] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    gt: Annotated[
+        Path | None, typer.Option(help="The true HR image: PSNR is reported, nothing is chosen by it.")
+    ] = None,
+    corrected: Annotated[
+        Path | None, typer.Option(help="Also write the corrected LR image here (a folder for several).")
+    ] = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="A page to look at: before, after, kernel, filters (PNG; a folder for several).")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    failures: Failures = None,
+) -> None:
+    """Fit the correction to each image and write one adapter (.darsr) beside it."""
+    from darsr_deploy import jobs
+    from darsr_deploy.adapter import Adapter
+
+    require_torch()
+    images = jobs.expand(inputs, failures)
+    several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
+    if gt is not None and several:
+        raise DarsrError("--gt", "belongs to one image, and several were given", "adapt that image alone")
+    if steps is not None and budget is not None:
+        raise typer.BadParameter("give only one of --steps and --budget")
+    options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget)
+    started_from = Adapter.load(start) if start is not None else None
+    device = pick_device(device, threads)
+    from .adapt_tasks import AdaptTask, adapt_tasks, backbone_of
+
+    backbone_of.cache_clear()  # the file may be another one since
+    backbone_of(backbone, scale, device)  # one that cannot be used is said once, not for every image
+    targets = jobs.Targets(overwrite)
+    make_folder(out if several else None)
+    make_folder(corrected if several else None)
+    make_folder(preview if several else None)
+
+    def task_of(image: Path) -> AdaptTask:
+        target = jobs.adapter_target(image, out, several)
+        corrected_target = jobs.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
+        preview_target = jobs.output_path(image, preview, several, "_preview", ".png") if preview else None
+        done = resume and target.exists()  # nothing to go on with: adapt_image checks that it is the one asked for
+        for written in filter(None, (None if done else target, corrected_target, preview_target)):
+            targets.claim(written)
+        also = {"resume": resume, "start": started_from, "gt": gt}
+        return AdaptTask(
+            image, target, backbone, options, device, **also, corrected=corrected_target, preview=preview_target
+        )
+
+    tasks = list(jobs.each(images, task_of, failures))
+    rows = []
+    with progress("adapt") as report:
+        for row in adapt_tasks(tasks, at_a_time, threads, report, failures):
+            rows.append(row)
+            if not as_json:
+                print(_line(row))
+    if as_json:
+        order = {str(image): place for place, image in enumerate(images)}
+        print_json(sorted(rows, key=lambda row: order[row["input"]]), several)
+
+
+def _line(row: dict) -> str:
+    gain = f", {row['psnr_y']:.2f} dB (backbone alone {row['psnr_y_backbone']:.2f} dB)" if "psnr_y" in row else ""
+    return f"{row['input']} -> {row['adapter']}  ({row['seconds']:.1f} s{gain})"

@@ -1,0 +1,102 @@
+"""In words: what was found in an image, what was chosen, and why. Facts of an adapter may hold anything: nothing is assumed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from darsr_deploy.adapter import Adapter
+from darsr_train.degrade import shape_of
+
+NAMES = {"bicubic": "Bicubic", "backbone": "Backbone alone", "adapted": "Adapted", "truth": "Truth"}
+_CANDIDATES = {
+    "prior": "the pre-trained one",
+    "adapted by half": "half-way to the fitted one",
+    "adapted": "the fitted one",
+}
+
+
+def number(facts: dict, key: str) -> float | None:
+    """A finite number of the facts; None where there is none."""
+    value = facts.get(key)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None
+
+
+def candidates(facts: dict) -> dict[str, float]:
+    """The loss of every candidate on what was not fitted, by its name in words; empty where none were compared."""
+    found = facts.get("held_out_loss")
+    if not isinstance(found, dict):
+        return {}
+    names = sorted(found, key=lambda name: (list(_CANDIDATES).index(name) if name in _CANDIDATES else 9, name))
+    return {
+        _CANDIDATES.get(name, name): value for name in names if (value := number(found, name)) is not None and value > 0
+    }
+
+
+def chosen_candidate(facts: dict) -> str:
+    chosen = facts.get("chosen")
+    return _CANDIDATES.get(chosen, chosen) if isinstance(chosen, str) else ""
+
+
+def why(adapter: Adapter) -> list[str]:
+    """What was chosen and why, as sentences."""
+    facts = adapter.facts
+    chosen, camera = facts.get("chosen"), number(facts, "camera_probability")
+    if adapter.correction == "none":
+        words = ["Nothing is corrected: the blur that was found is no wider than that of a bicubic reduction."]
+        words.append("The backbone alone is best for such an image.")
+        return words
+    if chosen == "last iterate":
+        return ["The published procedure has no truth to choose by: its last iterate is kept."]
+    words = []
+    if camera is not None and camera > 0.5:
+        strength = number(facts, "strength")
+        words.append(
+            f"The image shows a camera’s treatment (denoising, sharpening, JPEG), with a certainty of {camera:.0%}."
+        )
+        at = f" at {strength:.0%} of its strength" if strength is not None else ""
+        words.append(f"Full correction harms such images, so the correction that knows cameras is used{at}.")
+    elif len(candidates(facts)) > 1:
+        words.append(
+            f"{len(candidates(facts))} corrections were compared on the image, without a truth: how well does each explain it?"
+        )
+        words.append("A bolder one is taken only if it explains the image clearly better.")
+        words.append(f"Chosen: {chosen_candidate(facts)}.")
+    elif isinstance(chosen, str):
+        words.append(f"Chosen: {chosen_candidate(facts)}.")
+    if adapter.rounds:
+        words.append(
+            f"After the backbone, {adapter.rounds} rounds of back-projection add what the given image says and the result lacks."
+        )
+    return words
+
+
+def kernel_words(kernel: np.ndarray) -> str:
+    """Size, sum and spread of a kernel."""
+    words = f"{len(kernel)} × {len(kernel)} taps in HR pixels, sum {kernel.sum():.2f}"
+    shape = shape_of(kernel) if kernel.sum() > 0.1 else {"sigma_short": 0}
+    if shape["sigma_short"] > 0:  # a kernel with much negative mass has no spread
+        words += f", σ {shape['sigma_long']:.1f} and {shape['sigma_short']:.1f} px"
+    return words
+
+
+def facts_table(adapter: Adapter, lr_size: tuple[int, int]) -> list[tuple[str, str]]:
+    """What else the adapter says of itself: names and values."""
+    facts, scale = adapter.facts, adapter.scale
+    height, width = lr_size
+    rows = [
+        ("Image", f"{width} × {height} px, enlarged {scale} times to {width * scale} × {height * scale}"),
+        ("Correction", adapter.correction),
+        ("Backbone", f"{adapter.backbone} (sha256 {adapter.backbone_sha256[:12]})"),
+    ]
+    for key, name in (("profile", "Profile"), ("steps", "Steps of the fit"), ("seed", "Seed")):
+        if isinstance(facts.get(key), str | int):
+            rows.append((name, str(facts[key])))
+    rows.append(("Rounds of back-projection", str(adapter.rounds)))
+    if (camera := number(facts, "camera_probability")) is not None:
+        rows.append(("Probability of a camera’s treatment", f"{camera:.1%}"))
+    if isinstance(versions := facts.get("versions"), dict):
+        rows.append(("Made with", ", ".join(f"{name} {value}" for name, value in versions.items())))
+    return rows

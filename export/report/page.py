@@ -1,0 +1,77 @@
+"""Sections, style and program -> one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+from importlib.resources import files
+from string import Template
+
+from .bench import bench_section
+from .markup import Markup, element, joined
+from .sections import image_section
+from .subject import Subject
+
+_ONE_IMAGE, _ALL_IMAGES, _LEAST = 4_000_000, 24_000_000, 400_000  # bytes of large pictures: a page must open quickly
+
+
+def build_page(subjects: list[Subject], bench: dict | None = None, title: str | None = None) -> str:
+    """The page of these images, and of a benchmark. The same arguments give the same text.
+
+    Its content security policy lets nothing be loaded and no other script run than its own.
+    """
+    title = title or _title(subjects)
+    budget = max(_LEAST, min(_ONE_IMAGE, _ALL_IMAGES // max(1, len(subjects))))
+    alone = len(subjects) == 1
+    sections = [image_section(subject, f"image-{i}", budget, alone) for i, subject in enumerate(subjects, 1)]
+    if bench is not None:
+        sections.append(bench_section(bench))
+    style, program = _part("page.css"), _part("page.js")
+    return Template(_part("page.html")).substitute(
+        title=element("title", title),
+        policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(program)}'; "
+        "base-uri 'none'; form-action 'none'",
+        style=style,
+        program=program,
+        heading=joined(title),
+        summary=_summary(subjects),
+        contents=_contents(subjects, bench),
+        sections=joined(*sections),
+        version=joined(importlib.metadata.version("darsr")),
+    )
+
+
+def _title(subjects: list[Subject]) -> str:
+    return subjects[0].image.name if len(subjects) == 1 else f"{len(subjects)} images"
+
+
+def _summary(subjects: list[Subject]) -> Markup:
+    """What a person should know first."""
+    gains = [s.scores["adapted"]["psnr_y"] - s.scores["backbone"]["psnr_y"] for s in subjects if s.scores]
+    if not subjects:
+        return Markup()
+    words = "Super-resolved by a network that was adapted to this one image." if len(subjects) == 1 else (
+        "Super-resolved by networks that were each adapted to the one image."
+    )  # fmt: skip
+    if len(gains) > 1:
+        words += f" On average {sum(gains) / len(gains):+.2f} dB over the backbone alone."
+    return element("p", words, " Drag the divider: before on the left, after on the right.", class_="lead")
+
+
+def _contents(subjects: list[Subject], bench: dict | None) -> Markup | None:
+    """Links to the sections where there are several."""
+    links = [(f"#image-{i}", subject.image.name) for i, subject in enumerate(subjects, 1)]
+    links += [("#bench", "Speed")] if bench is not None else []
+    if len(links) < 2:
+        return Markup()
+    items = [element("li", element("a", name, href=target)) for target, name in links]
+    return element("nav", element("ul", joined(*items)), aria_label="Contents")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _part(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,202 @@
+"""The parts of a page that are about one image."""
+
+from __future__ import annotations
+
+from darsr_train.drawing import as_rgb
+
+from .charts import Bar, bars, curve_svg
+from .drawings import filters_svg, kernel_svg, map_svg
+from .explain import NAMES, candidates, chosen_candidate, facts_table, kernel_words, why
+from .markup import Markup, element, joined
+from .pictures import Album, album, uri
+from .subject import Place, Subject, places
+
+_CROP = 88  # side of a close-up in HR pixels
+_LEFT, _RIGHT = ("bicubic", "backbone"), ("adapted", "truth")
+_PHASES = {"adapting": "Loss of the fit", "degradation score": "Loss of the degradation score"}
+
+
+def image_section(subject: Subject, key: str, budget: int, alone: bool = False) -> Markup:
+    """Everything about one image.
+
+    Args:
+        key: identifies the section in the page.
+        budget: bytes that the large pictures may take.
+        alone: whether the page's heading names the image already.
+    """
+    pictures = album(subject.pictures, budget)
+    found = places(subject.pictures, _CROP)
+    height, width = subject.lr_size
+    scale = subject.adapter.scale
+    remark = f"{width} × {height} px, enlarged {scale} times through {subject.adapter.backbone}"
+    if not subject.whole:
+        shown = subject.pictures["adapted"].shape
+        remark += f"; the page shows its middle, {shown[1]} × {shown[0]} of {width * scale} × {height * scale}"
+    title = element("h2", subject.image.name, class_="unseen" if alone else None, id=f"{key}-title")
+    head = element("header", title, element("p", remark, class_="remark"))
+    compared = [_viewer(subject, pictures, found["most detail"], key), _scores(subject) if subject.scores else None]
+    tall = subject.pictures["adapted"].shape[0] > subject.pictures["adapted"].shape[1] and subject.scores
+    parts = [head, element("div", joined(*compared), class_="compared beside" if tall else "compared")]
+    parts += [_close_ups(subject, name, place) for name, place in found.items()]
+    cards = joined(_chosen(subject), *_curves(subject), _kernel(subject), *_filters(subject))
+    parts.append(element("div", cards, class_="cards"))
+    listed = [
+        element("dt", name) + element("dd", value) for name, value in facts_table(subject.adapter, subject.lr_size)
+    ]
+    facts = element("dl", Markup("".join(listed)), class_="facts")
+    parts.append(element("details", element("summary", "Facts of the adapter"), facts))
+    return element("section", joined(*parts), id=key, class_="image", aria_labelledby=f"{key}-title")
+
+
+def _viewer(subject: Subject, pictures: Album, detail: Place, key: str) -> Markup:
+    """Two pictures on top of each other with a divider to drag; page.js moves it and zooms."""
+    height, width = subject.pictures["adapted"].shape[:2]
+    images = []
+    for name, source in pictures.uris.items():
+        words = f"{NAMES[name]}: {subject.image.name}"
+        size = {"width": width, "height": height}
+        images.append(element("img", src=source, **size, alt=words, data_name=name, class_="layer", draggable="false"))
+    divider = element("input", type="range", min=0, max=1000, value=500, step=10, class_="divider",
+                      aria_label="Divider between the two pictures")  # fmt: skip
+    tags = element("span", "", class_="tag left", aria_hidden="true") + element(
+        "span", "", class_="tag right", aria_hidden="true"
+    )
+    stage = element("div", joined(*images), Markup(tags), element("span", class_="line", aria_hidden="true"), divider,
+                    class_="stage", tabindex=0, role="group",
+                    aria_label="Comparison. Arrow keys move the divider, or the picture once it is enlarged; "
+                    "plus and minus enlarge and reduce, 0 shows it whole.")  # fmt: skip
+    zoom = element("div",
+                   element("button", "−", type="button", data_do="out", aria_label="Reduce"),
+                   element("output", "", class_="zoom", aria_live="polite"),
+                   element("button", "+", type="button", data_do="in", aria_label="Enlarge"),
+                   element("button", "Whole", type="button", data_do="whole"),
+                   element("button", "Detail", type="button", data_do="detail"),
+                   class_="buttons", role="group", aria_label="Zoom")  # fmt: skip
+    choices = [
+        _choice(side, [name for name in names if name in pictures.uris], selected, key)
+        for side, names, selected in (("left", _LEFT, "backbone"), ("right", _RIGHT, "adapted"))
+    ]
+    note = element("p", f"Real pixels, {pictures.how()}. ", element("span", class_="scale-note"), class_="remark")
+    return element(
+        "div",
+        element("div", *choices, zoom, class_="controls"),
+        stage,
+        note,
+        class_="viewer",
+        data_width=width,
+        data_height=height,
+        data_detail=f"{(detail[1].start + detail[1].stop) / 2},{(detail[0].start + detail[0].stop) / 2}",
+    )
+
+
+def _choice(side: str, names: list[str], selected: str, key: str) -> Markup:
+    options = [
+        element(
+            "label",
+            element("input", type="radio", name=f"{key}-{side}", value=name, checked=name == selected, data_side=side),
+            element("span", NAMES[name]),
+        )
+        for name in names
+    ]
+    return element("fieldset", element("legend", side.capitalize()), joined(*options), class_="choice")
+
+
+def _scores(subject: Subject) -> Markup:
+    """Figures against the truth, which nothing was chosen by."""
+    gain = subject.scores["adapted"]["psnr_y"] - subject.scores["backbone"]["psnr_y"]
+    items = [
+        Bar(NAMES[name], row["psnr_y"], f"{row['psnr_y']:.2f} dB", note=f"SSIM {row['ssim_y']:.3f}", kind=name)
+        for name, row in subject.scores.items()
+    ]
+    finite = [item for item in items if item.value != float("inf")]
+    start = max(0.0, min((item.value for item in finite), default=0.0) - 3)
+    big = element("p", element("b", f"{gain:+.2f} dB"), " over the backbone alone", class_="gain")
+    caption = (
+        f"Y-PSNR against the truth, {subject.adapter.scale} px at the border left out; bars begin at {start:.1f} dB. "
+    )
+    caption += "The truth was compared with; nothing was chosen by it."
+    chart = bars(finite, "Y-PSNR against the truth", start)
+    return element("figure", big, chart, element("figcaption", caption), class_="card wide scores")
+
+
+def _close_ups(subject: Subject, name: str, place: Place) -> Markup:
+    """The same crop in every way of enlarging, always lossless."""
+    titles = {
+        "most detail": "Where there is most detail",
+        "changed most": "Where adapting changes most",
+    }
+    panels = []
+    for picture, pixels in subject.pictures.items():
+        crop = as_rgb(pixels[place])
+        image = element("img", src=uri(crop), width=crop.shape[1], height=crop.shape[0], class_="pixels",
+                        alt=f"{NAMES[picture]}, close-up", data_crisp=True)  # fmt: skip
+        panels.append(element("figure", image, element("figcaption", NAMES[picture])))
+    rows, columns = place
+    remark = f"{columns.stop - columns.start} × {rows.stop - rows.start} px at {columns.start}, {rows.start}; pixels enlarged, not smoothed"
+    strip = element("div", joined(*panels), class_="strip", tabindex=0, role="region", aria_label=titles[name])
+    return element("div", element("h3", titles[name]), strip, element("p", remark, class_="remark"), class_="close-ups")
+
+
+def _chosen(subject: Subject) -> Markup:
+    facts = subject.adapter.facts
+    parts: list[Markup | None] = [element("h3", "What was chosen, and why")]
+    parts += [element("p", sentence) for sentence in why(subject.adapter)]
+    compared = candidates(facts)
+    if len(compared) > 1 and subject.adapter.correction != "none":
+        items = [
+            Bar(name, value, f"{1000 * value:.2f}", kind="adapted" if name == chosen_candidate(facts) else "muted")
+            for name, value in compared.items()
+        ]
+        parts.append(bars(items, "What each correction leaves unexplained"))
+        parts.append(element("p", "Unexplained, in thousandths of the full range; less is better.", class_="remark"))
+    return element("div", joined(*parts), class_="card chosen" if subject.curves else "card chosen only")
+
+
+def _kernel(subject: Subject) -> Markup:
+    kernel = subject.adapter.arrays.get("kernel")
+    title = element("h3", "Estimated blur kernel")
+    if kernel is None or kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
+        return element("figure", title, element("p", "The adapter holds no kernel."), class_="card")
+    words = kernel_words(kernel)
+    drawing = kernel_svg(kernel, subject.adapter.scale, f"Kernel: {words}")
+    return element("figure", title, drawing, element("figcaption", f"{words}."), class_="card")
+
+
+def _filters(subject: Subject) -> list[Markup]:
+    title = element("h3", "How strongly each pixel is corrected")
+    if subject.filters is None:
+        words = "No correction: the backbone alone is used."
+        return [element("div", title, element("p", words), class_="card")]
+    if subject.filters.shape[:2] == (1, 1):
+        drawing = filters_svg([subject.filters[0, 0]], "The correction filter")
+        caption = element("figcaption", "One 5×5 filter for every pixel; red taps are negative, blue ones positive.")
+        return [element("figure", element("h3", "Correction filter"), drawing, caption, class_="card")]
+    drawing, shown = map_svg(subject.filters, "Map of the centre taps of the pixels’ filters")
+    caption = "Centre tap of the pixel’s 5×5 filter; 1 leaves the pixel as it is."
+    return [
+        element("figure", title, drawing, element("figcaption", caption), class_="card"),
+        element(
+            "figure",
+            element("h3", "Filters at these places"),
+            filters_svg(shown, "Four correction filters with their taps"),
+            element("figcaption", "From the weakest to the strongest; red taps are negative, blue ones positive."),
+            class_="card",
+        ),
+    ]
+
+
+def _curves(subject: Subject) -> list[Markup]:
+    cards = []
+    for phase, curve in subject.curves.items():
+        title = _PHASES.get(phase, phase)
+        words = f"{curve.steps} steps"
+        words += "" if len(curve.means) == curve.steps else f", means of {len(curve.means)} equal parts"
+        words += (
+            "; the calmer line is a moving average, since every step sees other crops."
+            if len(curve.means) >= 10
+            else "."
+        )
+        drawing, unit = curve_svg(curve, title)
+        caption = element("figcaption", f"{words}{unit}")
+        cards.append(element("figure", element("h3", title), drawing, caption, class_="card"))
+    return cards

@@ -1,0 +1,137 @@
+"""What a page shows of one adapter: pictures in every way of enlarging, filters, figures against the truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from darsr_deploy.adapter import Adapter
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.imaging import SUFFIXES, read_image
+from darsr_deploy.resample import imresize
+from darsr_deploy.upscale import pad_to_least
+from darsr_train.drawing import as_rgb, most_detailed
+from darsr_train.evaluate import check_truth, figures, upscale_with
+from darsr_train.loss_record import Curve, read_curves
+from darsr_train.pipeline import load_pipeline
+from darsr_train.preview import filters_of
+
+from ..samples import find_photo
+
+_MOST_PIXELS = 4_200_000  # of an enlarged picture; of a larger one its middle is shown
+Place = tuple[slice, slice]  # rows, columns
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One adapter and one image.
+
+    Attributes:
+        pictures: uint8, sH x sW or sH x sW x 3: ``bicubic``, ``backbone`` (alone), ``adapted``, and ``truth`` if given.
+        lr_size: rows, columns of the whole LR image; ``whole`` tells whether the pictures show all of it.
+        filters: as :class:`darsr_train.preview_page.Findings` has them.
+        scores: PSNR in dB and SSIM by picture, ``{"adapted": {"psnr_y": ..., "ssim_y": ...}}``; empty without a truth.
+    """
+
+    path: Path
+    image: Path
+    adapter: Adapter
+    pictures: dict[str, np.ndarray]
+    lr_size: tuple[int, int]
+    whole: bool
+    filters: np.ndarray | None
+    curves: dict[str, Curve]
+    scores: dict[str, dict[str, float]]
+
+
+def look_at(
+    path: Path, image: Path | None = None, truth: Path | None = None, backbone: str | None = None, device: str = "cpu"
+) -> Subject:
+    """Run an adapter on its image, or on another one of the same camera and blur.
+
+    Args:
+        image: the image, or a folder with one of the adapter's name; by default the adapted one, beside the adapter.
+        truth: the true HR image, or a folder with one of the image's name.
+
+    Raises:
+        DarsrError: a file is missing or does not fit.
+    """
+    pipeline, adapter, found = load_pipeline(path, backbone, None, device)
+    curves = read_curves(adapter.facts, str(path))
+    image = _named(image, path) if image is not None else find_photo(path)
+    if image is None:
+        raise DarsrError(str(path), "the image it was made from does not lie beside it", "name it with --image")
+    lr, hr = read_image(image), None
+    if truth is not None:
+        lr, hr = check_truth(image, _named(truth, image), adapter.scale)
+    size, scale = lr.shape[:2], adapter.scale
+    window = middle(size, _MOST_PIXELS // scale**2)
+    lr = lr[window]
+    height, width = lr.shape[:2]
+    padded, large = pad_to_least(lr), (height * scale, width * scale)
+    pictures = {"bicubic": imresize(lr, *large)}
+    for name, network in (("backbone", found.module), ("adapted", pipeline)):
+        pictures[name] = upscale_with(network, padded, device)[: large[0], : large[1]]
+    filters = filters_of(pipeline.correction, padded, device)
+    if filters is not None and filters.shape[0] > 1:
+        filters = filters[:height, :width]
+    if hr is not None:
+        pictures["truth"] = hr[tuple(slice(scale * s.start, scale * s.stop) for s in window)]
+    return Subject(
+        path, image, adapter, pictures, size, lr.shape[:2] == size, filters, curves, _scores(pictures, scale)
+    )
+
+
+def middle(size: tuple[int, int], most: int) -> Place:
+    """The middle of an image, of its proportions and of at most ``most`` pixels; all of a smaller one."""
+    shrink = min(1.0, math.sqrt(most / (size[0] * size[1])))
+    parts = [max(1, int(side * shrink)) for side in size]
+    starts = [(side - part) // 2 for side, part in zip(size, parts)]
+    return tuple(slice(start, start + part) for start, part in zip(starts, parts))
+
+
+def places(pictures: dict[str, np.ndarray], side: int) -> dict[str, Place]:
+    """Squares worth a close look: the most detailed one, and the one that adapting changes most, if it is another."""
+    best = pictures.get("truth", pictures["adapted"])
+    found = {"most detail": most_detailed(best, side)}
+    change = np.abs(pictures["adapted"].astype(np.float32) - pictures["backbone"].astype(np.float32))
+    rows, columns = found["most detail"]
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    sums = cv2.boxFilter(as_rgb(change).sum(2), -1, (width, height), anchor=(0, 0), normalize=False)
+    sums = sums[: change.shape[0] - height + 1, : change.shape[1] - width + 1]
+    top, left = (int(v) for v in np.unravel_index(int(sums.argmax()), sums.shape))
+    apart = abs(top - rows.start) >= height // 2 or abs(left - columns.start) >= width // 2
+    if sums[top, left] > 0 and apart:
+        found["changed most"] = slice(top, top + height), slice(left, left + width)
+    return found
+
+
+def _scores(pictures: dict[str, np.ndarray], scale: int) -> dict[str, dict[str, float]]:
+    if "truth" not in pictures:
+        return {}
+    images = {"result": pictures["adapted"], "backbone": pictures["backbone"], "bicubic": pictures["bicubic"]}
+    row = figures(images, pictures["truth"], scale)
+    tails = {"bicubic": "_bicubic", "backbone": "_backbone", "adapted": ""}
+    return {
+        name: {figure: row[f"{figure}{tail}"] for figure in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")}
+        for name, tail in tails.items()
+    }
+
+
+def _named(given: Path, like: Path) -> Path:
+    """A file as it is; in a folder the image of the same name, whatever its suffix."""
+    if not given.is_dir():
+        return given
+    stems = (like.stem, like.name)  # photo.png.darsr belongs to photo.png
+    found = sorted(
+        p
+        for p in given.iterdir()
+        if p.suffix.lower() in SUFFIXES and (p.stem in stems or p.name == like.stem) and p.is_file()
+    )
+    if not found:
+        raise DarsrError(str(given), f"holds no image named {like.stem}", "name the file itself")
+    return found[0]
