@@ -79,7 +79,7 @@ def export(
     ] = False,
     format: Annotated[str, typer.Option(help="onnx, trt (TensorRT) or trt-rtx (TensorRT for RTX).")] = "onnx",
     shape: Annotated[str | None, typer.Option(help="Engines: the one size it takes, HxW.")] = None,
-    shapes: Annotated[str | None, typer.Option(help="Engines: MIN,OPT,MAX, each HxW; 16x16,480x640,1920x1920.")] = None,
+    shapes: Annotated[str | None, typer.Option(help="Engines: MIN,OPT,MAX, each HxW; 3x3,480x640,1920x1920.")] = None,
     target: Annotated[
         str | None, typer.Option(help="trt-rtx: compute capabilities to build for, sm_86,sm_89; no GPU is needed.")
     ] = None,

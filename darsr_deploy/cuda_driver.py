@@ -16,7 +16,7 @@ from types import TracebackType
 
 import numpy as np
 
-from .errors import DarsrError
+from .errors import DarsrError, OutOfMemory
 from .trt_library import works_here
 
 LIBRARIES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
@@ -55,10 +55,6 @@ OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _COMPUTE_MAJOR, _COMPUTE_MINOR, _INTEGRATED = 75, 76, 18  # CUdevice_attribute
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-
-
-class DeviceOutOfMemory(DarsrError):
-    """The device has too little free memory: a smaller tile may do."""
 
 
 def load_library() -> ctypes.CDLL:
@@ -129,12 +125,12 @@ class Device:
         """Call a function of the driver.
 
         Raises:
-            DeviceOutOfMemory: so says the driver.
+            OutOfMemory: so says the driver.
             DarsrError: any other failure, with the driver's number.
         """
         status = getattr(self._library, name)(*arguments)
         if status == OUT_OF_MEMORY:
-            raise DeviceOutOfMemory("GPU", f"out of memory{' while ' + doing if doing else ''}", "use smaller tiles")
+            raise OutOfMemory("GPU", f"out of memory{' while ' + doing if doing else ''}", "use smaller tiles")
         if status:
             raise DarsrError(
                 "GPU", f"the CUDA driver answers {name} with error {status}{' while ' + doing if doing else ''}",

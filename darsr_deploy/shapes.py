@@ -39,14 +39,14 @@ class Shapes:
         return cls(least, usual, largest)
 
     def __str__(self) -> str:
-        """As it is typed: ``160x240``, or ``16x16,480x640,1920x1920``."""
+        """As it is typed: ``160x240``, or ``3x3,480x640,1920x1920``."""
         sizes = (self.least,) if self.static else (self.least, self.usual, self.largest)
         return ",".join(f"{height}x{width}" for height, width in sizes)
 
 
 # One engine for every photograph up to Full HD either way round, so that no change of size builds another. Activations
 # are reserved for the size that runs, not for the largest.
-USUAL_SHAPES = Shapes((16, 16), (480, 640), (1920, 1920))
+USUAL_SHAPES = Shapes((LEAST_SIDE, LEAST_SIDE), (480, 640), (1920, 1920))
 
 
 def parse_shapes(shape: str | None, shapes: str | None) -> Shapes | None:

@@ -52,7 +52,7 @@ def test_adapter_to_picture(machine, adapted):  # noqa: F811
     first = done("infer", "photo.png", "--engine", "trt", "-o", "trt.png", "--json")
     row = strict_json(first.stdout)
     assert set(row) == INFER_KEYS and (row["engine"], row["provider"]) == (machine.family, "cuda:0")
-    assert "engine for Fake RTX, 16x16,480x640,1920x1920 (once; it is kept in the cache)" in first.stderr
+    assert "engine for Fake RTX, 3x3,480x640,1920x1920 (once; it is kept in the cache)" in first.stderr
     assert difference("ort.png", "trt.png") == 0
     built = machine.trt.builds
     again = done("infer", "photo.png", "--engine", "trt", "-o", "again.png")

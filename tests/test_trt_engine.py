@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from darsr_deploy import cuda_driver
 from darsr_deploy.container import write_container
-from darsr_deploy.cuda_driver import Device, DeviceOutOfMemory
-from darsr_deploy.errors import DarsrError
+from darsr_deploy.cuda_driver import Device
+from darsr_deploy.errors import DarsrError, OutOfMemory
 from darsr_deploy.ort_engine import OrtEngine
 from darsr_deploy.spec import COEFFICIENTS_KIND, COEFFICIENTS_VERSION, coefficients_path
 from darsr_deploy.trt_engine import TrtEngine
@@ -124,7 +124,7 @@ def test_sizes_outside_the_profile_are_refused_before_the_library_sees_them(mach
 def test_too_little_memory_is_said_and_a_smaller_image_still_runs(machine, model):
     machine.driver.memory = 60_000
     with TrtEngine(machine.build(model)) as engine, OrtEngine(model) as reference:
-        with pytest.raises(DeviceOutOfMemory, match="out of memory while reserving"):
+        with pytest.raises(OutOfMemory, match="out of memory while reserving"):
             engine.run(image(48, 64))
         np.testing.assert_array_equal(engine.run(image(8, 8)), reference.run(image(8, 8)))
 
