@@ -179,3 +179,34 @@ def test_a_model_for_the_plugin_has_the_node_and_no_body(tmp_path, monkeypatch):
     (tmp_path / "photo.onnx").write_bytes(b"no model")
     with pytest.raises(DarsrError, match=r"photo\.onnx: cannot be read"):
         plugin_model.main()
+
+
+@pytest.mark.tensorrt
+def test_the_parser_takes_the_body_and_without_it_asks_for_the_plugin():
+    """NVIDIA's own parser, as TensorRT for RTX has it; it runs without a GPU."""
+    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX (extra trt-rtx) is not installed")
+    builder = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR))
+
+    def parsed(model: onnx.ModelProto) -> tuple[set[str], list[str]]:
+        network = builder.create_network(0)
+        parser = trt.OnnxParser(network, trt.Logger(trt.Logger.INTERNAL_ERROR))
+        parser.parse(model.SerializeToString())
+        kinds = {str(network.get_layer(i).type) for i in range(network.num_layers)}
+        return kinds, [parser.get_error(i).desc() for i in range(parser.num_errors)]
+
+    class Creator(trt.IPluginCreatorV3One):
+        def __init__(self) -> None:
+            super().__init__()
+            self.name, self.plugin_version, self.plugin_namespace = "CorrectionFilter", "1", ""
+            self.field_names = trt.PluginFieldCollection([])
+
+    model = to_onnx.build_model(pipeline())
+    _, errors = parsed(without_body(model))
+    assert errors and "Plugin not found" in errors[0]
+    creator = Creator()
+    assert trt.get_plugin_registry().register_creator(creator, "")
+    try:
+        kinds, errors = parsed(model)
+    finally:
+        trt.get_plugin_registry().deregister_creator(creator)
+    assert not errors and "LayerType.SLICE" in kinds and not any("PLUGIN" in kind for kind in kinds)
