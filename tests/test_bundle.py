@@ -153,7 +153,9 @@ def test_single_files_of_the_other_forms_run_in_tiles(form, correction, tmp_path
 
 def test_srfbn_runs_in_tiles(tmp_path):
     torch.manual_seed(0)
-    export_onnx(Pipeline(nn.Identity(), SRFBN(4, channels=8, steps=1).eval()), tmp_path / "m.onnx", ModelSpec(4, "none"))
+    export_onnx(
+        Pipeline(nn.Identity(), SRFBN(4, channels=8, steps=1).eval()), tmp_path / "m.onnx", ModelSpec(4, "none")
+    )
     lr = natural_noise(60, 64)
     with OrtEngine(tmp_path / "m.onnx") as engine:
         assert engine.locality.halo == 1 + 6 + 2
