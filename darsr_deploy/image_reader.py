@@ -139,7 +139,9 @@ def _pages(image: Image.Image) -> int:
 
 def _shallow(path: Path, image: Image.Image) -> np.ndarray:
     clear = "transparency" in image.info or image.mode in ("PA", "RGBa", "La")
-    image = ImageOps.exif_transpose(image)
+    image.load()  # where Pillow turns a TIFF
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     gray = image.mode in ("1", "L", "LA", "La")
     if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
         raise unsupported(path, f"is an image of kind {image.mode}, which is not supported")
