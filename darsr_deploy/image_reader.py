@@ -23,6 +23,7 @@ _NEW_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _EXTRA_SAMPLES, _SAMPLE_FORMAT 
 _PLANAR, _DNG = 284, 50706
 _SENSOR = (32803, 34892)  # photometric interpretations: colour filter array, linear raw
 _LOCK = threading.Lock()
+_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,27 @@ def _pages(image: Image.Image) -> int:
 
 def _shallow(path: Path, image: Image.Image) -> np.ndarray:
     clear = "transparency" in image.info or image.mode in ("PA", "RGBa", "La")
-    image = ImageOps.exif_transpose(image)
+    image.load()  # where Pillow turns a TIFF
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     gray = image.mode in ("1", "L", "LA", "La")
     if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
         raise unsupported(path, f"is an image of kind {image.mode}, which is not supported")
     alpha = clear or image.mode in ("LA", "RGBA")
     wanted = ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")
-    return np.asarray(image if image.mode == wanted else image.convert(wanted))
+    return _in_bands(image, wanted)
+
+
+def _in_bands(image: Image.Image, mode: str) -> np.ndarray:
+    """An image in a mode of 8 bits as an array; by rows, because Pillow would copy a large one twice."""
+    width, height = image.size
+    pixels = None
+    for top in range(0, height, _ROWS):
+        band = image.crop((0, top, width, min(top + _ROWS, height)))
+        part = np.asarray(band if band.mode == mode else band.convert(mode))
+        pixels = np.empty((height, *part.shape[1:]), np.uint8) if pixels is None else pixels
+        pixels[top : top + len(part)] = part
+    return pixels
 
 
 def _deep(path: Path, kind: str, image: Image.Image, data: bytes) -> np.ndarray:
