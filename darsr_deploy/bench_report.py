@@ -26,6 +26,7 @@ FIGURES = [
     "p99_ms",
     "max_ms",
     "cv_percent",
+    "cpu_median_ms",
     "e2e_n",
     "e2e_median_ms",
     "e2e_p90_ms",

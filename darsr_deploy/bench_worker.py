@@ -10,9 +10,7 @@ import contextlib
 import multiprocessing
 import re
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -118,7 +116,6 @@ def serve(pipe: Connection, row: Row, image: np.ndarray, batch: int) -> None:
     except DarsrError as error:
         pipe.send(("error", error))
     except Exception as error:  # a runtime's own exception: one row's reason, not the end of the bench
-        traceback.print_exc(file=sys.stderr)
         why = str(error).splitlines()[0][:200] if str(error) else ""
         pipe.send(("error", DarsrError("engine", f"failed ({type(error).__name__}: {why})", "try it with darsr infer")))
 

@@ -48,6 +48,6 @@ def breaks() -> Nearest:
     raise ZeroDivisionError("of a runtime")
 
 
-def half_of_it(delay_ms: float):
-    """The correction alone of an engine that takes twice as long."""
+def part_of_it(delay_ms: float):
+    """The correction alone of an engine that takes longer."""
     return lambda lr: time.sleep(delay_ms / 1e3)

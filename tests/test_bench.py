@@ -50,7 +50,7 @@ def report() -> dict:
     """Five engines of known behaviour."""
     delayed = partial(bench_engines.Nearest, 20.0, 64)
     rows = [
-        Row("ort", "cpu", "fp32", "network", delayed, partial(bench_engines.half_of_it, 10.0), one_image=True),
+        Row("ort", "cpu", "fp32", "network", delayed, partial(bench_engines.part_of_it, 4.0), one_image=True),
         Row("ort", "cpu", "fp16", "none", partial(bench_engines.Nearest, not_finite=5)),
         Row("trt", "cuda", "fp32", "none", bench_engines.refuses),
         Row("trt", "cuda", "int8", "none", bench_engines.breaks),
@@ -74,20 +74,30 @@ def test_a_report_fits_the_published_schema(report):
 
 def test_times_are_those_of_the_engine(report):
     slow, quick = report["rows"][:2]
-    assert 20 <= slow["min_ms"] <= slow["median_ms"] <= slow["e2e_median_ms"] * 1.5
+    assert 20 <= slow["min_ms"] <= slow["median_ms"] and 20 <= slow["e2e_median_ms"] <= slow["e2e_p90_ms"]
     assert quick["median_ms"] < slow["median_ms"]
     assert slow["n"] >= 4 and sum(map(len, slow["blocks_ms"])) == slow["n"]
-    assert len(slow["blocks_ms"]) == len(quick["blocks_ms"]) == report["setting"]["rounds"]
+    assert len(quick["blocks_ms"]) == report["setting"]["rounds"] == 4
     assert slow["frames_per_second"] == pytest.approx(1e3 / slow["mean_ms"], rel=1e-3)
     pixels = slow["frames_per_second"] * 4 * 12 * 16 / 1e6
     assert slow["output_megapixels_per_second"] == pytest.approx(pixels, rel=1e-3)
     assert slow["judged"]["name"] == "p90_ms" and slow["judged"]["value"] == slow["p90_ms"]
 
 
+def test_a_slow_row_has_every_second_turn():
+    rows = [
+        Row("ort", "cpu", p, "network", partial(bench_engines.Nearest, ms)) for p, ms in (("fp32", 60.0), ("fp16", 0))
+    ]
+    report = measure(rows, PIXELS, Setting(seconds=0.1, iterations=4, warm_up=0, threads=1))
+    slow, quick = report["rows"]
+    assert [len(block) for block in slow["blocks_ms"]] == [2, 2] and len(quick["blocks_ms"]) >= 2
+    assert slow["cpu_median_ms"] < 0.5 * slow["median_ms"]  # it sleeps
+
+
 def test_the_correction_is_told_from_the_network(report):
     slow, quick = (row["stages_ms"] for row in report["rows"][:2])
     assert slow["filter"] + slow["network"] == pytest.approx(slow["compute"], rel=1e-3)
-    assert 0.3 < slow["filter"] / slow["compute"] < 0.7
+    assert 0.02 < slow["filter"] / slow["compute"] < 0.9  # 4 of 20 ms, on a machine that may be busy
     assert quick["filter"] == 0  # form none has no correction
 
 
