@@ -12,6 +12,7 @@ from .charts import Bar, bars
 from .markup import Markup, element, joined
 
 _WAY_OUT = "make it with darsr bench --json"
+_EQUAL_DB = 200  # what stands for two equal pictures
 _COLUMNS = {
     "n": "n",
     "mean_ms": "mean ms",
@@ -85,11 +86,15 @@ def _charts(rows: list[dict], shape: str) -> list[Markup]:
     size = f", {shape}" if shape else ""
     cards.append(_card(f"Latency{size}", "median; marks at p90 and p99; less is better", latency))
     for key, unit, title, remark in (
+        ("e2e_median_ms", "ms", "End to end", "median from an encoded picture to an encoded picture; less is better"),
         ("psnr_vs_torch_db", "dB", "Distance from PyTorch", "PSNR of that very engine; more is closer"),
+        ("psnr_y_truth_db", "dB", "Against the truth", "Y-PSNR; more is better"),
         ("peak_memory_mb", "MB", "Peak memory", "less is better"),
         ("power_w", "W", "Power", "less is better"),
     ):
-        items = [Bar(_name(r), v, f"{v:.4g} {unit}") for r in rows if (v := _value(r, key)) is not None]
+        values = [(_name(row), v) for row in rows if (v := _value(row, key)) is not None]
+        equal = _EQUAL_DB if key == "psnr_vs_torch_db" else math.inf
+        items = [Bar(name, v, "equal" if v >= equal else f"{v:.4g} {unit}") for name, v in values]
         if items:
             cards.append(_card(title, remark, items))
     return cards
@@ -137,9 +142,14 @@ def _value(row: dict, key: str) -> float | None:
 
 
 def _machine_line(machine: dict) -> str:
-    known = [machine.get(key) for key in ("cpu", "gpu", "device", "os")]
-    words = [value for value in known if isinstance(value, str)]
-    return "Measured on " + ", ".join(words) if words else "Measured on one machine; see its facts below."
+    gpus = machine.get("gpus")
+    names = [gpu.get("name") for gpu in gpus if isinstance(gpu, dict)] if isinstance(gpus, list) else []
+    words = [
+        value
+        for value in (machine.get("board"), machine.get("cpu"), *names, machine.get("os"))
+        if isinstance(value, str)
+    ]
+    return f"Measured on {', '.join(words)}." if words else "Measured on one machine; see its facts below."
 
 
 def _flat(facts: dict, before: str = "") -> list[tuple[str, str]]:
@@ -148,6 +158,8 @@ def _flat(facts: dict, before: str = "") -> list[tuple[str, str]]:
         name = f"{before}{key}"
         if isinstance(value, dict):
             rows += _flat(value, f"{name}.")
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            rows += _flat({str(i): item for i, item in enumerate(value)}, f"{name}.")
         elif isinstance(value, list):
             rows.append((name, ", ".join(str(item) for item in value)))
         elif value is not None:
