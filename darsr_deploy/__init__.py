@@ -12,15 +12,19 @@ if TYPE_CHECKING:
     from .errors import DarsrError
     from .imaging import read_image, write_image
     from .opening import open_engine
-    from .upscale import upscale
+    from .upscaling import upscale
 
 __all__ = ["DarsrError", "open_engine", "read_image", "upscale", "write_image"]
-_HOMES = {"DarsrError": "errors", "open_engine": "opening", "read_image": "imaging", "write_image": "imaging"}
+_HOMES = {
+    "DarsrError": "errors",
+    "open_engine": "opening",
+    "read_image": "imaging",
+    "upscale": "upscaling",
+    "write_image": "imaging",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name == "upscale":  # the module of that name, which can be called as its function
-        return importlib.import_module(".upscale", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

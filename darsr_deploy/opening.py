@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
 from pathlib import Path
 
 from .engine import Engine
 from .errors import DarsrError
+from .tiled import TiledEngine
 
 
-def open_engine(model: str | Path, provider: str = "cpu", threads: int = 0) -> Engine:
+def open_engine(
+    model: str | Path,
+    provider: str = "cpu",
+    threads: int = 0,
+    adapter: str | Path | None = None,
+    trust: bool = False,
+    tile: int | None = None,
+) -> TiledEngine:
     """Open an exported model; to be used as a context manager.
 
     Args:
-        model: a file that ``darsr export`` wrote: ``.onnx`` runs in ONNX Runtime.
-        provider: ``cpu`` or ``cuda``. The one asked for runs it, or opening fails: never silently another.
+        model: what ``darsr export`` wrote: a file ``.onnx`` or a runtime bundle run in ONNX Runtime, ``.engine`` in TensorRT.
+        provider: of ONNX Runtime, ``cpu`` or ``cuda``. The one asked for runs it, or opening fails: never silently another.
         threads: of the CPU; 0 leaves it to the runtime.
+        adapter: an adapter file to run in a bundle; by default the one that it was exported from.
+        trust: load an engine file that was not built on this machine. An engine is code.
+        tile: side of the tiles of large images, in LR pixels; None: as the free memory allows, 0: never.
 
     Returns:
         An engine: ``run`` takes float32 N x 3 x H x W in [0, 1] and gives N x 3 x sH x sW; ``spec`` is the model's contract.
 
     Raises:
-        DarsrError: no such file, a kind that is not known, or a runtime that is missing.
+        DarsrError: no such file, a kind that is not known, a runtime or a GPU that is missing, an adapter that does not fit.
     """
     path = Path(model)
-    opener = _OPENERS.get(path.suffix.lower())
-    if opener is None:
-        raise DarsrError(str(path), "is no model that can be opened", f"give one of {', '.join(sorted(_OPENERS))}")
-    return opener(path, provider, threads)
+    if path.is_dir():
+        engine = _bundled(path, provider, threads, adapter)
+    elif adapter is not None:
+        raise DarsrError(
+            str(path), "holds its correction, and an adapter was given", "give a bundle (darsr export --split)"
+        )
+    elif path.suffix.lower() == ".onnx":
+        from .ort_engine import OrtEngine
+
+        engine = OrtEngine(path, provider, threads)
+    elif path.suffix.lower() == ".engine":
+        from .trt_engine import TrtEngine
+
+        engine = TrtEngine(path, trust)
+    else:
+        raise DarsrError(str(path), "is no model that can be opened", "give a bundle, or a file .onnx or .engine")
+    return TiledEngine(engine, tile)
 
 
-def _onnx(path: Path, provider: str, threads: int) -> Engine:
-    from .ort_engine import OrtEngine
+def _bundled(folder: Path, provider: str, threads: int, adapter: str | Path | None) -> Engine:
+    from .adapter import Adapter
+    from .bundle import Bundle
 
-    return OrtEngine(path, provider, threads)
-
-
-_OPENERS: dict[str, Callable[[Path, str, int], Engine]] = {".onnx": _onnx}
+    bundle = Bundle(folder, provider, threads)
+    path = adapter or bundle.own_adapter()
+    if path is None:
+        raise DarsrError(str(folder), "holds no adapter of its own", "give one")
+    return bundle.engine(Adapter.load(path), path, hashlib.sha256(Path(path).read_bytes()).hexdigest())

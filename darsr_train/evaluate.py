@@ -18,7 +18,7 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import read_image, to_image, to_tensor, write_image
 from darsr_deploy.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from darsr_deploy.resample import imresize
-from darsr_deploy.upscale import pad_to_least
+from darsr_deploy.upscaling import pad_to_least
 
 from .adapt import adapt_image
 from .adapt_fast import camera_probability

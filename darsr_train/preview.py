@@ -11,7 +11,7 @@ from torch import nn
 from darsr_deploy.adapter import Adapter
 from darsr_deploy.imaging import read_image, to_tensor, write_image
 from darsr_deploy.resample import imresize
-from darsr_deploy.upscale import pad_to_least
+from darsr_deploy.upscaling import pad_to_least
 
 from .backbones import Backbone
 from .darm import symmetric_basis

@@ -122,7 +122,7 @@ def picture_of(source: Path | None, image: Path | None, shape: str | None) -> np
     """
     from darsr_deploy.imaging import read_image, to_image
     from darsr_deploy.noise import natural_noise
-    from darsr_deploy.upscale import pad_to_least
+    from darsr_deploy.upscaling import pad_to_least
 
     if image is not None and shape is not None:
         raise typer.BadParameter("give only one of --image and --shape")

@@ -20,7 +20,7 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import read_image
 from darsr_deploy.metrics import psnr_y
 from darsr_deploy.ort_engine import OrtEngine
-from darsr_deploy.upscale import upscale
+from darsr_deploy.upscaling import upscale
 
 from .forms import FORMS
 from .parity import FLOORS_DB

@@ -69,7 +69,7 @@ def infer(
     from darsr_deploy.image_formats import check_target
     from darsr_deploy.imaging import read_picture, write_image
     from darsr_deploy.tiled import TiledEngine, tile_side
-    from darsr_deploy.upscale import upscale
+    from darsr_deploy.upscaling import upscale
     from darsr_deploy.video import STREAM, is_video
 
     from .session import Source, open_engine

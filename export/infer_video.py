@@ -18,7 +18,7 @@ from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.pipelined import pipelined
 from darsr_deploy.scenes import most_detailed
-from darsr_deploy.upscale import upscale
+from darsr_deploy.upscaling import upscale
 from darsr_deploy.video import STREAM, Frame, Passed, Reader, check_video_target, open_reader, open_writer
 from darsr_train.runtime import require_torch
 

@@ -506,7 +506,7 @@ def test_interrupted_while_adapting(place, image, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "place", ["darsr_deploy.upscale.to_image", "darsr_deploy.atomic.os.fsync", "darsr_deploy.atomic.os.replace"]
+    "place", ["darsr_deploy.upscaling.to_image", "darsr_deploy.atomic.os.fsync", "darsr_deploy.atomic.os.replace"]
 )
 def test_interrupted_while_inferring(place, image, monkeypatch):
     def interrupt(*_: object, **__: object):

@@ -184,7 +184,7 @@ def test_a_deep_transparent_tiff_is_adapted_to_and_enlarged(photo, tmp_path, mon
 def test_a_target_that_cannot_hold_the_image_is_said_before_the_work(photo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_image("photo.png", photo.astype(np.uint16) * 257)
-    monkeypatch.setattr("darsr_deploy.upscale.upscale", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("darsr_deploy.upscaling.upscale", lambda *_: pytest.fail("the work has begun"))
     result = darsr("infer", "photo.png", *ALONE, "-o", "photo.jpg")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [

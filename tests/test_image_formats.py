@@ -18,7 +18,7 @@ from darsr_deploy.image_formats import MOST_PIXELS, check_target
 from darsr_deploy.imaging import Picture, read_image, read_picture, write_image
 from darsr_deploy.resample import imresize
 from darsr_deploy.spec import ModelSpec
-from darsr_deploy.upscale import upscale
+from darsr_deploy.upscaling import upscale
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LAYOUTS = {"gray": (), "gray and alpha": (2,), "RGB": (3,), "RGBA": (4,)}

@@ -10,7 +10,7 @@ import pytest
 from darsr_deploy.imaging import read_image, write_image
 from darsr_deploy.metrics import psnr_y
 from darsr_deploy.ort_engine import OrtEngine
-from darsr_deploy.upscale import upscale
+from darsr_deploy.upscaling import upscale
 from darsr_train.adapt import adapt_image
 from darsr_train.backbones import load_backbone
 from darsr_train.config import AdaptOptions

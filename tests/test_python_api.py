@@ -26,24 +26,6 @@ def test_importing_the_package_imports_nothing_else():
     assert python(f"import sys, darsr_deploy; print([m for m in {heavy} if m in sys.modules])") == "[]"
 
 
-@pytest.mark.parametrize("before", ["", "import darsr_deploy.upscale", "from darsr_deploy.upscale import pad_to_least"])
-def test_upscale_can_be_called_whatever_was_imported_before(before):
-    """The function has the name of its module, which an import makes an attribute of the package."""
-    code = f"""
-{before}
-import numpy as np
-from darsr_deploy import upscale
-from darsr_deploy.imaging import to_tensor
-class Engine:
-    class spec:
-        scale = 2
-    run = staticmethod(lambda lr: lr.repeat(2, 2).repeat(2, 3))
-image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-print(np.array_equal(upscale(Engine, image=image), image.repeat(2, 0).repeat(2, 1)))
-"""
-    assert python(code) == "True"
-
-
 def test_every_public_name_is_there():
     assert darsr_deploy.__all__ == NAMES and set(NAMES) <= set(dir(darsr_deploy))
     assert all(callable(getattr(darsr_deploy, name)) for name in NAMES)
@@ -52,7 +34,9 @@ def test_every_public_name_is_there():
 
 
 def test_a_kind_of_file_that_is_not_known_is_one_line(tmp_path):
-    with pytest.raises(DarsrError, match=r"model\.tflite: is no model that can be opened; give one of .*\.onnx"):
+    with pytest.raises(
+        DarsrError, match=r"model\.tflite: is no model that can be opened; give a bundle, or a file \.onnx or \.engine"
+    ):
         open_engine(tmp_path / "model.tflite")
 
 
@@ -74,3 +58,10 @@ def test_an_onnx_file_is_opened_and_runs(tmp_path):
     with open_engine(tmp_path / "M.ONNX", threads=1) as engine:
         assert (engine.name, engine.provider, engine.spec.scale) == ("ort", "CPUExecutionProvider", 2)
         assert np.array_equal(upscale(engine, image), image.repeat(2, 0).repeat(2, 1))
+
+
+def test_an_adapter_is_for_a_bundle_alone(tmp_path):
+    with pytest.raises(DarsrError, match=r"model\.onnx: holds its correction, and an adapter was given"):
+        open_engine(tmp_path / "model.onnx", adapter=tmp_path / "a.darsr")
+    with pytest.raises(DarsrError, match=str(tmp_path)):
+        open_engine(tmp_path)  # a folder that is no bundle

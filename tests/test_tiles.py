@@ -14,7 +14,7 @@ from darsr_deploy.imaging import write_image
 from darsr_deploy.spec import Locality, ModelSpec
 from darsr_deploy.tiled import TiledEngine, tile_side
 from darsr_deploy.tiling import automatic_tile, grid
-from darsr_deploy.upscale import upscale
+from darsr_deploy.upscaling import upscale
 
 HALO, BYTES = 3, 500
 

@@ -17,7 +17,7 @@ from darsr_deploy import jobs, video
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.resample import imresize
 from darsr_deploy.spec import ModelSpec
-from darsr_deploy.upscale import upscale
+from darsr_deploy.upscaling import upscale
 from darsr_deploy.video import Frame, VideoInfo, open_reader, open_writer
 from export.infer_video import VideoOptions, infer_video
 from export.session import Source

@@ -13,7 +13,7 @@ from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import SUFFIXES, read_image
 from darsr_deploy.resample import imresize
-from darsr_deploy.upscale import pad_to_least
+from darsr_deploy.upscaling import pad_to_least
 from darsr_train.drawing import as_rgb, most_detailed
 from darsr_train.evaluate import check_truth, figures, upscale_with
 from darsr_train.loss_record import Curve, read_curves

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import types
-
 import numpy as np
 
 from .alpha import enlarge_alpha, split_alpha, with_alpha
@@ -41,13 +38,3 @@ def pad_to_least(image: np.ndarray) -> np.ndarray:
     if not any(missing):
         return image
     return np.pad(image, [(0, missing[0]), (0, missing[1])] + [(0, 0)] * (image.ndim - 2), mode="edge")
-
-
-class _CallableModule(types.ModuleType):
-    """``from darsr_deploy import upscale`` gives this module, as its function has the same name: so it can be called."""
-
-    def __call__(self, *args: object, **kwargs: object) -> np.ndarray:
-        return self.upscale(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule
