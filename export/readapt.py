@@ -97,6 +97,7 @@ class Readaptation:
         with self._lock:
             for engine in self._ready:
                 self.engine, self.changes = engine, self.changes + 1
+                self._say(f"frame {self._count}: the new scene's adapter takes over")
             self._ready.clear()
         return self.engine
 
