@@ -98,6 +98,7 @@ class Readaptation:
             for engine in self._ready:
                 _close(self.engine)
                 self.engine, self.changes = engine, self.changes + 1
+                self._say(f"frame {self._count}: the new scene's adapter takes over")
             self._ready.clear()
         return self.engine
 

@@ -428,7 +428,8 @@ def test_a_scene_change_brings_another_engine_while_frames_flow(tmp_path):
         while choose.engine_for(light) is first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert choose.engine_for(light) is second and choose.changes == 1 and seen == [200]
-        assert said == ["frame 4: a new scene, adapting to it in the background"]
+        assert said[0] == "frame 4: a new scene, adapting to it in the background"
+        assert len(said) == 2 and said[1].endswith("the new scene's adapter takes over")
     finally:
         choose.close()
 
