@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 
 def slopes_as_convolutions(model: ModelProto) -> ModelProto:
@@ -23,19 +23,28 @@ def slopes_as_convolutions(model: ModelProto) -> ModelProto:
     graph = rewritten.graph
     slopes = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     nodes: list[NodeProto] = []
+    replaced: set[str] = set()
     for node in model.graph.node:
         a = slopes.get(node.input[1]) if node.op_type == "PRelu" else None
         if a is None or a.dtype != np.float32 or a.ndim < 3 or not 1 < a.size == a.shape[-3]:
             nodes.append(node)
             continue
+        replaced.add(node.input[1])
         nodes += _pair(node, a.reshape(-1, 1, 1, 1), graph.initializer)
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in nodes for name in node.input}
-    kept = [t for t in graph.initializer if t.name in read]
+    read = _read(graph)
+    kept = [t for t in graph.initializer if t.name in read or t.name not in replaced]
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return rewritten
+
+
+def _read(graph: GraphProto) -> set[str]:
+    """Every value that a node reads, in the graphs of branches and loops too."""
+    found = {name for node in graph.node for name in node.input}
+    inner = [a.g for node in graph.node for a in node.attribute if a.type == AttributeProto.GRAPH]
+    return found.union(*map(_read, inner))
 
 
 def _pair(node: NodeProto, a: np.ndarray, initializers) -> Iterator[NodeProto]:
