@@ -222,6 +222,7 @@ class BundleEngine:
         self.locality = self._locality(manifest, kind)
         self._correction = bundle.session("correction", self.weights) if self.weights else None
         self._backbone = bundle.session("backbone")
+        self._backprojection = bundle.session("backprojection", {"kernel": self.kernel}) if self.rounds else None
         self.provider = self._backbone.get_providers()[0]
         self._tile: dict[str, object] = {}  # the graphs that only tiles need, opened when the first one comes
 
@@ -249,7 +250,7 @@ class BundleEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._correction = self._backbone = None
+        self._correction = self._backbone = self._backprojection = None
         self._tile.clear()
 
     def _filtered(self, lr: np.ndarray) -> np.ndarray:
@@ -260,8 +261,7 @@ class BundleEngine:
     def _finish(self, lr: np.ndarray, corrected: np.ndarray) -> np.ndarray:
         sr = self._run(self._backbone, "sr", {"lr": corrected})
         for _ in range(self.rounds):
-            feeds = {"sr": sr, "lr": lr, "kernel": self.kernel}
-            sr = self._run(self._bundle.session("backprojection"), "better", feeds)
+            sr = self._run(self._backprojection, "better", {"sr": sr, "lr": lr})
         return np.clip(sr, 0, 1, out=sr)
 
     def _of_tiles(self, graph: str):

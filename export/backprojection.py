@@ -12,8 +12,8 @@ from .subpixel import to_phases
 
 # LR pixels along one axis that one position of the reducing convolution computes, as channels: 4 x 4 are as many as a
 # vector register holds. One channel in and one out leaves the other 15 lanes idle, or is computed without vectors at all.
-_BLOCK = 4
-_RIM = 2  # LR pixels whose taps reach into the image from outside
+BLOCK = 4
+RIM = 2  # LR pixels whose taps reach into the image from outside
 
 
 class PlainBackProjection(nn.Module):
@@ -30,10 +30,10 @@ class PlainBackProjection(nn.Module):
         kernel, table = stage.down[0, 0], stage.up[0, 0]
         k, taps = len(kernel), len(table)
         self.margin = (k - s) // 2
-        side = k + s * (_BLOCK - 1)
-        reducing = kernel.new_zeros(_BLOCK, _BLOCK, side, side)
-        for i in range(_BLOCK):
-            for j in range(_BLOCK):
+        side = k + s * (BLOCK - 1)
+        reducing = kernel.new_zeros(BLOCK, BLOCK, side, side)
+        for i in range(BLOCK):
+            for j in range(BLOCK):
                 reducing[i, j, s * i : s * i + k, s * j : s * j + k] = kernel
         enlarging = nn.ConvTranspose2d(1, 1, taps, s, (taps - s) // 2, bias=False)
         enlarging.weight = nn.Parameter(table[None, None].clone(), requires_grad=False)
@@ -52,12 +52,12 @@ class PlainBackProjection(nn.Module):
 
     def _reduce(self, x: Tensor) -> Tensor:
         """3N x 1 x sH x sW -> 3N x 1 x H x W, sides rounded up to whole blocks."""
-        far = self.margin + self.scale * (_BLOCK - 1)
+        far = self.margin + self.scale * (BLOCK - 1)
         padded = F.pad(x, (self.margin, far, self.margin, far), mode="replicate")
-        return F.pixel_shuffle(F.conv2d(padded, self.reducing, stride=self.scale * _BLOCK), _BLOCK)
+        return F.pixel_shuffle(F.conv2d(padded, self.reducing, stride=self.scale * BLOCK), BLOCK)
 
     def _enlarge(self, y: Tensor) -> Tensor:
-        return F.pixel_shuffle(F.conv2d(F.pad(y, (_RIM,) * 4, mode="replicate"), self.enlarging), self.scale)
+        return F.pixel_shuffle(F.conv2d(F.pad(y, (RIM,) * 4, mode="replicate"), self.enlarging), self.scale)
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from .parity import FLOORS_DB, Case, cases, figure, require_floor, require_headr
 from .precision import LOW_TYPES, lower, opset_for
 from .receptive_field import NotLocal, reach
 from .samples import Samples
+from .slopes import slopes_as_convolutions
 
 PRECISIONS = ("fp32", "fp16")
 _TEST_TILE = 24  # LR pixels: several tiles in a test picture
@@ -51,7 +52,9 @@ def build_graphs(backbone: nn.Module, widths: tuple[int, int], side: int, precis
         "stats0": pieces.statistics(shapes, 0, opset),
         "stats1": pieces.statistics(shapes, 1, opset),
     }
-    return {name: lower(graph, precision) for name, graph in graphs.items()} if precision in LOW_TYPES else graphs
+    if precision in LOW_TYPES:
+        return {name: lower(graph, precision) for name, graph in graphs.items()}
+    return graphs | {"backbone": slopes_as_convolutions(graphs["backbone"])}
 
 
 def export_bundle(

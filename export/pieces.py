@@ -21,6 +21,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from darsr_deploy.correction_weights import STAGES
 from darsr_train.backprojection import BackProjection
 
+from .backprojection import BLOCK, RIM, PlainBackProjection
 from .precision import FILTER_DOMAIN
 from .to_onnx import OPSET, correction_filter_function
 
@@ -68,21 +69,35 @@ def given_filter(opset: int = OPSET) -> ModelProto:
 
 
 def backprojection(scale: int, side: int, opset: int = OPSET) -> ModelProto:
-    """One round of :class:`darsr_train.backprojection.BackProjection` with a kernel of side x side."""
-    fixed = BackProjection(torch.zeros(side, side), scale, 1)
+    """One round of :class:`darsr_train.backprojection.BackProjection` with a kernel of side x side.
+
+    By blocks, as :class:`.backprojection.PlainBackProjection` has it. The sixteen places of the kernel are made of the one
+    that comes in: where that is bound as a constant, a runtime folds them when the session is opened.
+    """
+    fixed = PlainBackProjection(BackProjection(torch.zeros(side, side), scale, 1))
     graph = _Graph(opset, {})
-    sr = graph.input("sr", ["n", 3, *_AT_SR])
-    kernel, three = graph.input("kernel", [side, side]), graph.constant("three", [3, 1, 1, 1])
-    kernels = graph.add("Expand", kernel, three)  # 3, 1, side, side
-    up = graph.weight("up", fixed.up.numpy())
-    margin, rim, taps = (side - scale) // 2, 2, fixed.up.shape[-1]
-    reduced = graph.add(
-        "Conv", graph.padded(sr, margin), kernels, group=3, strides=[scale, scale], kernel_shape=[side, side]
-    )
-    missing = graph.padded(graph.add("Sub", "lr", reduced), rim)
-    crop = (taps - scale) // 2 + rim * scale
-    detail = graph.add("ConvTranspose", missing, up, group=3, strides=[scale, scale], pads=[crop] * 4)
-    graph.output(graph.add("Add", sr, detail), "better", ["n", 3, *_AT_SR])
+    sr, kernel = graph.input("sr", ["n", 3, *_AT_SR]), graph.input("kernel", [side, side])
+    far, leading = scale * (BLOCK - 1), graph.constant("leading", [0, 1])
+    places = []
+    for i in range(BLOCK):
+        for j in range(BLOCK):
+            pads = [scale * i, scale * j, far - scale * i, far - scale * j]
+            moved = graph.add("Pad", kernel, graph.constant(f"place{i}{j}", pads))
+            places.append(graph.add("Unsqueeze", moved, leading))
+    kernels = graph.add("Concat", *places, axis=0)  # 16, 1, side + far, side + far
+    alone, together = graph.constant("alone", [-1, 1, 0, 0]), graph.constant("together", [-1, 3, 0, 0])
+    x, y = graph.add("Reshape", sr, alone), graph.add("Reshape", "lr", alone)  # 3N, 1: colours as items of the batch
+    stride = scale * BLOCK
+    padded = graph.padded(x, fixed.margin, fixed.margin + far)
+    reduced = graph.add("Conv", padded, kernels, strides=[stride, stride], kernel_shape=[side + far] * 2)
+    reduced = graph.add("DepthToSpace", reduced, blocksize=BLOCK, mode="CRD")
+    ends = graph.add("Shape", "lr", start=2, end=4)
+    reduced = graph.add("Slice", reduced, graph.constant("first", [0, 0]), ends, graph.constant("spatial", [2, 3]))
+    missing = graph.padded(graph.add("Sub", y, reduced), RIM, RIM)
+    up = graph.weight("up", fixed.enlarging.numpy())
+    detail = graph.add("DepthToSpace", graph.add("Conv", missing, up), blocksize=scale, mode="CRD")
+    better = graph.add("Reshape", graph.add("Add", x, detail), together)
+    graph.output(better, "better", ["n", 3, *_AT_SR])
     return graph.model()
 
 
@@ -118,8 +133,8 @@ class _Graph:
         self.weights[name] = numpy_helper.from_array(array, name)
         return name
 
-    def padded(self, value: str, margin: int) -> str:
-        pads = self.constant(f"pads{margin}", [0, 0, margin, margin, 0, 0, margin, margin])
+    def padded(self, value: str, before: int, behind: int) -> str:
+        pads = self.constant(f"pads{before}_{behind}", [0, 0, before, before, 0, 0, behind, behind])
         return self.add("Pad", value, pads, mode="edge")
 
     def conv(self, value: str, layer: str) -> str:

@@ -33,14 +33,14 @@ def slopes_as_convolutions(model: ModelProto) -> ModelProto:
         nodes += _pair(node, a.reshape(-1, 1, 1, 1), graph.initializer)
     del graph.node[:]
     graph.node.extend(nodes)
-    read = _read(graph)
+    read = names_read(graph)
     kept = [t for t in graph.initializer if t.name in read or t.name not in replaced]
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return rewritten
 
 
-def _read(graph: GraphProto) -> set[str]:
+def names_read(graph: GraphProto) -> set[str]:
     """Every value that a node reads, in the graphs of branches and loops too."""
     found = {name for node in graph.node for name in node.input}
     inner = [a.g for node in graph.node for a in node.attribute if a.type == AttributeProto.GRAPH]

@@ -12,6 +12,8 @@ from onnx import ModelProto, helper, numpy_helper
 
 from darsr_deploy.ort_engine import open_session
 
+from .slopes import names_read
+
 _SIZES = ((1, 8, 11), (2, 13, 9), (3, 10, 12))  # images, height, width: no length follows from another
 
 
@@ -84,7 +86,7 @@ def _drop_unused(model: ModelProto) -> None:
     """Remove what computed the targets, back to the inputs."""
     nodes = model.graph.node
     while True:
-        read = {name for node in nodes for name in node.input} | {value.name for value in model.graph.output}
+        read = names_read(model.graph) | {value.name for value in model.graph.output}
         unused = [node for node in nodes if not read & set(node.output)]
         if not unused:
             break
