@@ -44,7 +44,7 @@ def names_read(graph: GraphProto) -> set[str]:
     """Every value that a node reads, in the graphs of branches and loops too."""
     found = {name for node in graph.node for name in node.input}
     inner = [a.g for node in graph.node for a in node.attribute if a.type == AttributeProto.GRAPH]
-    return found.union(*map(_read, inner))
+    return found.union(*map(names_read, inner))
 
 
 def _pair(node: NodeProto, a: np.ndarray, initializers) -> Iterator[NodeProto]:
