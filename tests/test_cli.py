@@ -564,7 +564,9 @@ def test_a_value_that_cannot_be_lists_those_that_can(more, named, image):
 
 
 def test_an_engine_or_provider_that_is_not_known(image):
-    assert "auto, ort, torch" in refused("infer", image, "--no-adapter", "--engine", "trtx", name="engine trtx")
+    assert "auto, ort, trt, trt-rtx, torch" in refused(
+        "infer", image, "--no-adapter", "--engine", "trtx", name="engine trtx"
+    )
     assert "cpu or cuda" in refused("infer", image, *ALONE, "--provider", "tpu", name="provider tpu")
 
 

@@ -40,6 +40,7 @@ def test_a_machine_with_the_base_install_only(monkeypatch):
         "onnxscript",
         "spandrel",
         "onnxruntime",
+        "av",
         "nvidia-ml-py",
         "nvidia driver",
         "tensorrt",

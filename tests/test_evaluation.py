@@ -355,7 +355,7 @@ def test_parallel_equals_serial(sets, tmp_path):
     assert parallel.exit_code == 1
     assert (
         parallel.stderr
-        == f"error: {sets / 'gaussian_x2' / 'LR' / 'b.png'}: is not an image; give an 8-bit PNG or JPEG\n"
+        == f"error: {sets / 'gaussian_x2' / 'LR' / 'b.png'}: is not an image that can be read; save it as PNG, TIFF, WebP, JPEG or BMP\n"
     )
     assert without_seconds(strict_json(parallel.stdout)["images"]) == without_seconds(serial["images"])[:3]
     assert (read_image(tmp_path / "a.png")[140:400] == read_image(tmp_path / "b.png")[140:400]).all()

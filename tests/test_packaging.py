@@ -315,7 +315,13 @@ def assert_doctor_names_what_is_missing(base: Environment) -> None:
     parts = {part["part"]: part for part in json.loads(ended.stdout)["parts"]}
     missing = {name: part["repair"] for name, part in parts.items() if part["state"] == "missing"}
     extras = {"torch": "train", "scikit-image": "train", "onnx": "export", "onnxscript": "export", "spandrel": "zoo"}
-    extras |= {"onnxruntime": "ort", "nvidia-ml-py": "bench", "tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}
+    extras |= {
+        "onnxruntime": "ort",
+        "av": "video",
+        "nvidia-ml-py": "bench",
+        "tensorrt": "trt",
+        "tensorrt_rtx": "trt-rtx",
+    }
     assert missing.keys() - {"nvidia driver"} == extras.keys()  # the machine of the test may have a GPU
     for name, extra in extras.items():
         assert f'pip install "darsr[{extra}]"' in missing[name]

@@ -24,6 +24,7 @@ from darsr_train.degradation import reduce
 
 from .onnx_models import convolutional
 from .shared import SHARED
+from .typed import typed
 
 ROOT = Path(__file__).parent.parent
 MARKS = {"network", "device", "server"}  # what a block of commands needs that a test has not, such as ```console device
@@ -105,8 +106,11 @@ def desk(furnished, tmp_path, request) -> Path:
 
 def run(command: str, folder: Path) -> None:
     words = shlex.split(command)
-    program = [sys.executable, str(ROOT / "cli.py")] if words[0] == "darsr" else [sys.executable]
-    done = subprocess.run(program + words[1:], cwd=folder, capture_output=True, text=True, timeout=600)
+    if words[0] == "darsr":
+        done = typed(words[1:], folder)
+        assert done.code == 0, f"{command}\n{done.stderr}"
+        return
+    done = subprocess.run([sys.executable, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 

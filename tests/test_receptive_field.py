@@ -116,7 +116,7 @@ def test_the_reach_is_exact(layers):
         ("sr = Resize <mode = \"linear\", coordinate_transformation_mode = \"align_corners\"> (lr, , twice)", "align_corners"),
         ("sr = Conv <auto_pad = \"SAME_UPPER\"> (lr, k3)", "automatic padding SAME_UPPER"),
         ("b = SpaceToDepth <blocksize = 1> (lr)\nd = Conv <strides = [2, 2]> (lr, k3)\nsr = Add (b, d)", "different sizes"),
-        ("s = Shape (lr)\nf = Cast <to = 1> (s)\nr = Reshape (lr, s)\nsr = Identity (r)", "Reshape is not known to be local"),
+        ("s = Shape (lr)\nf = Cast <to = 1> (s)\nr = Reshape (lr, s)\nsr = Identity (r)", "Reshape whose parameters are computed"),
     ],
 )  # fmt: skip
 def test_what_is_not_local_is_named(body, why):

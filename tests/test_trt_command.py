@@ -14,6 +14,8 @@ from darsr_deploy.engine_file import read_facts, sidecar_path
 from darsr_deploy.imaging import read_image
 from darsr_deploy.spec import coefficients_path
 
+pytest.importorskip("torch", reason="the models of these tests are exported (extras train and export)")
+
 from .fake_cuda import FakeDriver
 from .gpu import LIBRARIES, install, model_file, uninstall
 from .test_cli import INFER_KEYS, darsr, done, names, refused, strict_json
@@ -94,7 +96,7 @@ def test_an_engine_file(adapted, own, monkeypatch):  # noqa: F811
     assert names(Path()) >= {"photo_fp16.engine", "photo_fp16.engine.json"} and "photo_fp16.onnx" not in names(Path())
     done("infer", "photo.png", "--model", "photo_fp16.engine", "-o", "engine.png")
     done("infer", "photo.png", "--precision", "fp16", "-o", "ort.png")
-    assert difference("engine.png", "ort.png") == 0
+    assert difference("engine.png", "ort.png") <= 1  # which runs in a bundle: the same network in other pieces
     model = ("infer", "photo.png", "--model", "photo_fp16.engine", "-o", "x.png")
     assert "precision fp16, asked for int8" in refused(*model, "--precision", "int8", name="photo_fp16.engine")
     assert "does not run an engine file" in refused(*model, "--engine", "ort", name="engine ort")

@@ -18,6 +18,8 @@ from darsr_deploy.spec import COEFFICIENTS_KIND, COEFFICIENTS_VERSION, coefficie
 from darsr_deploy.trt_engine import TrtEngine
 from darsr_deploy.trt_library import FAMILIES, choose_family, import_library, make_logger
 
+pytest.importorskip("torch", reason="the models of these tests are exported (extras train and export)")
+
 from .fake_cuda import FakeDriver
 from .fake_tensorrt import Misuse
 from .gpu import DYNAMIC, LIBRARIES, STATIC, image, install, model_file, uninstall

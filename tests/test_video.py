@@ -31,6 +31,13 @@ class Bicubic:
 
     spec = ModelSpec(2)
     name = provider = "test"
+    closed = False
+
+    def __enter__(self) -> Bicubic:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
 
     def run(self, lr: np.ndarray) -> np.ndarray:
         image = lr[0].transpose(1, 2, 0)
@@ -428,10 +435,12 @@ def test_a_scene_change_brings_another_engine_while_frames_flow(tmp_path):
         while choose.engine_for(light) is first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert choose.engine_for(light) is second and choose.changes == 1 and seen == [200]
+        assert first.closed and not second.closed
         assert said[0] == "frame 4: a new scene, adapting to it in the background"
         assert len(said) == 2 and said[1].endswith("the new scene's adapter takes over")
     finally:
         choose.close()
+    assert second.closed
 
 
 def test_a_further_cut_and_the_end_stop_an_adaptation(tmp_path):
