@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -260,7 +261,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, backbone = tmp_path_factory.mktemp("exported"), load_backbone("edge", 2)
     taps = {"taps": np.eye(13, dtype=np.float32)[12]}
     Adapter("global", 2, backbone.name, backbone.sha256, {}, taps).save(folder / "photo.darsr")
-    run(sys.executable, ROOT / "cli.py", "export", folder / "photo.darsr", "-o", folder / "model.onnx", cwd=folder)
+    export = (sys.executable, ROOT / "cli.py", "export", folder / "photo.darsr")
+    run(*export, "-o", folder / "model.onnx", cwd=folder)
+    run(*export, "--split", "-o", folder / "photo.bundle", cwd=folder)
     return folder
 
 
@@ -363,11 +366,22 @@ def run_on_the_device(fresh: Environment, exported: Path, folder: Path) -> None:
     assert [row.get("frames") for row in rows] == [None, None, None, 4, 1]
     (folder / "photo.darsr").write_bytes((exported / "photo.darsr").read_bytes())
     for name, why in (("photo.png", "photo.darsr"), ("clip.mp4", "clip.mp4"), ("folder/a.jpg", "folder/a.jpg")):
-        done = subprocess.run([*command, name], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [*command, name],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "DARSR_CACHE": str(folder / "cache")},  # with nothing in it that runs the adapter
+        )
         (line,) = done.stderr.splitlines()
         assert done.returncode == 1 and line.startswith(f"error: {why}: "), line
         assert "run darsr export where you adapted" in line or "there is no adapter beside it" in line
         assert "--model" in line or "--adapter" in line
+    shutil.copytree(exported / "photo.bundle", folder / "photo.bundle")
+    bundle = ("--model", "photo.bundle", "--adapter", "photo.darsr", "--json")
+    row = json.loads(run(*command, "photo.png", *bundle, "-o", "from_bundle.png", cwd=folder))
+    assert (row["engine"], row["height"]) == ("ort", 48)
 
 
 @pytest.mark.slow
