@@ -104,9 +104,10 @@ def test_what_is_not_blurred_is_not_corrected(backbone, tmp_path):
 
 def test_a_budget_becomes_steps_that_can_be_replayed(photo, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
-    adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, budget=6.0))
+    monkeypatch.setattr("darsr_train.fit._MOST_STEPS", 4)  # which a busy machine too has time for
+    adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, budget=120.0))
     steps = adapter.facts["steps"]
-    assert steps > 0 and adapter.facts["options"]["budget"] is None
+    assert 0 < steps <= 4 and adapter.facts["options"]["budget"] is None
     adapt_image(photo, tmp_path / "b.darsr", backbone, AdaptOptions.profile("fast", 2, steps=steps))
     assert (tmp_path / "a.darsr").read_bytes() == (tmp_path / "b.darsr").read_bytes()
     tiny, _ = adapt_image(photo, tmp_path / "c.darsr", backbone, AdaptOptions.profile("fast", 2, budget=0.01))

@@ -524,7 +524,13 @@ def test_a_reader_that_goes_away_is_one_line(model):
 def test_ctrl_c_leaves_nothing(model, tmp_path):
     clip = write_clip(tmp_path / "clip.mkv", pictures(3, 240, 320) * 200, "ffv1", "bgr0")
     words = [sys.executable, str(ROOT / "cli.py"), "infer", str(clip), "--model", str(model)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # As in a terminal: what a shell starts in the background, these tests perhaps, inherits an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:  # until frames have been written
         partial = [p for p in tmp_path.iterdir() if p.name.startswith(".clip_x2")]
