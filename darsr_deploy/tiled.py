@@ -121,9 +121,10 @@ class TiledEngine:
         needs = self.locality.bytes_per_pixel
         tile = automatic_tile(height, width, self.locality.halo or 0, needs, self._free()) if needs else 0
         if tile and self.locality.halo is None:
-            self._say(
-                f"an image of {width}x{height} may not fit into memory, and {self.locality.why}; {self._way_out()}"
-            )
+            free = self._free()
+            if free is not None and height * width * needs > free // 2:
+                size, why = f"{width}x{height}", self.locality.why
+                self._say(f"an image of {size} may not fit into memory, and takes no tiles ({why}); {self._way_out()}")
             return 0
         return tile
 

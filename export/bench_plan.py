@@ -57,8 +57,16 @@ class Choice:
 
 
 def of_model(model: Path, choice: Choice, threads: int) -> list[Row]:
-    """Rows of a model file, which has a precision and a form of its own. PyTorch is not needed."""
+    """Rows of a model file, which has a precision and a form of its own. PyTorch is not needed.
+
+    Raises:
+        DarsrError: another precision or form was asked for.
+    """
     spec, rows = spec_of(model), []
+    for what, own, asked in (("precision", spec.precision, choice.precisions), ("form", spec.form, choice.forms)):
+        if asked and own not in asked:
+            why = f"is a model of {what} {own}, asked for {', '.join(asked)}"
+            raise DarsrError(str(model), why, f"export it with --{what} {asked[0]}, or bench the adapter")
     for engine, provider in choice.places():
         why = "a model file runs in ONNX Runtime or TensorRT, not in PyTorch" if engine == "torch" else None
         why = why or unavailable(engine, provider)
@@ -130,7 +138,8 @@ def unavailable(engine: str, provider: str) -> str | None:
         lacks = provider == "cuda" and "CUDAExecutionProvider" not in available
         return f"the installed ONNX Runtime has no CUDA (it has {', '.join(available)})" if lacks else None
     if not any(importlib.util.find_spec(module) for module in _MODULES[engine]):
-        return f'TensorRT is not installed: pip install "darsr[{engine}]"'
+        name = {"trt": "TensorRT", "trt-rtx": "TensorRT for RTX"}[engine]
+        return f'{name} is not installed: pip install "darsr[{engine}]"'
     return None if nvml.driver_library() else "there is no NVIDIA driver (libcuda.so.1)"
 
 

@@ -76,8 +76,12 @@ def infer(
 
     in_bundle = model is not None and is_bundle(model)
     if sum([adapter is not None, model is not None and not in_bundle, no_adapter]) > 1 or (in_bundle and no_adapter):
-        raise typer.BadParameter("give only one of --adapter, --model and --no-adapter")
+        raise typer.BadParameter(
+            "give only one of --adapter, --model and --no-adapter; a bundle alone takes an adapter"
+        )
     side = tile_side(tile)
+    if readapt not in ("never", "scene"):
+        raise DarsrError(f"--readapt {readapt}", "is not known", "choose never or scene")
     if corrected:
         if model is not None or no_adapter:
             raise DarsrError(

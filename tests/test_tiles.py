@@ -131,7 +131,9 @@ def test_a_model_that_takes_whole_images_alone_says_why():
         TiledEngine(Enlarger(locality=locality), 64)
     said = []
     upscale(TiledEngine(Enlarger(locality=locality), None, said.append, free=lambda: 1 << 20), picture(90, 90))
-    assert said == ["an image of 90x90 may not fit into memory, and it averages; export it with --split"]
+    assert said == [
+        "an image of 90x90 may not fit into memory, and takes no tiles (it averages); export it with --split"
+    ]
 
 
 def test_sides_of_tiles_that_are_none():
