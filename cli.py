@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 from pathlib import Path
@@ -35,8 +36,17 @@ app.add_typer(backbone_commands.app, name="backbone")
 app.add_typer(evaluation_commands.app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(importlib.metadata.version("darsr"))
+        raise typer.Exit
+
+
 @app.callback(help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.")
-def start(context: typer.Context) -> None:
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print it.")] = False,
+) -> None:
     """Two distributions of ONNX Runtime overwrite each other's files: say so before anything fails strangely."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that is no text must not stop the others

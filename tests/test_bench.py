@@ -217,6 +217,8 @@ def test_a_model_file_with_its_truth(measured, built_once):
     failed = darsr(*command, "--fail-under", "1e6")
     assert failed.exit_code == 1 and "frames a second, --fail-under 1e+06" in failed.stderr
     refused("bench", model, "--image", "lr.png", "--gt", "lr.png", *BRIEF, name="lr.png")
+    for option, other in (("--precision", "int8"), ("--form", "global")):  # a file has its own
+        assert f"asked for {other}" in refused("bench", model, option, other, *BRIEF, name=model)
 
 
 def test_wrong_usage_is_said(measured):

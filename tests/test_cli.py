@@ -695,3 +695,9 @@ def test_published_weights_are_imported_once(tmp_path):
     assert (facts["file"], facts["architecture"], facts["scale"]) == (str(target), "srfbn-s", 2)
     assert strict_json(done("backbone", "info", target, "--json").stdout)["sha256"] == facts["sha256"]
     assert "--overwrite" in refused("backbone", "import", file, "-o", target, name=target)
+
+
+def test_the_version_is_that_of_the_package():
+    import importlib.metadata
+
+    assert done("--version").stdout == f"{importlib.metadata.version('darsr')}\n"
