@@ -90,7 +90,7 @@ class DegradedCrops:
         degraded = torch.lerp(*reduced, _ramp(random, patch)) if variant else reduced[0]
         first = (self.size - s) // 2  # HR coordinate of the first LR pixel's corner
         window = slice(first, first + s * patch)
-        pixels = self._sensor(degraded[0].permute(1, 2, 0).numpy(), camera, random)
+        pixels = self.sensor(degraded[0].permute(1, 2, 0).numpy(), camera, random)
         degraded = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         return degraded, target, hr[..., window, window]
 
@@ -124,7 +124,7 @@ class DegradedCrops:
             pick -= share
         return self.bicubic.double().numpy()
 
-    def _sensor(self, image: np.ndarray, camera: Camera | None, random: np.random.Generator) -> np.ndarray:
+    def sensor(self, image: np.ndarray, camera: Camera | None, random: np.random.Generator) -> np.ndarray:
         """What happens to an LR image (float32 H x W x 3 in [0, 1]) after the lens; steps of 1/255."""
         o = self.options
         if camera:

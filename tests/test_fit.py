@@ -9,7 +9,7 @@ import pytest
 import torch
 from skimage import data
 
-from darsr_train import blur, kernels, references
+from darsr_train import kernels, references
 from darsr_train.backbones import load_backbone
 from darsr_train.backprojection import BackProjection
 from darsr_train.config import AdaptOptions
@@ -141,32 +141,7 @@ def test_between_two_networks_lie_their_weights():
     torch.testing.assert_close(middle, (start.tail.bias + end.tail.bias) / 2)
 
 
-# --- Blur and back-projection ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("variances, angle", [((3.0, 1.0), 0.5), ((2.0, 2.0), 0.0), ((1.0, 3.5), 0.0)])
-def test_the_blur_of_a_photograph_is_found(variances, angle):
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    true = turn @ np.diag(variances) @ turn.T
-    y = in_bytes(reduce(PHOTO, torch.from_numpy(kernels.from_covariance(true, "gaussian", 16)).float(), 2))
-    with torch.no_grad():
-        x = load_backbone("edge", 2).module(load_prior(2)(y)).clamp(0, 1)
-    found = blur.estimate_covariance(x, y, 2)
-    a, b = (kernels.from_covariance(c, "gaussian") for c in (found, true))
-    assert np.linalg.norm(a - b) < 0.35 * np.linalg.norm(b), found
-
-
-def test_turning_an_image_turns_its_blur():
-    y = evidence().y
-    with torch.no_grad():
-        x = load_backbone("edge", 2).module(load_prior(2)(y)).clamp(0, 1)
-    turned = blur.estimate_covariance(x.transpose(-1, -2), y.transpose(-1, -2), 2)
-    np.testing.assert_allclose(turned, blur.estimate_covariance(x, y, 2)[::-1, ::-1], rtol=1e-3, atol=1e-3)
-
-
-def test_an_image_without_light_has_a_finite_blur():
-    black = torch.zeros(1, 3, 40, 40)
-    assert np.isfinite(blur.estimate_covariance(torch.zeros(1, 3, 80, 80), black, 2)).all()
+# --- Back-projection ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [2, 4])

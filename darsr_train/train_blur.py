@@ -1,0 +1,95 @@
+"""Training of what corrects the estimate of a blur: ``python -m darsr_train.train_blur PHOTOS --out blur.safetensors``."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from darsr_deploy.container import write_container
+from darsr_deploy.imaging import list_images
+
+from . import blur, kernels, small_network
+from .backbones import load_backbone
+from .degradation import apply_kernels_by_fft
+from .degraded_crops import Degradations, DegradedCrops
+from .prior import load_prior
+
+_SIDE = 160  # of the LR crops
+_HIDDEN = 48
+_HELD_OUT = 0.15  # of the samples
+_TENTH = 0.1  # from here on an error in a logarithm of variance counts by its size, below by its square
+
+
+@torch.no_grad()
+def samples(photographs: list[Path], count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Crops of photographs, blurred at random (one in seventeen is only reduced), restored by the prior and the backbone.
+
+    Returns:
+        Features, count x 4 x n (see :func:`.blur.observe`); logarithms of the covariance by least squares, and of the
+        true one, count x 3.
+    """
+    shares = {"gaussian_share": 0.66, "motion_share": 0.1, "disk_share": 0.1, "mixture_share": 0.08}
+    crops = DegradedCrops(photographs, Degradations(scale=2, patch=_SIDE, **shares))
+    backbone, prior = load_backbone("edge", 2).module, load_prior(2).to(memory_format=torch.channels_last)
+    found, estimated, true = [], [], []
+    for index in range(count):
+        random = np.random.default_rng((seed, index))
+        hr = torch.from_numpy(crops.sharp(random)).permute(2, 0, 1)[None].float() / 255
+        kernel = crops.kernel(random)
+        lr = apply_kernels_by_fft(hr, torch.from_numpy(kernel)[None].float(), 2)[0, 0]
+        pixels = crops.sensor(lr.permute(1, 2, 0).numpy(), None, random)
+        y = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+        features, first = blur.observe(backbone(prior(y)).clamp(0, 1), y)
+        yy, xx, xy = kernels.second_moments(kernel)
+        found.append(features)
+        estimated.append(blur.logarithm(first))
+        true.append(blur.logarithm(np.array([[yy, xy], [xy, xx]])))
+    return np.array(found), np.array(estimated), np.array(true)
+
+
+def train_correction(
+    found: np.ndarray, estimated: np.ndarray, true: np.ndarray, steps: int = 4000
+) -> tuple[dict[str, np.ndarray], dict]:
+    """Weights as :mod:`.blur` reads them; root mean square errors (mean, half difference, cross part of the logarithm) on
+    held-out samples, of least squares and of a network trained without these."""
+    split, change = int(len(found) * (1 - _HELD_OUT)), true - estimated
+    loss = functools.partial(F.smooth_l1_loss, beta=_TENTH)
+    targets = change[:, None] * blur.SIGNS  # count, 4, 3
+
+    def trained(until: int) -> dict[str, np.ndarray]:
+        rows = (part[:until].reshape(-1, part.shape[-1]) for part in (found, targets))
+        return small_network.fit(*rows, loss, _HIDDEN, steps=steps, decay=1e-3, dropout=0.3, batch=256)
+
+    network = trained(split)
+    answers = np.stack([(small_network.evaluate(network, views) * blur.SIGNS).mean(0) for views in found[split:]])
+    errors = {"least_squares": change[split:], "corrected": change[split:] - answers}
+    accuracy = {name: np.sqrt((error**2).mean(0)).round(3).tolist() for name, error in errors.items()}
+    return trained(len(found)), accuracy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the correction of blur estimates.")
+    parser.add_argument("images", type=Path, help="folder of photographs")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--licence", default="unstated")
+    given = parser.parse_args()
+    weights, accuracy = train_correction(*samples(list_images(given.images), given.samples, given.seed))
+    print(json.dumps(accuracy), file=sys.stderr)
+    command = f"python -m darsr_train.train_blur {given.images.name} --out {given.out.name} --samples {given.samples} --seed {given.seed}"
+    facts = {"licence": given.licence, "data": given.images.name, "command": command, "accuracy": accuracy}
+    print(
+        write_container(given.out, "blur", blur.VERSION, facts, {k: v.astype(np.float32) for k, v in weights.items()})
+    )
+
+
+if __name__ == "__main__":
+    main()

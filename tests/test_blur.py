@@ -1,0 +1,162 @@
+"""The estimate of an image's blur: least squares, statistics of sharpness, and the network that corrects the one by both."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage import data
+
+from darsr_deploy.imaging import write_image
+from darsr_train import blur, kernels, sharpness, small_network
+from darsr_train.backbones import load_backbone
+from darsr_train.degradation import reduce
+from darsr_train.prior import load_prior
+from darsr_train.train_blur import samples, train_correction
+
+
+def photograph(name: str) -> torch.Tensor:
+    """HR 1 x 3 x 240 x 300; none of these is among the training photographs."""
+    return torch.from_numpy(getattr(data, name)()[:240, 60:360].transpose(2, 0, 1)[None].astype(np.float32)) / 255
+
+
+PHOTO = photograph("chelsea")
+
+
+def turned(variances: tuple[float, float], angle: float) -> np.ndarray:
+    axes = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return axes @ np.diag(variances) @ axes.T
+
+
+def blurred(covariance: np.ndarray, photo: torch.Tensor = PHOTO) -> torch.Tensor:
+    kernel = torch.from_numpy(kernels.from_covariance(covariance, "gaussian", 16)).float()
+    return (reduce(photo, kernel, 2).clamp(0, 1) * 255).round() / 255
+
+
+@torch.no_grad()
+def restored(y: torch.Tensor) -> torch.Tensor:
+    return load_backbone("edge", 2).module(load_prior(2)(y)).clamp(0, 1)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two covariances: of their kernels, relative to the second."""
+    a, b = (kernels.from_covariance(c, "gaussian") for c in (a, b))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+BLURS = [turned(*blur) for blur in [((3.0, 1.0), 0.5), ((2.0, 2.0), 0.0), ((1.0, 3.5), 0.0), ((4.5, 0.8), 2.2)]]
+
+
+@pytest.mark.parametrize("true", BLURS)
+def test_the_blur_of_a_photograph_is_found(true):
+    """Of one that is soft itself, too."""
+    y = blurred(true)
+    assert distance(blur.estimate_covariance(restored(y), y, 2), true) < 0.35
+
+
+def test_statistics_of_sharpness_make_the_estimate_better():
+    found, alone = [], []
+    for name in ("astronaut", "coffee"):
+        for true in BLURS:
+            y = blurred(true, photograph(name))
+            x = restored(y)
+            found.append(distance(blur.estimate_covariance(x, y, 2), true))
+            alone.append(distance(blur.observe(x, y)[1], true))
+    assert np.mean(found) < 0.8 * np.mean(alone), (found, alone)
+
+
+def test_turning_an_image_turns_its_blur():
+    y = blurred(BLURS[0])
+    x = restored(y)
+    found = blur.estimate_covariance(x, y, 2)
+    transposed = blur.estimate_covariance(x.transpose(-1, -2), y.transpose(-1, -2), 2)
+    np.testing.assert_allclose(transposed, found[::-1, ::-1], rtol=1e-3, atol=1e-3)
+
+
+def test_the_views_of_an_image_are_told_apart_by_their_signs():
+    """What the network is told of a mirrored image is what it is told of the image's mirrored view."""
+    y = blurred(BLURS[0])[..., :112, :144]  # sides that the windows of the spectra fit into from both ends
+    x = restored(y)
+    plain, covariance = blur.observe(x, y)
+    flipped, mirrored = blur.observe(x.flip(-1), y.flip(-1))
+    np.testing.assert_allclose(flipped[[1, 0]], plain[[0, 1]], rtol=0.05, atol=0.1)
+    logarithms = [blur.logarithm(c) for c in (covariance, mirrored, covariance[::-1, ::-1])]
+    np.testing.assert_allclose(logarithms[1], logarithms[0] * blur.SIGNS[1], atol=0.08)
+    np.testing.assert_allclose(logarithms[2], logarithms[0] * blur.SIGNS[2], atol=1e-9)
+
+
+def test_an_image_without_light_has_a_finite_blur():
+    black = torch.zeros(1, 3, 40, 40)
+    found = blur.estimate_covariance(torch.zeros(1, 3, 80, 80), black, 2)
+    assert np.isfinite(found).all() and (np.linalg.eigvalsh(found) > 0).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.floats(blur.LEAST, blur.LARGEST),
+    st.floats(blur.LEAST, blur.LARGEST),
+    st.floats(0, np.pi),
+)
+def test_a_covariance_is_its_logarithm_and_back(first, second, angle):
+    covariance = turned((first, second), angle)
+    np.testing.assert_allclose(blur.from_logarithm(blur.logarithm(covariance)), covariance, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("parts", [(9.0, 0.0, 0.0), (-9.0, 0.0, 0.0), (0.0, 5.0, 5.0)])
+def test_no_answer_of_the_network_leaves_what_can_be_told(parts):
+    variances = np.linalg.eigvalsh(blur.from_logarithm(np.array(parts)))
+    assert (variances >= blur.LEAST * (1 - 1e-9)).all() and (variances <= blur.LARGEST * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("plane", [np.zeros((32, 32)), np.full((33, 70), 255.0), data.camera()[:61, :64].astype(float)])
+def test_statistics_of_sharpness_are_as_many_as_promised_and_finite(plane):
+    found = sharpness.features(plane)
+    assert found.shape == (4, sharpness.COUNT) and np.isfinite(found).all()
+
+
+def test_measured_once_is_the_same_as_measured_in_every_view():
+    plane = data.camera()[:144, :112].astype(
+        np.float32
+    )  # sides that the windows of the spectra fit into from both ends
+    apart = [sharpness.features(sharpness.viewed(plane, *view))[0] for view in sharpness.VIEWS]
+    np.testing.assert_allclose(sharpness.features(plane), apart, rtol=1e-4, atol=1e-4)
+
+
+def test_differences_grow_along_a_blur_and_are_over_at_once_across_it():
+    """The first eight numbers of a direction are how much larger differences are at twice and three times the distance."""
+    scene = data.camera().astype(np.float32)
+    along_columns = np.stack([np.roll(scene, shift, axis=0) for shift in range(-2, 3)]).mean(0)
+    plain, smeared = (sharpness.features(plane)[0] for plane in (scene, along_columns))
+    per_axis, per_oblique = 9, 5
+    down = 2 * (per_axis + per_oblique)  # where direction (1, 0) begins
+    change = smeared - plain
+    assert change[down : down + 8].mean() > 0.2
+    assert abs(change[:8].mean()) < 0.5 * change[down : down + 8].mean()
+
+
+def test_dropout_and_batches_still_learn():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(400, 6))
+    targets = features[:, :2] ** 2 - features[:, 2:4]
+    loss = torch.nn.functional.mse_loss
+    weights = small_network.fit(features, targets, loss, 24, steps=600, dropout=0.1, batch=64)
+    error = small_network.evaluate(weights, features) - targets
+    assert (error**2).mean() < 0.4 * targets.var()
+
+
+def test_training_on_a_folder_gives_weights_that_the_estimate_can_read(tmp_path):
+    for name in ("chelsea", "coffee"):
+        write_image(tmp_path / f"{name}.png", np.kron(getattr(data, name)()[:200, :200], np.ones((2, 2, 1), np.uint8)))
+    found, estimated, true = samples(sorted(tmp_path.glob("*.png")), 6, seed=0)
+    again = samples(sorted(tmp_path.glob("*.png")), 6, seed=0)
+    assert found.shape == (6, 4, len(small_network_inputs())) and estimated.shape == true.shape == (6, 3)
+    assert all(np.array_equal(a, b) for a, b in zip((found, estimated, true), again))
+    weights, accuracy = train_correction(found, estimated, true, steps=20)
+    assert small_network.evaluate(weights, found[0]).shape == (4, 3)
+    assert set(accuracy) == {"least_squares", "corrected"}
+
+
+def small_network_inputs() -> np.ndarray:
+    return blur._weights()["mean"]
