@@ -51,10 +51,10 @@ def start(
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that is no text must not stop the others
             stream.reconfigure(errors="backslashreplace")
-    from darsr_deploy.ort_engine import REPAIR, installed_runtimes
+    from darsr_deploy.ort_engine import installed_runtimes, repair
 
     if len(installed_runtimes()) > 1 and context.invoked_subcommand != "doctor":
-        say(f"warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: {REPAIR}")
+        say(f"warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: {repair()}")
 
 
 app.command()(adapt_command.adapt)

@@ -15,6 +15,7 @@ from darsr_deploy.correction_weights import kernel_side, widths_of
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.folders import cache_folder
+from darsr_deploy.installing import install
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
 from darsr_deploy.spec import PRECISIONS, ModelSpec
 from darsr_deploy.spec import VERSION as SPEC_VERSION
@@ -198,7 +199,7 @@ def require_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise DarsrError(
-            "export to ONNX", f"{error.name} is not installed", "install the extra export, or use --engine torch"
+            "export to ONNX", f"{error.name} is not installed", f"{install('export')}, or use --engine torch"
         ) from error
 
 
