@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from darsr_deploy.console import (
     Failures,
     Json,
     Overwrite,
+    Printed,
     command,
     make_folder,
     progress,
@@ -99,7 +99,7 @@ def export(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Write one ONNX file that computes what the adapter and its backbone compute, checked against PyTorch."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
@@ -139,12 +139,12 @@ def export(
     if triton is not None:
         row["triton"] = str(triton_repository.publish(Path(row["model"]), triton, overwrite))
     if as_json:
-        print(json.dumps(row, indent=1))
-        return
+        return row
     cost = f"{row['bytes'] / 1000:.0f} kB, {row['macs_per_lr_pixel'] / 1000:.1f}k multiply-adds a pixel"
     distance = row["psnr_from_network_db"]
     away = f", {distance:.1f} dB from form network" if distance is not None else ""
     print(f"{adapter} -> {row['model']}  ({cost}, {row['parity_psnr_db']:.0f} dB from PyTorch{away})")
+    return None
 
 
 app.command()(infer_command.infer)
@@ -159,7 +159,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Draws the blur.")] = 0,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """The whole way on a photo that comes with an installed package: blur, adapt, export, infer, compare."""
     require_torch()
     from export.session import require_onnx
@@ -171,17 +171,8 @@ def demo(
     with progress("demo") as report:
         result = run_demo(out, seed, report)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "psnr_y": result.psnr,
-                    "seconds": result.seconds,
-                    "files": {k: str(v) for k, v in result.files.items()},
-                },
-                indent=1,
-            )
-        )
-        return
+        files = {name: str(file) for name, file in result.files.items()}
+        return {"psnr_y": result.psnr, "seconds": result.seconds, "files": files}
     print(f"{'':18}Y-PSNR")
     for name, decibels in result.psnr.items():
         print(f"{name:18}{decibels:6.2f} dB")
@@ -189,6 +180,7 @@ def demo(
     for name, seconds in result.seconds.items():
         print(f"{name:18}{seconds:6.2f} s")
     print(f"\npicture: {result.files['comparison.png']}")
+    return None
 
 
 @app.command()
@@ -202,29 +194,30 @@ def doctor(
         Path | None, typer.Option(help="--self-test: a model (.onnx); by default the default backbone.")
     ] = None,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """What this machine can run, what is missing, and the command that installs it. Exit 0 when infer works."""
     if self_test:
         from export.self_test import run_self_test
 
         with progress("self-test") as report:
             rows = run_self_test(model, say, report)
-        print(json.dumps([row.to_json() for row in rows], indent=1) if as_json else "\n".join(map(str, rows)))
         if any(row.state == "failed" for row in rows):
-            failures("the self-test failed: see the rows above")
-        return
+            failures(DarsrError("the self-test", "failed", "see the rows that say failed"))
+        if as_json:
+            return [row.to_json() for row in rows]
+        print("\n".join(map(str, rows)))
+        return None
     from darsr_deploy.doctor import can_infer, examine, to_json
 
     findings = examine()
+    works = can_infer(findings)
+    if not works:
+        failures(DarsrError("infer", "cannot run here", "see the parts that are missing or broken"))
     if as_json:
-        print(json.dumps({"works": can_infer(findings), "parts": to_json(findings)}, indent=1))
-    else:
-        for f in findings:
-            print(
-                f"{f.state:8}{f.part:14}{f.detail}  (for {f.purpose})" + (f"\n{'':22}-> {f.repair}" if f.repair else "")
-            )
-    if not can_infer(findings):
-        failures("infer cannot run here: see the parts above that are missing or broken")
+        return {"works": works, "parts": to_json(findings)}
+    for f in findings:
+        print(f"{f.state:8}{f.part:14}{f.detail}  (for {f.purpose})" + (f"\n{'':22}-> {f.repair}" if f.repair else ""))
+    return None
 
 
 if __name__ == "__main__":

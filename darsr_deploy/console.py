@@ -24,34 +24,47 @@ Json = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Printed = dict | list | None  # by --json; None where the command printed its result itself, or has none
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the runtime.")]
 
 
 class Failures:
-    """Counts what could not be done; each is one line on stderr."""
+    """Collects what could not be done; each is one line on stderr."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.errors: list[DarsrError] = []
 
-    def __call__(self, error: DarsrError | str) -> None:
-        self.count += 1
+    def __call__(self, error: DarsrError) -> None:
+        self.errors.append(error)
         print(f"error: {error}", file=sys.stderr)
+
+    def added_to(self, result: Printed) -> Printed:
+        """A result with what could not be done: an object gets ``errors``, a list one more object that holds them."""
+        if not self.errors:
+            return result
+        told = {"errors": [error.to_json() for error in self.errors]}
+        return [*result, told] if isinstance(result, list) else {**(result or {}), **told}
 
 
 def command(function: Callable) -> Callable:
-    """A user's mistake is one line and exit 1; Ctrl-C is exit 130."""
+    """A user's mistake is one line and exit 1; Ctrl-C is exit 130.
+
+    With ``--json`` the function returns what is to be printed, so that a failure is printed by the same rule everywhere.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
-        failures = Failures()
+        failures, result = Failures(), None
         try:
-            function(*args, **kwargs, failures=failures)
+            result = function(*args, **kwargs, failures=failures)
         except DarsrError as error:
             failures(error)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(130) from None
-        if failures.count:
+        if kwargs.get("as_json"):
+            print(to_json(failures.added_to(result)))
+        if failures.errors:
             raise typer.Exit(1)
 
     # Typer reads the signature: it must not see the argument that this wrapper supplies.
@@ -68,8 +81,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def print_json(rows: list[dict], several: bool) -> None:
-    print(to_json(rows if several else (rows[0] if rows else {})))
+def one_or_list(rows: list[dict], several: bool) -> Printed:
+    """What ``--json`` prints of a command's inputs: a list for several, the object of one; None where it failed."""
+    return rows if several else (rows[0] if rows else None)
 
 
 def to_json(value: object) -> str:

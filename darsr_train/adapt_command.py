@@ -14,11 +14,12 @@ from darsr_deploy.console import (
     Failures,
     Json,
     Overwrite,
+    Printed,
     Scale,
     Threads,
     command,
     make_folder,
-    print_json,
+    one_or_list,
     progress,
 )
 from darsr_deploy.errors import DarsrError
@@ -59,7 +60,7 @@ def adapt(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Fit the correction to each image and write one adapter (.darsr) beside it."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
@@ -102,9 +103,8 @@ def adapt(
             rows.append(row)
             if not as_json:
                 print(_line(row))
-    if as_json:
-        order = {str(image): place for place, image in enumerate(images)}
-        print_json(sorted(rows, key=lambda row: order[row["input"]]), several)
+    order = {str(image): place for place, image in enumerate(images)}
+    return one_or_list(sorted(rows, key=lambda row: order[row["input"]]), several) if as_json else None
 
 
 def _line(row: dict) -> str:

@@ -16,10 +16,11 @@ from darsr_deploy.console import (
     Failures,
     Json,
     Overwrite,
+    Printed,
     Scale,
     command,
     make_folder,
-    print_json,
+    one_or_list,
     progress,
     say,
 )
@@ -61,7 +62,7 @@ def infer(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Super-resolve images and videos with their adapters, an exported model, or the backbone alone."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
@@ -164,8 +165,7 @@ def infer(
 
     with held:
         rows = list(jobs.each(images, one, failures))
-    if as_json:
-        print_json(rows, several)
+    return one_or_list(rows, several) if as_json else None
 
 
 def _result_shape(pixels: np.ndarray, scale: int) -> tuple[int, int, int, int]:

@@ -215,7 +215,7 @@ def test_a_model_file_with_its_truth(measured, built_once):
     assert row["shape"] == "1x3x12x16" and 10 < row["psnr_y_truth_db"] < 60
     assert row["psnr_vs_torch_db"] is None and "give the adapter" in row["reasons"]["psnr_vs_torch_db"]
     failed = darsr(*command, "--fail-under", "1e6")
-    assert failed.exit_code == 1 and "frames a second, --fail-under 1e+06" in failed.stderr
+    assert failed.exit_code == 1 and "frames a second; asked for with --fail-under 1e+06" in failed.stderr
     refused("bench", model, "--image", "lr.png", "--gt", "lr.png", *BRIEF, name="lr.png")
     for option, other in (("--precision", "int8"), ("--form", "global")):  # a file has its own
         assert f"asked for {other}" in refused("bench", model, option, other, *BRIEF, name=model)
