@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from .adapter import SUFFIX, adapter_path
 from .errors import DarsrError
+from .file_kinds import another_kind
 from .imaging import SUFFIXES, list_images
 
 Item = TypeVar("Item")
@@ -27,7 +28,9 @@ def expand(inputs: Iterable[Path], complain: Callable[[DarsrError], None]) -> li
         images = list_images(path)
         if not images:
             why = f"holds no images ({', '.join(SUFFIXES)})"
-            complain(DarsrError(str(path), why, "give a folder with photographs"))
+            complain(
+                another_kind(path, "image", "folder") or DarsrError(str(path), why, "give a folder with photographs")
+            )
         found += images
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 from .container import read_container
 from .engine import check_input
 from .errors import DarsrError, OutOfMemory
+from .file_kinds import another_kind
 from .installing import install, pip
 from .seal import check_seal
 from .spec import (
@@ -99,6 +100,8 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
     except Exception as error:  # ONNX Runtime's own exceptions have no common base that is public
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise DarsrError(str(what), "there is no such file", "make it with darsr export") from error
+        if not isinstance(model, bytes) and (another := another_kind(model, "model")):
+            raise another from error
         precision = declared_precision(model if isinstance(model, bytes) else Path(model).read_bytes())
         if type(error).__name__ == "NotImplemented" and precision:
             raise DarsrError(

@@ -24,6 +24,7 @@ from darsr_deploy.console import (
     say,
 )
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.file_kinds import another_kind
 
 _DEFAULT_SHAPE = (160, 240)  # height x width of a generated picture
 _WRITERS = (".json", ".md", ".csv")
@@ -182,6 +183,8 @@ def _plan(source: Path | None, backbone: str | None, scale: int | None, picture:
     from .session import Source
 
     if source is not None and source.suffix != ".darsr":
+        if another := another_kind(source, "model"):
+            raise another
         return (
             bench_plan.of_model(source, choice, threads),
             {},

@@ -14,6 +14,7 @@ from darsr_deploy.bundle import Bundle, is_bundle, open_bundle
 from darsr_deploy.correction_weights import kernel_side, widths_of
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.file_kinds import another_kind
 from darsr_deploy.folders import cache_folder
 from darsr_deploy.installing import install
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
@@ -61,6 +62,8 @@ def open_engine(
     if provider not in ("cpu", "cuda"):
         raise DarsrError(f"provider {provider}", "is not known", "choose cpu or cuda")
     check_precision(precision)
+    if source.model is not None and (another := another_kind(source.model, "model", "engine", "bundle", "folder")):
+        raise another
     if engine in ("trt", "trt-rtx") or (source.model is not None and source.model.suffix == ".engine"):
         from darsr_deploy.console import progress
 

@@ -259,7 +259,7 @@ def test_an_adapter_that_cannot_be_used_is_one_line(fault, image, identity, fitt
         "missing": "No such file",
         "flipped": "damaged",
         "version": "version 99",
-        "kind": "expected adapter",
+        "kind": "is a backbone, not an adapter",
         "scale": "for scale 2, asked for 4",
     }
     assert expected.get(fault, {"backbone": "another edge-x2", "shape": "cannot be built"}.get(fault)) in line

@@ -183,17 +183,17 @@ def test_any_bytes_are_one_line(tmp_path_factory, data):
 )
 def test_json_of_another_kind_is_one_line(text, tmp_path):
     (tmp_path / "a.darsr").write_bytes(len(text).to_bytes(8, "little") + text)
-    assert "no darsr adapter file" in refusal(tmp_path / "a.darsr")
+    assert "is a PyTorch weight file, not an adapter" in refusal(tmp_path / "a.darsr")
 
 
 def test_other_safetensors_files_are_no_adapters(tmp_path):
     (tmp_path / "a.darsr").write_bytes(save_tensors(ARRAYS, {"format": "pt"}))
-    assert "no darsr adapter file" in refusal(tmp_path / "a.darsr")
+    assert "is a PyTorch weight file, not an adapter" in refusal(tmp_path / "a.darsr")
 
 
 def test_missing_file_and_folder(tmp_path):
     assert "No such file" in refusal(tmp_path / "a.darsr")
-    assert "directory" in refusal(tmp_path)
+    assert "is a folder, not an adapter" in refusal(tmp_path)
 
 
 # ---- what is whole, but not what is expected
@@ -206,7 +206,7 @@ def test_another_version_says_which(tmp_path):
 
 def test_another_kind_says_which(tmp_path):
     write_container(tmp_path / "a.darsr", "backbone", 1, {}, {})
-    assert "is a darsr backbone file, expected adapter" in refusal(tmp_path / "a.darsr")
+    assert "is a backbone, not an adapter; --backbone" in refusal(tmp_path / "a.darsr")
 
 
 @pytest.mark.parametrize("field", ["correction", "scale", "backbone", "backbone_sha256", "facts"])
