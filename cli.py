@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from darsr_deploy import interrupts
+
+interrupts.quiet()  # before the imports below, which take the time in which Ctrl-C would be a traceback
+
 import importlib.metadata
 import sys
 from pathlib import Path

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,10 @@ from typing import Annotated
 
 import typer
 
+from . import interrupts
 from .errors import DarsrError
+from .image_formats import SUFFIXES as IMAGES
+from .video import SUFFIXES as VIDEOS
 
 Scale = Annotated[int | None, typer.Option(help="Enlargement: 2 or 4.")]
 BackboneOption = Annotated[
@@ -24,6 +28,8 @@ Json = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+_OF_FILES = (*IMAGES, *VIDEOS, ".darsr", ".onnx", ".engine", ".json", ".html")  # suffixes that no folder is meant by
+_made: list[Path] = []  # folders made by the command that runs
 Printed = dict | list | None  # by --json; None where the command printed its result itself, or has none
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the runtime.")]
 
@@ -55,13 +61,19 @@ def command(function: Callable) -> Callable:
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
         failures, result = Failures(), None
+        _made.clear()
         try:
+            interrupts.heard()
             result = function(*args, **kwargs, failures=failures)
         except DarsrError as error:
             failures(error)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(130) from None
+        finally:
+            for folder in reversed(_made):
+                with contextlib.suppress(OSError):  # not empty: it holds what was done
+                    folder.rmdir()
         if kwargs.get("as_json"):
             print(to_json(failures.added_to(result)))
         if failures.errors:
@@ -127,10 +139,21 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
 
 
 def make_folder(folder: Path | None) -> None:
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DarsrError(
-                str(folder), f"cannot be made a folder ({error.strerror})", "choose another place"
-            ) from error
+    """Make a folder for results; if nothing is written into it, it is gone when the command ends.
+
+    Raises:
+        DarsrError: it cannot be made, or its name is that of a file.
+    """
+    if folder is None or folder.is_dir():
+        return
+    if folder.suffix.lower() in _OF_FILES:
+        raise DarsrError(
+            str(folder), "is a file's name, and a folder is needed for several results", "give a folder's name"
+        )
+    missing = [part for part in (folder, *folder.parents) if not os.path.lexists(part)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DarsrError(str(folder), f"cannot be made a folder ({error.strerror})", "choose another place") from error
+    finally:
+        _made.extend(reversed(missing))

@@ -106,6 +106,8 @@ def evaluate(
         keep(rows)
         if sheet is not None:
             write_sheet(sheet, summary, {task.fingerprint: task.strip for task in tasks})
+            for task in tasks if not failures.errors else []:  # else the next --resume goes on from them
+                task.strip.unlink(missing_ok=True)
     if markdown is not None:
         write_text(markdown, as_markdown(summary))
     if as_json:
