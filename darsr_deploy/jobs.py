@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +42,7 @@ class Targets:
     def __init__(self, overwrite: bool) -> None:
         self.overwrite = overwrite
         self.taken: set[str] = set()
+        self.writable: set[str] = set()  # folders in which a file could be made
 
     def claim(self, target: Path) -> Path:
         """Reserve a file before the work for it begins.
@@ -54,12 +56,38 @@ class Targets:
             raise DarsrError(
                 str(target), "another input of this command has the same output", "do them one after the other"
             )
-        if os.path.lexists(target) and not self.overwrite:
+        if _exists(target) and not self.overwrite:
             raise DarsrError(str(target), "exists already", "give --overwrite, or another place with -o")
-        if not os.path.isdir(os.path.dirname(name)) or not os.access(os.path.dirname(name), os.W_OK):
-            raise DarsrError(str(target), "its folder is missing or cannot be written", "choose another place with -o")
+        self._check_folder(target, os.path.dirname(name))
         self.taken.add(name)
         return target
+
+    def _check_folder(self, target: Path, folder: str) -> None:
+        """By making a file: whether that is possible permissions alone do not tell (``/proc``, network drives)."""
+        if folder not in self.writable:
+            try:
+                with tempfile.TemporaryFile(dir=folder):
+                    self.writable.add(folder)
+            except OSError as error:
+                raise DarsrError(
+                    str(target), "its folder is missing or cannot be written", "choose another place with -o"
+                ) from error
+
+
+def _exists(target: Path) -> bool:
+    """Whether there is anything of that name.
+
+    Raises:
+        DarsrError: there can be nothing of that name: it is too long, for one.
+    """
+    try:
+        os.lstat(target)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DarsrError(str(target), f"cannot be written ({why})", "choose another name with -o") from error
+    return True
 
 
 def output_path(image: Path, out: Path | None, several: bool, tail: str, suffix: str | None = None) -> Path:
