@@ -33,7 +33,6 @@ app = typer.Typer(
     name="darsr",
     help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(backbone_commands.app, name="backbone")

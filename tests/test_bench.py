@@ -134,6 +134,15 @@ def test_the_report_as_text_markdown_and_csv(report):
     assert len(rows) == 6 and float(rows[0]["stages_ms.compute"]) >= 20 and "blocks_ms" not in rows[0]
 
 
+def test_rows_that_cannot_run_for_one_reason_are_one_line(report):
+    changed = json.loads(json.dumps(report))
+    idle = [row for row in changed["rows"] if row["n"] is None]
+    for row in idle:
+        row["reason"] = "there is no driver"
+    (line,) = [line for line in text(changed).splitlines() if "did not run" in line]
+    assert line.endswith(" did not run: there is no driver") and line.count(", ") == len(idle) - 1
+
+
 @pytest.mark.parametrize("scenario", ["multi-stream", "offline"])
 def test_scenarios_send_eight_samples_a_query(scenario):
     row = Row("ort", "cpu", "fp32", "network", partial(bench_engines.Nearest, 3.0), one_image=True)
