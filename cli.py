@@ -125,7 +125,7 @@ def export(
     def claim(target: Path) -> Path:
         if triton is not None:
             triton_repository.check_free(target, triton, overwrite)
-        return targets.claim(target)
+        return targets.claim(target, folder=split)
 
     what = (adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
     if split:

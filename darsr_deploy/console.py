@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import inspect
 import json
@@ -67,6 +68,10 @@ def command(function: Callable) -> Callable:
             result = function(*args, **kwargs, failures=failures)
         except DarsrError as error:
             failures(error)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            failures(_no_space(error))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -74,8 +79,14 @@ def command(function: Callable) -> Callable:
             for folder in reversed(_made):
                 with contextlib.suppress(OSError):  # not empty: it holds what was done
                     folder.rmdir()
-        if kwargs.get("as_json"):
-            print(to_json(failures.added_to(result)))
+        try:
+            if kwargs.get("as_json"):
+                print(to_json(failures.added_to(result)))
+            sys.stdout.flush()  # what is lost only when the process ends would be exit 0 without a result
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # a closed pipe, for one: Typer ends quietly
+                raise
+            failures(_no_space(error))
         if failures.errors:
             raise typer.Exit(1)
 
@@ -86,6 +97,15 @@ def command(function: Callable) -> Callable:
     )
     wrapped.__annotations__ = {n: p.annotation for n, p in signature.parameters.items() if n != "failures"}
     return wrapped
+
+
+def _no_space(error: OSError) -> DarsrError:
+    """The error for standard output on a full disk; what is still buffered for it is dropped."""
+    with contextlib.suppress(OSError, ValueError):  # no file of the system
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    return DarsrError("output", f"could not be written ({error.strerror})", "free some space")
 
 
 def say(text: str) -> None:

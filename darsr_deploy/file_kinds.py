@@ -72,6 +72,8 @@ def recognised(path: Path) -> str | None:
     try:
         if os.path.isdir(path):
             return "bundle" if (path / "bundle.json").is_file() else "folder"
+        if not os.path.isfile(path):  # a pipe has nothing left to look at
+            return None
         with open(path, "rb") as file:
             head = file.read(_MOST_HEADER)
     except OSError:

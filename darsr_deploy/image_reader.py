@@ -93,6 +93,8 @@ def size_of(path: str | Path) -> tuple[int, int]:
 
 def _bytes(path: Path) -> bytes:
     try:
+        if path.is_char_device():  # /dev/zero has no end
+            raise DarsrError(str(path), "is a device, not a file", "give an image")
         return path.read_bytes()
     except OSError as error:
         raise DarsrError(str(path), f"cannot be read ({error.strerror})", "check the name") from error

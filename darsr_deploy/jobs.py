@@ -44,11 +44,11 @@ class Targets:
         self.taken: set[str] = set()
         self.writable: set[str] = set()  # folders in which a file could be made
 
-    def claim(self, target: Path) -> Path:
-        """Reserve a file before the work for it begins.
+    def claim(self, target: Path, folder: bool = False) -> Path:
+        """Reserve a file (or a folder) before the work for it begins.
 
         Raises:
-            DarsrError: it exists and may not be overwritten, another input of this command has it, or its folder
+            DarsrError: it is a folder where a file is to be written, or exists and may not be overwritten, another input of this command has it, or its folder
                 cannot be written.
         """
         name = os.path.abspath(target)
@@ -56,6 +56,8 @@ class Targets:
             raise DarsrError(
                 str(target), "another input of this command has the same output", "do them one after the other"
             )
+        if not folder and os.path.isdir(target):
+            raise DarsrError(str(target), "is a folder, and a file is to be written", "give a file's name")
         if _exists(target) and not self.overwrite:
             raise DarsrError(str(target), "exists already", "give --overwrite, or another place with -o")
         self._check_folder(target, os.path.dirname(name))

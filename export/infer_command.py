@@ -95,6 +95,8 @@ def infer(
     images = jobs.expand(inputs, failures)
     several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
     make_folder(out if several and out != STREAM else None)
+    if out is not None and not several and not out.is_dir() and not any(map(is_video, images)):
+        check_target(out, 1, 1, 3, 8)  # by its suffix, before anything is opened or exported
     targets = jobs.Targets(overwrite)
     opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
     held = contextlib.ExitStack()

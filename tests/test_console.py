@@ -87,6 +87,36 @@ def test_a_folder_may_be_called_like_a_file_if_it_is_there(two):
         make_folder(Path("a.png"))
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("infer a.png --no-adapter -o a.txt", "a.txt: cannot write .txt"),
+        ("infer a.png --no-adapter -o name", "name: cannot write a file without suffix"),
+        ("infer a.png --no-adapter --scale 3", "scale 3: is not supported; choose 2 or 4"),
+        ("infer /dev/zero --no-adapter", "/dev/zero: is a device, not a file"),
+        ("report a.darsr -o folder --overwrite", "folder: is a folder, and a file is to be written"),
+        ("eval a.png", "a.png: is a file; give a folder that holds LR and HR"),
+        ("eval missing", "missing: there is no such folder"),
+        ("eval folder", "folder: holds neither the folders LR and HR"),
+    ],
+)
+def test_odd_arguments_are_one_line(two, command, said, monkeypatch):
+    monkeypatch.setenv("DARSR_CACHE", str(two / "cache"))
+    Path("folder").mkdir()
+    refused(*command.split(), name=said)
+    assert names(two) == {"a.png", "b.png", "folder"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_results_that_do_not_fit_on_the_disk_are_one_line_and_exit_1(more):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, str(Path(cli.__file__)), "doctor", *more]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr == "error: output: could not be written (No space left on device); free some space\n"
+
+
 def test_a_floor_that_nothing_reaches_says_what_is_usual():
     with pytest.raises(
         DarsrError, match=r"at least 200\.0 dB are required.*; leave out --floor, or lower it: .* 80 dB$"

@@ -91,6 +91,8 @@ def locate(name_or_path: str, scale: int) -> Path:
     Raises:
         DarsrError: neither an installed name nor a file; the line says what is installed, or the command that downloads.
     """
+    if scale not in (None, 2, 4):
+        raise DarsrError(f"scale {scale}", "is not supported", "choose 2 or 4")
     names = (name_or_path, f"{name_or_path}-x{scale}")
     for name in names:
         if name in embedded_names():
