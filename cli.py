@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from darsr_deploy import interrupts
+
+interrupts.quiet()  # before the imports below, which take the time in which Ctrl-C would be a traceback
+
 import importlib.metadata
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +18,7 @@ from darsr_deploy.console import (
     Failures,
     Json,
     Overwrite,
+    Printed,
     command,
     make_folder,
     progress,
@@ -29,7 +33,6 @@ app = typer.Typer(
     name="darsr",
     help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(backbone_commands.app, name="backbone")
@@ -51,10 +54,10 @@ def start(
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that is no text must not stop the others
             stream.reconfigure(errors="backslashreplace")
-    from darsr_deploy.ort_engine import REPAIR, installed_runtimes
+    from darsr_deploy.ort_engine import installed_runtimes, repair
 
     if len(installed_runtimes()) > 1 and context.invoked_subcommand != "doctor":
-        say(f"warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: {REPAIR}")
+        say(f"warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: {repair()}")
 
 
 app.command()(adapt_command.adapt)
@@ -99,7 +102,7 @@ def export(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Write one ONNX file that computes what the adapter and its backbone compute, checked against PyTorch."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
@@ -122,7 +125,7 @@ def export(
     def claim(target: Path) -> Path:
         if triton is not None:
             triton_repository.check_free(target, triton, overwrite)
-        return targets.claim(target)
+        return targets.claim(target, folder=split)
 
     what = (adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
     if split:
@@ -139,12 +142,12 @@ def export(
     if triton is not None:
         row["triton"] = str(triton_repository.publish(Path(row["model"]), triton, overwrite))
     if as_json:
-        print(json.dumps(row, indent=1))
-        return
+        return row
     cost = f"{row['bytes'] / 1000:.0f} kB, {row['macs_per_lr_pixel'] / 1000:.1f}k multiply-adds a pixel"
     distance = row["psnr_from_network_db"]
     away = f", {distance:.1f} dB from form network" if distance is not None else ""
     print(f"{adapter} -> {row['model']}  ({cost}, {row['parity_psnr_db']:.0f} dB from PyTorch{away})")
+    return None
 
 
 app.command()(infer_command.infer)
@@ -159,7 +162,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Draws the blur.")] = 0,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """The whole way on a photo that comes with an installed package: blur, adapt, export, infer, compare."""
     require_torch()
     from export.session import require_onnx
@@ -171,17 +174,8 @@ def demo(
     with progress("demo") as report:
         result = run_demo(out, seed, report)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "psnr_y": result.psnr,
-                    "seconds": result.seconds,
-                    "files": {k: str(v) for k, v in result.files.items()},
-                },
-                indent=1,
-            )
-        )
-        return
+        files = {name: str(file) for name, file in result.files.items()}
+        return {"psnr_y": result.psnr, "seconds": result.seconds, "files": files}
     print(f"{'':18}Y-PSNR")
     for name, decibels in result.psnr.items():
         print(f"{name:18}{decibels:6.2f} dB")
@@ -189,6 +183,7 @@ def demo(
     for name, seconds in result.seconds.items():
         print(f"{name:18}{seconds:6.2f} s")
     print(f"\npicture: {result.files['comparison.png']}")
+    return None
 
 
 @app.command()
@@ -202,29 +197,30 @@ def doctor(
         Path | None, typer.Option(help="--self-test: a model (.onnx); by default the default backbone.")
     ] = None,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """What this machine can run, what is missing, and the command that installs it. Exit 0 when infer works."""
     if self_test:
         from export.self_test import run_self_test
 
         with progress("self-test") as report:
             rows = run_self_test(model, say, report)
-        print(json.dumps([row.to_json() for row in rows], indent=1) if as_json else "\n".join(map(str, rows)))
         if any(row.state == "failed" for row in rows):
-            failures("the self-test failed: see the rows above")
-        return
+            failures(DarsrError("the self-test", "failed", "see the rows that say failed"))
+        if as_json:
+            return [row.to_json() for row in rows]
+        print("\n".join(map(str, rows)))
+        return None
     from darsr_deploy.doctor import can_infer, examine, to_json
 
     findings = examine()
+    works = can_infer(findings)
+    if not works:
+        failures(DarsrError("infer", "cannot run here", "see the parts that are missing or broken"))
     if as_json:
-        print(json.dumps({"works": can_infer(findings), "parts": to_json(findings)}, indent=1))
-    else:
-        for f in findings:
-            print(
-                f"{f.state:8}{f.part:14}{f.detail}  (for {f.purpose})" + (f"\n{'':22}-> {f.repair}" if f.repair else "")
-            )
-    if not can_infer(findings):
-        failures("infer cannot run here: see the parts above that are missing or broken")
+        return {"works": works, "parts": to_json(findings)}
+    for f in findings:
+        print(f"{f.state:8}{f.part:14}{f.detail}  (for {f.purpose})" + (f"\n{'':22}-> {f.repair}" if f.repair else ""))
+    return None
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .bench_stats import median_interval, percentile
 from .errors import DarsrError
+from .file_kinds import another_kind
 
 CONFIDENCE = 0.95  # of all rows together
 _KEYS = ("engine", "provider", "precision", "form", "shape", "scenario")
@@ -33,7 +34,9 @@ def read(path: Path) -> dict:
     except OSError as error:
         raise DarsrError(str(path), f"cannot be read ({error.strerror})", "check the name") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DarsrError(str(path), "is no bench report", "make one with darsr bench -o report.json") from error
+        raise another_kind(path, "report") or DarsrError(
+            str(path), "is no bench report", "make one with darsr bench -o report.json"
+        ) from error
     if not complete:
         raise DarsrError(str(path), "is a bench report of another version", "make it again with darsr bench")
     return report

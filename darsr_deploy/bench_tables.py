@@ -92,7 +92,11 @@ def _notes(report: dict) -> list[str]:
         lines.append(f"warning: {'every row' if len(names) == everywhere > 1 else ', '.join(names)}: {warning}")
     if report["machine"]["throttled"]:
         lines.append("warning: the machine slowed itself down (heat or power)")
-    lines += [f"{_name(row)} did not run: {row['reason']}" for row in report["rows"] if row["n"] is None]
+    idle: dict[str, list[str]] = {}
+    for row in report["rows"]:
+        if row["n"] is None:
+            idle.setdefault(row["reason"], []).append(_name(row))
+    lines += [f"{', '.join(names)} did not run: {reason}" for reason, names in idle.items()]
     why: dict[str, list[str]] = {}
     for row in report["rows"]:
         for name, reason in row["reasons"].items():

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from .atomic import write_bytes
 from .errors import DarsrError
+from .file_kinds import KINDS, another_kind
 
 METADATA_KEY = "darsr"  # in the header of a safetensors file
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
@@ -42,16 +43,18 @@ def read_container(path: str | Path, kind: str, version: int, way_out: str) -> t
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise DarsrError(str(path), f"cannot be read ({error.strerror})", way_out) from error
+        raise _another(path, kind) or DarsrError(str(path), f"cannot be read ({error.strerror})", way_out) from error
     try:
         header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][METADATA_KEY])
         found, facts = (header["kind"], header["version"]), header["facts"]
     except (ValueError, KeyError, TypeError, MemoryError, OverflowError, RecursionError) as error:
-        raise DarsrError(str(path), f"is no darsr {kind} file, or is damaged", way_out) from error
+        raise _another(path, kind) or DarsrError(
+            str(path), f"is no darsr {kind} file, or is damaged", way_out
+        ) from error
     if not isinstance(facts, dict):
         raise DarsrError(str(path), "field facts is not an object", way_out)
     if found[0] != kind:
-        raise DarsrError(str(path), f"is a darsr {found[0]} file, expected {kind}", way_out)
+        raise _another(path, kind) or DarsrError(str(path), f"is a darsr {found[0]} file, expected {kind}", way_out)
     if found[1] != version:
         raise DarsrError(str(path), f"has format version {found[1]}, this program reads {version}", way_out)
     try:
@@ -67,6 +70,10 @@ def read_container(path: str | Path, kind: str, version: int, way_out: str) -> t
         if not np.isfinite(array).all():
             raise DarsrError(str(path), f"array {name} holds NaN or infinity", way_out)
     return facts, arrays, hashlib.sha256(data).hexdigest()
+
+
+def _another(path: str | Path, kind: str) -> DarsrError | None:
+    return another_kind(path, kind) if kind in KINDS else None
 
 
 def _checksum(header: dict, arrays: dict[str, np.ndarray]) -> str:

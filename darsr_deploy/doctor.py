@@ -16,6 +16,7 @@ from pathlib import Path
 from . import machine, nvml
 from .errors import DarsrError
 from .folders import cache_folder, data_folder
+from .installing import install, pip
 from .ort_engine import import_onnxruntime, installed_runtimes
 
 
@@ -30,23 +31,23 @@ class Finding:
     repair: str = ""
 
 
-# part, module, what it is for, the command that brings it
+# part, module, what it is for, the extra that brings it; without one, the distribution
 _PARTS: tuple[tuple[str, str, str, str], ...] = (
-    ("numpy", "numpy", "arrays", 'pip install "darsr"'),
-    ("opencv", "cv2", "reading and writing images", "pip install opencv-python-headless"),
-    ("pillow", "PIL", "reading and writing images", "pip install pillow"),
-    ("av", "av", "videos with their audio and timestamps", 'pip install "darsr[video]"'),
-    ("torch", "torch", "adapt, eval, demo, backbone", 'pip install "darsr[train]"'),
-    ("scikit-image", "skimage", "eval, demo", 'pip install "darsr[train]"'),
-    ("onnx", "onnx", "export", 'pip install "darsr[export]"'),
-    ("onnxscript", "onnxscript", "export", 'pip install "darsr[export]"'),
-    ("spandrel", "spandrel", "backbones from PyTorch weights of others", 'pip install "darsr[zoo]"'),
-    ("nvidia-ml-py", "pynvml", "bench: memory, power and clocks of an NVIDIA GPU", 'pip install "darsr[bench]"'),
+    ("numpy", "numpy", "arrays", "numpy"),
+    ("opencv", "cv2", "reading and writing images", "opencv-python-headless"),
+    ("pillow", "PIL", "reading and writing images", "pillow"),
+    ("av", "av", "videos with their audio and timestamps", "video"),
+    ("torch", "torch", "adapt, eval, demo, backbone", "train"),
+    ("scikit-image", "skimage", "eval, demo", "train"),
+    ("onnx", "onnx", "export", "export"),
+    ("onnxscript", "onnxscript", "export", "export"),
+    ("spandrel", "spandrel", "backbones from PyTorch weights of others", "zoo"),
+    ("nvidia-ml-py", "pynvml", "bench: memory, power and clocks of an NVIDIA GPU", "bench"),
 )
 _TENSORRT = (("tensorrt", ("tensorrt",)), ("tensorrt_rtx", ("tensorrt_rtx", "tensorrt_rtx_bindings")))
 _IMAGES = (".png", ".jpg", ".webp", ".tiff", ".bmp")
 _VIDEO = ("h264", "hevc", "vp9", "av1")
-_VIDEO_REPAIR = "pip install av"
+_BASE = ("numpy", "opencv", "pillow")  # parts that no extra brings
 
 
 def examine(root: Path = Path("/")) -> list[Finding]:
@@ -86,7 +87,8 @@ def to_json(findings: list[Finding]) -> list[dict]:
     return [asdict(f) for f in findings]
 
 
-def _module(part: str, module: str, purpose: str, repair: str) -> Finding:
+def _module(part: str, module: str, purpose: str, bringer: str) -> Finding:
+    repair = f"{pip()} install {bringer}" if part in _BASE else install(bringer)
     if importlib.util.find_spec(module) is None:
         return Finding(part, purpose, "missing", "not installed", repair)
     if (
@@ -127,7 +129,7 @@ def _gpu(facts: dict, runtime: Finding) -> list[Finding]:
     found = [Finding("nvidia driver", purpose, "ok", detail)]
     if runtime.state == "ok" and "CUDAExecutionProvider" not in runtime.detail:
         on_jetson = facts["l4t"] is not None  # PyPI has no CUDA wheels of ONNX Runtime for it
-        repair = "use --engine trt" if on_jetson else 'pip uninstall -y onnxruntime && pip install "darsr[gpu]"'
+        repair = "use --engine trt" if on_jetson else f"{pip()} uninstall -y onnxruntime && {install('gpu')}"
         found.append(Finding("cuda provider", "infer --provider cuda", "missing", "ONNX Runtime without CUDA", repair))
     return found
 
@@ -163,12 +165,12 @@ def _tensorrt(facts: dict) -> list[Finding]:
                     )
                 )
         else:
-            found.append(Finding(part, purpose, "missing", "not installed", f'pip install "darsr[{engine}]"'))
+            found.append(Finding(part, purpose, "missing", "not installed", install(engine)))
     return found
 
 
 def _images() -> Finding:
-    purpose, repair = "image files", "pip install --upgrade opencv-python-headless"
+    purpose, repair = "image files", f"{pip()} install --upgrade opencv-python-headless"
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError as error:
@@ -186,16 +188,16 @@ def _video() -> Finding:
         try:
             av = importlib.import_module("av")
         except ImportError as error:
-            return Finding("video", purpose, "broken", str(error).splitlines()[0], _VIDEO_REPAIR)
+            return Finding("video", purpose, "broken", str(error).splitlines()[0], install("video"))
         codecs = [name for name in _VIDEO if name in av.codecs_available]
         return Finding("video", purpose, "ok", f"PyAV {av.__version__}: {', '.join(codecs)}")
     ffmpeg = f"; {program}" if (program := shutil.which("ffmpeg")) else "; no program ffmpeg"
     if importlib.util.find_spec("cv2") is None:
-        return Finding("video", purpose, "missing", f"neither PyAV nor OpenCV{ffmpeg}", _VIDEO_REPAIR)
+        return Finding("video", purpose, "missing", f"neither PyAV nor OpenCV{ffmpeg}", install("video"))
     build = importlib.import_module("cv2").getBuildInformation()
     if re.search(r"FFMPEG:\s+YES", build):
-        return Finding("video", purpose, "ok", f"OpenCV with FFmpeg, without sound{ffmpeg}", _VIDEO_REPAIR)
-    return Finding("video", purpose, "missing", f"no PyAV, and OpenCV without FFmpeg{ffmpeg}", _VIDEO_REPAIR)
+        return Finding("video", purpose, "ok", f"OpenCV with FFmpeg, without sound{ffmpeg}", install("video"))
+    return Finding("video", purpose, "missing", f"no PyAV, and OpenCV without FFmpeg{ffmpeg}", install("video"))
 
 
 def _folders() -> list[Finding]:

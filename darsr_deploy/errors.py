@@ -17,6 +17,10 @@ class DarsrError(Exception):
         what, why, way_out = self.args
         return " ".join((f"{what}: {why}" + (f"; {way_out}" if way_out else "")).split())
 
+    def to_json(self) -> dict[str, str]:
+        """What ``--json`` prints of it: ``{what, why, way_out}``."""
+        return dict(zip(("what", "why", "way_out"), (" ".join(text.split()) for text in self.args)))
+
 
 class OutOfMemory(DarsrError):
     """A runtime could not have the memory that it asked for; less of the image at a time may do."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DarsrError
+from .file_kinds import another_kind
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 MOST_PIXELS = 1 << 28  # of an input, 16,384 squared: a file of a few kB can claim any size and would fill the memory
@@ -107,7 +108,7 @@ def kind_of(path: Path, data: bytes) -> str:
     if data[4:8] == b"ftyp":
         kind = _BRANDS.get(data[8:11])
     why = f"is a {kind} file, which is not supported" if kind else "is not an image that can be read"
-    raise unsupported(path, why)
+    raise another_kind(path, "image") or unsupported(path, why)
 
 
 def unsupported(path: Path, why: str) -> DarsrError:

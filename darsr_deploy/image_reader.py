@@ -51,10 +51,7 @@ def read_picture(path: str | Path) -> Picture:
         DarsrError: missing, empty, truncated or damaged, no image, or a kind of image that is not supported.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DarsrError(str(path), f"cannot be read ({error.strerror})", "check the name") from error
+    data = _bytes(path)
     kind = kind_of(path, data)
     try:
         with _quiet(), Image.open(io.BytesIO(data), formats=(kind.upper(),)) as image:
@@ -75,6 +72,32 @@ def read_picture(path: str | Path) -> Picture:
     except Exception as error:  # on damaged files decoders raise whatever comes to pass
         raise damaged(path) from error
     return Picture(np.ascontiguousarray(pixels), icc, lossless)
+
+
+def size_of(path: str | Path) -> tuple[int, int]:
+    """Width and height as the header of an image has them, before it is turned upright; nothing is decoded.
+
+    Raises:
+        DarsrError: missing, empty, visibly truncated or no image.
+    """
+    path = Path(path)
+    data = _bytes(path)
+    kind = kind_of(path, data)
+    try:
+        with _quiet(), Image.open(io.BytesIO(data), formats=(kind.upper(),)) as image:
+            return image.size
+    except Exception:  # what exactly is wrong with it is for read_picture to say
+        picture = read_picture(path)
+        return picture.pixels.shape[1], picture.pixels.shape[0]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.is_char_device():  # /dev/zero has no end
+            raise DarsrError(str(path), "is a device, not a file", "give an image")
+        return path.read_bytes()
+    except OSError as error:
+        raise DarsrError(str(path), f"cannot be read ({error.strerror})", "check the name") from error
 
 
 def eight_bit(pixels: np.ndarray) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from .adapter import SUFFIX, adapter_path
 from .errors import DarsrError
+from .file_kinds import another_kind
 from .imaging import SUFFIXES, list_images
 
 Item = TypeVar("Item")
@@ -27,7 +29,9 @@ def expand(inputs: Iterable[Path], complain: Callable[[DarsrError], None]) -> li
         images = list_images(path)
         if not images:
             why = f"holds no images ({', '.join(SUFFIXES)})"
-            complain(DarsrError(str(path), why, "give a folder with photographs"))
+            complain(
+                another_kind(path, "image", "folder") or DarsrError(str(path), why, "give a folder with photographs")
+            )
         found += images
     return found
 
@@ -38,12 +42,13 @@ class Targets:
     def __init__(self, overwrite: bool) -> None:
         self.overwrite = overwrite
         self.taken: set[str] = set()
+        self.writable: set[str] = set()  # folders in which a file could be made
 
-    def claim(self, target: Path) -> Path:
-        """Reserve a file before the work for it begins.
+    def claim(self, target: Path, folder: bool = False) -> Path:
+        """Reserve a file (or a folder) before the work for it begins.
 
         Raises:
-            DarsrError: it exists and may not be overwritten, another input of this command has it, or its folder
+            DarsrError: it is a folder where a file is to be written, or exists and may not be overwritten, another input of this command has it, or its folder
                 cannot be written.
         """
         name = os.path.abspath(target)
@@ -51,12 +56,40 @@ class Targets:
             raise DarsrError(
                 str(target), "another input of this command has the same output", "do them one after the other"
             )
-        if os.path.lexists(target) and not self.overwrite:
+        if not folder and os.path.isdir(target):
+            raise DarsrError(str(target), "is a folder, and a file is to be written", "give a file's name")
+        if _exists(target) and not self.overwrite:
             raise DarsrError(str(target), "exists already", "give --overwrite, or another place with -o")
-        if not os.path.isdir(os.path.dirname(name)) or not os.access(os.path.dirname(name), os.W_OK):
-            raise DarsrError(str(target), "its folder is missing or cannot be written", "choose another place with -o")
+        self._check_folder(target, os.path.dirname(name))
         self.taken.add(name)
         return target
+
+    def _check_folder(self, target: Path, folder: str) -> None:
+        """By making a file: whether that is possible permissions alone do not tell (``/proc``, network drives)."""
+        if folder not in self.writable:
+            try:
+                with tempfile.TemporaryFile(dir=folder):
+                    self.writable.add(folder)
+            except OSError as error:
+                raise DarsrError(
+                    str(target), "its folder is missing or cannot be written", "choose another place with -o"
+                ) from error
+
+
+def _exists(target: Path) -> bool:
+    """Whether there is anything of that name.
+
+    Raises:
+        DarsrError: there can be nothing of that name: it is too long, for one.
+    """
+    try:
+        os.lstat(target)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DarsrError(str(target), f"cannot be written ({why})", "choose another name with -o") from error
+    return True
 
 
 def output_path(image: Path, out: Path | None, several: bool, tail: str, suffix: str | None = None) -> Path:

@@ -10,7 +10,8 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 
-_INSTALL = 'pip install "darsr[bench]"'
+from .installing import install
+
 # Bits of nvmlDeviceGetCurrentClocksEventReasons that mean: slower than it could be.
 _THROTTLE = {
     0x04: "power cap",
@@ -35,7 +36,7 @@ def driver_library() -> str | None:
 def missing() -> str | None:
     """Why nothing can be read, with the way out; None where it can."""
     if importlib.util.find_spec("pynvml") is None:
-        return f"nvidia-ml-py is not installed ({_INSTALL})"
+        return f"nvidia-ml-py is not installed ({install('bench')})"
     return None if _nvml() else "no NVIDIA driver answers"
 
 

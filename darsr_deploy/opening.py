@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .engine import Engine
 from .errors import DarsrError
+from .file_kinds import another_kind
 from .tiled import TiledEngine
 
 
@@ -50,7 +51,9 @@ def open_engine(
 
         engine = TrtEngine(path, trust)
     else:
-        raise DarsrError(str(path), "is no model that can be opened", "give a bundle, or a file .onnx or .engine")
+        raise another_kind(path, "model", "engine") or DarsrError(
+            str(path), "is no model that can be opened", "give a bundle, or a file .onnx or .engine"
+        )
     return TiledEngine(engine, tile)
 
 

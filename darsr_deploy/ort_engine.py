@@ -11,6 +11,8 @@ import numpy as np
 from .container import read_container
 from .engine import check_input
 from .errors import DarsrError, OutOfMemory
+from .file_kinds import another_kind
+from .installing import install, pip
 from .seal import check_seal
 from .spec import (
     COEFFICIENTS_KIND,
@@ -22,7 +24,11 @@ from .spec import (
 )
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
+
+
+def repair() -> str:
+    """The command that leaves one of the two distributions."""
+    return f"{pip()} uninstall -y {' '.join(_DISTRIBUTIONS)} && {install('gpu')} (or {install('ort')})"
 
 
 def installed_runtimes() -> list[str]:
@@ -48,14 +54,14 @@ def import_onnxruntime():
         raise DarsrError(
             "onnxruntime",
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
-            f"repair: {REPAIR}",
+            f"repair: {repair()}",
         )
     try:
         import onnxruntime
     except ImportError as error:
         why = f"cannot be imported ({error})" if found else "is not installed"
         raise DarsrError(
-            "onnxruntime", why, 'install it: pip install "darsr[ort]" (or "darsr[gpu]"), or use --engine torch'
+            "onnxruntime", why, f"install it: {install('ort')} (on CUDA: {install('gpu')}), or use --engine torch"
         ) from error
     return onnxruntime
 
@@ -80,7 +86,7 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
         raise DarsrError(
             f"provider {provider}",
             f"is not part of the installed ONNX Runtime (it has {', '.join(ort.get_available_providers())})",
-            'install it: pip uninstall -y onnxruntime && pip install "darsr[gpu]"',
+            f"install it: {pip()} uninstall -y onnxruntime && {install('gpu')}",
         )
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -94,6 +100,8 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
     except Exception as error:  # ONNX Runtime's own exceptions have no common base that is public
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise DarsrError(str(what), "there is no such file", "make it with darsr export") from error
+        if not isinstance(model, bytes) and (another := another_kind(model, "model")):
+            raise another from error
         precision = declared_precision(model if isinstance(model, bytes) else Path(model).read_bytes())
         if type(error).__name__ == "NotImplemented" and precision:
             raise DarsrError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from .errors import DarsrError
+from .installing import install
 
 FLAGS_DEPRECATED = (10, 12)  # builder flags for precisions; they are gone in 11, and RTX never had them
 
@@ -20,7 +21,12 @@ class Family:
     name: str
     title: str
     modules: tuple[str, ...]  # import names, the first that is there
-    install: str
+    note: str = ""  # where it comes from on some machines
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return install(self.name) + self.note
 
 
 FAMILIES = {
@@ -28,11 +34,12 @@ FAMILIES = {
         "trt",
         "TensorRT",
         ("tensorrt",),
-        'pip install "darsr[trt]" (on a Jetson it comes with JetPack: apt install python3-libnvinfer, and a venv with '
-        "--system-site-packages)",
+        " (on a Jetson it comes with JetPack: apt install python3-libnvinfer, and a venv with --system-site-packages)",
     ),
     "trt-rtx": Family(
-        "trt-rtx", "TensorRT for RTX", ("tensorrt_rtx", "tensorrt_rtx_bindings"), 'pip install "darsr[trt-rtx]"'
+        "trt-rtx",
+        "TensorRT for RTX",
+        ("tensorrt_rtx", "tensorrt_rtx_bindings"),
     ),
 }
 
@@ -74,7 +81,7 @@ def works_here() -> str:
     for module, name in (("onnxruntime", "ort"), ("torch", "torch")):
         if importlib.util.find_spec(module) is not None:
             return f"--engine {name} works here"
-    return 'or pip install "darsr[ort]" and use --engine ort'
+    return f"or {install('ort')} and use --engine ort"
 
 
 def import_library(family: Family) -> Library:

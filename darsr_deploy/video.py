@@ -16,7 +16,6 @@ from .errors import DarsrError
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv")
 Y4M = ".y4m"
 STREAM = Path("-")
-INSTALL = 'pip install "darsr[video]"'
 
 
 @dataclass(frozen=True)

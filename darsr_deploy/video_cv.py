@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from .errors import DarsrError
-from .video import INSTALL, Frame, VideoInfo
+from .installing import install
+from .video import Frame, VideoInfo
 
 _CODES = {".avi": "MJPG", ".webm": "VP90"}  # of the others: mp4v, which every build of OpenCV can write
 
@@ -22,7 +23,7 @@ class CvReader:
         self._path, self._capture = path, cv2.VideoCapture(str(path))
         good, frame = self._capture.read() if self._capture.isOpened() else (False, None)
         if not good:
-            raise DarsrError(str(path), "cannot be opened or decoded by OpenCV", f"try PyAV: {INSTALL}")
+            raise DarsrError(str(path), "cannot be opened or decoded by OpenCV", f"try PyAV: {install('video')}")
         self._first = frame
         rate = Fraction(self._capture.get(cv2.CAP_PROP_FPS) or 25).limit_denominator(1001)
         frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -49,8 +50,10 @@ class CvWriter:
         code = cv2.VideoWriter.fourcc(*_CODES.get(path.suffix.lower(), "mp4v"))
         self._writer = cv2.VideoWriter(str(path), code, float(info.rate), (info.width, info.height))
         if not self._writer.isOpened():
-            raise DarsrError(str(target), "OpenCV cannot write this format", f"write .mp4, or install PyAV: {INSTALL}")
-        say(f"{target}: written by OpenCV, without the audio and at a constant rate; to keep them: {INSTALL}")
+            raise DarsrError(
+                str(target), "OpenCV cannot write this format", f"write .mp4, or install PyAV: {install('video')}"
+            )
+        say(f"{target}: written by OpenCV, without the audio and at a constant rate; to keep them: {install('video')}")
 
     def write(self, item: Frame) -> None:
         pixels = item.pixels if item.pixels.dtype == np.uint8 else (item.pixels >> 8).astype(np.uint8)

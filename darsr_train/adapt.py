@@ -22,6 +22,7 @@ from .backbones import Backbone
 from .checkpoint import Checkpoint
 from .config import AdaptOptions
 from .darm import DARM
+from .inputs import check_size
 from .pipeline import correction_of
 from .prior import prior_path
 
@@ -58,13 +59,7 @@ def adapt_image(
     image = Path(image)
     more = {"start": _network_to_start_from(start, options)} if start is not None else {}
     pixels = read_image(image)
-    least = options.least_side()
-    if min(pixels.shape[:2]) < least:
-        raise DarsrError(
-            str(image),
-            f"is {pixels.shape[1]}x{pixels.shape[0]} pixels, too small to adapt with profile {options.name} (least side {least})",
-            "use darsr infer --no-adapter",
-        )
+    check_size(image, pixels.shape[1], pixels.shape[0], options)
     source = {
         "height": pixels.shape[0],
         "width": pixels.shape[1],

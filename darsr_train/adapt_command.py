@@ -14,11 +14,12 @@ from darsr_deploy.console import (
     Failures,
     Json,
     Overwrite,
+    Printed,
     Scale,
     Threads,
     command,
     make_folder,
-    print_json,
+    one_or_list,
     progress,
 )
 from darsr_deploy.errors import DarsrError
@@ -59,12 +60,15 @@ def adapt(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Fit the correction to each image and write one adapter (.darsr) beside it."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
+    from darsr_deploy.image_formats import check_target
+    from darsr_deploy.image_reader import size_of
 
-    require_torch()
+    from .inputs import check_input
+
     images = jobs.expand(inputs, failures)
     several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
     if gt is not None and several:
@@ -73,38 +77,45 @@ def adapt(
         raise typer.BadParameter("give only one of --steps and --budget")
     options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget)
     started_from = Adapter.load(start) if start is not None else None
-    device = pick_device(device, threads)
-    from .adapt_tasks import AdaptTask, adapt_tasks, backbone_of
-
-    backbone_of.cache_clear()  # the file may be another one since
-    backbone_of(backbone, scale, device)  # one that cannot be used is said once, not for every image
     targets = jobs.Targets(overwrite)
     make_folder(out if several else None)
     make_folder(corrected if several else None)
     make_folder(preview if several else None)
 
-    def task_of(image: Path) -> AdaptTask:
+    def plan(image: Path) -> dict:
+        """The image, and the places of its results, which are free and can be written."""
+        check_input(image, options)
+        if gt is not None:
+            size_of(gt)
         target = jobs.adapter_target(image, out, several)
         corrected_target = jobs.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
         preview_target = jobs.output_path(image, preview, several, "_preview", ".png") if preview else None
         done = resume and target.exists()  # nothing to go on with: adapt_image checks that it is the one asked for
         for written in filter(None, (None if done else target, corrected_target, preview_target)):
             targets.claim(written)
-        also = {"resume": resume, "start": started_from, "gt": gt}
-        return AdaptTask(
-            image, target, backbone, options, device, **also, corrected=corrected_target, preview=preview_target
-        )
+        for picture in filter(None, (corrected_target, preview_target)):
+            check_target(picture, 1, 1, 3, 8)  # by its suffix; sizes are checked when it is written
+        return {"image": image, "target": target, "corrected": corrected_target, "preview": preview_target}
 
-    tasks = list(jobs.each(images, task_of, failures))
+    plans = list(jobs.each(images, plan, failures))
+    if not plans:  # said without the seconds that importing PyTorch takes
+        return one_or_list([], several) if as_json else None
+    require_torch()
+    device = pick_device(device, threads)
+    from .adapt_tasks import AdaptTask, adapt_tasks, backbone_of
+
+    backbone_of.cache_clear()  # the file may be another one since
+    backbone_of(backbone, scale, device)  # one that cannot be used is said once, not for every image
+    same = {"backbone": backbone, "options": options, "device": device}
+    tasks = [AdaptTask(**own, **same, resume=resume, start=started_from, gt=gt) for own in plans]
     rows = []
     with progress("adapt") as report:
         for row in adapt_tasks(tasks, at_a_time, threads, report, failures):
             rows.append(row)
             if not as_json:
                 print(_line(row))
-    if as_json:
-        order = {str(image): place for place, image in enumerate(images)}
-        print_json(sorted(rows, key=lambda row: order[row["input"]]), several)
+    order = {str(image): place for place, image in enumerate(images)}
+    return one_or_list(sorted(rows, key=lambda row: order[row["input"]]), several) if as_json else None
 
 
 def _line(row: dict) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from darsr_deploy.console import Device, Failures, Json, Overwrite, Scale, Threads, command, progress, say
+from darsr_deploy.console import Device, Failures, Json, Overwrite, Printed, Scale, Threads, command, progress, say
 from darsr_deploy.errors import DarsrError
 
 from .runtime import pick_device, require_torch
@@ -24,7 +23,7 @@ app = typer.Typer(help="The frozen super-resolution networks.", no_args_is_help=
 
 @app.command("list")
 @command
-def backbone_list(as_json: Json = False, failures: Failures = None) -> None:
+def backbone_list(as_json: Json = False, failures: Failures = None) -> Printed:
     """The backbones that are installed, and those that can be downloaded."""
     require_torch()
     from .backbones import PUBLISHED, describe, installed_names, load_backbone
@@ -37,7 +36,10 @@ def backbone_list(as_json: Json = False, failures: Failures = None) -> None:
         for p in PUBLISHED.values()
         if p.name not in installed
     ]
-    print(json.dumps(rows, indent=1) if as_json else "\n".join(map(_line, rows)))
+    if as_json:
+        return rows
+    print("\n".join(map(_line, rows)))
+    return None
 
 
 def _line(row: dict) -> str:
@@ -55,14 +57,17 @@ def backbone_info(
     scale: Scale = None,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Size, cost and provenance of a backbone."""
     require_torch()
     from .backbones import describe, load_backbone
 
     facts = describe(load_backbone(name, scale))
+    if as_json:
+        return facts
     shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in facts.items()}
-    print(json.dumps(facts, indent=1) if as_json else "\n".join(f"{key:20}{value}" for key, value in shown.items()))
+    print("\n".join(f"{key:20}{value}" for key, value in shown.items()))
+    return None
 
 
 @app.command("import")
@@ -75,7 +80,7 @@ def backbone_import(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Convert published weights to safetensors: loaded safely, every shape checked."""
     require_torch()
     from darsr_deploy import jobs
@@ -85,11 +90,10 @@ def backbone_import(
     target = out or file.with_suffix(".safetensors")
     jobs.Targets(overwrite).claim(target)
     facts = describe(import_weights(file, target))
-    print(
-        json.dumps({"file": str(target), **facts}, indent=1)
-        if as_json
-        else f"{file} -> {target}  ({facts['architecture']} x{facts['scale']}, sha256 {facts['sha256'][:16]}...)"
-    )
+    if as_json:
+        return {"file": str(target), **facts}
+    print(f"{file} -> {target}  ({facts['architecture']} x{facts['scale']}, sha256 {facts['sha256'][:16]}...)")
+    return None
 
 
 @app.command("download")
@@ -103,7 +107,7 @@ def backbone_download(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Fetch published weights into the user's folder, where --backbone finds them by name. Resumes, verifies."""
     require_torch()
     from .backbones import PUBLISHED, describe, download, load_backbone
@@ -118,9 +122,9 @@ def backbone_download(
     facts = describe(load_backbone(str(target), None))
     say(f"note: licence of these weights: {facts['licence']}; what you may do with them is for their authors to say")
     if as_json:
-        print(json.dumps({"file": str(target), **facts}, indent=1))
-    else:
-        print(f"{name} -> {target}  ({facts['parameters']:,} parameters, sha256 {facts['sha256'][:16]}...)")
+        return {"file": str(target), **facts}
+    print(f"{name} -> {target}  ({facts['parameters']:,} parameters, sha256 {facts['sha256'][:16]}...)")
+    return None
 
 
 @contextlib.contextmanager

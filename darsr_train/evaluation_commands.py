@@ -18,10 +18,11 @@ from darsr_deploy.console import (
     Failures,
     Json,
     Overwrite,
+    Printed,
     Threads,
     command,
     make_folder,
-    print_json,
+    one_or_list,
     progress,
     say,
     to_json,
@@ -67,7 +68,7 @@ def evaluate(
     threads: Threads = 0,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Measure PSNR and SSIM on sets with known truth, per set and in total, beside bicubic and the backbone alone."""
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out, the file to go on from")
@@ -100,17 +101,19 @@ def evaluate(
         with progress("eval") as report, _told_how_to_go_on(out):
             rows = run(tasks, known, jobs, threads, failures, report, keep)
         if not rows:
-            return  # every reason was said
+            return None  # every reason was said
         summary = full_summary(head, parts, rows)
         keep(rows)
         if sheet is not None:
             write_sheet(sheet, summary, {task.fingerprint: task.strip for task in tasks})
+            for task in tasks if not failures.errors else []:  # else the next --resume goes on from them
+                task.strip.unlink(missing_ok=True)
     if markdown is not None:
         write_text(markdown, as_markdown(summary))
     if as_json:
-        print(to_json(summary))
-    else:
-        show(summary, None if sys.stdout.isatty() else 160)
+        return summary
+    show(summary, None if sys.stdout.isatty() else 160)
+    return None
 
 
 @app.command("degrade")
@@ -129,7 +132,7 @@ def degrade(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Make sets with known truth for darsr eval: blur photographs by random kernels, reduce, keep the kernels."""
     require_torch()
     from darsr_deploy import jobs as files
@@ -151,8 +154,7 @@ def degrade(
         manifests.append({"folder": str(target), **manifest})
         if not as_json:
             print(f"{target}: {len(manifest['images'])} images, {one} x{scale}, seed {seed}")
-    if as_json:
-        print_json(manifests, len(kind) > 1)
+    return one_or_list(manifests, len(kind) > 1) if as_json else None
 
 
 @contextlib.contextmanager

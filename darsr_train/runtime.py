@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.installing import install
 
 
 def require_torch() -> None:
@@ -12,7 +13,7 @@ def require_torch() -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise DarsrError(
-            "this command", "needs PyTorch, which is not installed", 'install it: pip install "darsr[train]"'
+            "this command", "needs PyTorch, which is not installed", f"install it: {install('train')}"
         ) from error
 
 

@@ -50,6 +50,9 @@ def image_pairs(folder: Path) -> tuple[Pair, ...]:
     Raises:
         DarsrError: a folder or a partner is missing.
     """
+    if not folder.is_dir():
+        why = "is a file" if folder.exists() else "there is no such folder"
+        raise DarsrError(str(folder), why, "give a folder that holds LR and HR, such as darsr degrade makes")
     if not _is_set(folder):
         raise DarsrError(
             str(folder),

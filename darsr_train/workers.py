@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Generic, TypeVar
 
@@ -101,6 +102,7 @@ class _Worker(Generic[Item]):
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Ctrl-C reaches every process of a terminal. A process started in here never sees it: it is stopped by its parent."""
+    resource_tracker.ensure_running()  # which starting a process would do, and let Ctrl-C through again
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -11,8 +11,20 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from darsr_deploy.console import BackboneOption, Failures, Json, Overwrite, Scale, Threads, command, progress, say
+from darsr_deploy.console import (
+    BackboneOption,
+    Failures,
+    Json,
+    Overwrite,
+    Printed,
+    Scale,
+    Threads,
+    command,
+    progress,
+    say,
+)
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.file_kinds import another_kind
 
 _DEFAULT_SHAPE = (160, 240)  # height x width of a generated picture
 _WRITERS = (".json", ".md", ".csv")
@@ -63,15 +75,14 @@ def bench(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Latency, memory, power and PSNR of every engine, precision and form that runs here, measured in turn."""
     if as_json + markdown + as_csv > 1:
         raise typer.BadParameter("give only one of --json, --markdown and --csv")
     if compare is not None:
         if source is not None or as_csv or out:
             raise typer.BadParameter("--compare takes two reports and prints text, --markdown or --json")
-        _compare(*compare, fail_under, as_json, markdown, failures)
-        return
+        return _compare(*compare, fail_under, as_json, markdown, failures)
     from darsr_deploy import bench_tables, jobs
     from darsr_deploy.atomic import write_text
     from darsr_deploy.bench_run import Setting, measure
@@ -103,15 +114,18 @@ def bench(
     }
     for target in out or []:
         write_text(target, texts[target.suffix.lower()](result).rstrip("\n") + "\n")
-    chosen = ".json" if as_json else ".md" if markdown else ".csv" if as_csv else ""
-    print((texts[chosen] if chosen else bench_tables.text)(result).rstrip("\n"))
+    if not as_json:
+        chosen = bench_tables.markdown if markdown else bench_tables.as_csv if as_csv else bench_tables.text
+        print(chosen(result).rstrip("\n"))
     ran = [row for row in result["rows"] if row["n"] is not None]
     if not ran:
         failures(DarsrError("bench", "no engine runs here", "see darsr doctor"))
     for row in ran if fail_under is not None else []:
         if row["frames_per_second"] < fail_under:
             name = " ".join(row[key] for key in ("engine", "provider", "precision", "form") if row[key])
-            failures(f"{name}: {row['frames_per_second']:.2f} frames a second, --fail-under {fail_under:g}")
+            speed = f"runs {row['frames_per_second']:.2f} frames a second"
+            failures(DarsrError(name, speed, f"asked for with --fail-under {fail_under:g}"))
+    return result if as_json else None
 
 
 def picture_of(source: Path | None, image: Path | None, shape: str | None) -> np.ndarray:
@@ -169,6 +183,8 @@ def _plan(source: Path | None, backbone: str | None, scale: int | None, picture:
     from .session import Source
 
     if source is not None and source.suffix != ".darsr":
+        if another := another_kind(source, "model"):
+            raise another
         return (
             bench_plan.of_model(source, choice, threads),
             {},
@@ -183,18 +199,15 @@ def _plan(source: Path | None, backbone: str | None, scale: int | None, picture:
 
 
 def _compare(
-    old: Path, new: Path, fail_under: float | None, as_json: bool, markdown: bool, failures: Callable[[object], None]
-) -> None:
+    old: Path, new: Path, fail_under: float | None, as_json: bool, markdown: bool, failures: Failures
+) -> Printed:
     from darsr_deploy import bench_compare
 
     result = bench_compare.compare(bench_compare.read(old), bench_compare.read(new))
-    if as_json:
-        print(json.dumps(result, indent=1))
-    else:
+    if not as_json:
         print(bench_compare.text(result, bars=markdown))
     for row in result["rows"] if fail_under is not None else []:
         if row["speed_high"] < fail_under:
-            failures(
-                f"{row['name']}: {row['speed']:.3f} of the old speed, at most {row['speed_high']:.3f}, "
-                f"--fail-under {fail_under:g}"
-            )
+            speed = f"runs at {row['speed']:.3f} of the old speed, at most {row['speed_high']:.3f}"
+            failures(DarsrError(row["name"], speed, f"asked for with --fail-under {fail_under:g}"))
+    return result if as_json else None

@@ -17,6 +17,7 @@ from darsr_deploy.bench_worker import Row
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import to_tensor
+from darsr_deploy.installing import install
 from darsr_deploy.ort_engine import OrtEngine, import_onnxruntime, read_coefficients
 from darsr_deploy.spec import METADATA_KEY, ModelSpec, declared_precision
 
@@ -126,7 +127,7 @@ def unavailable(engine: str, provider: str) -> str | None:
         return f"this version has no engine {engine}"
     if engine == "torch":
         if importlib.util.find_spec("torch") is None:
-            return 'PyTorch is not installed: pip install "darsr[train]"'
+            return f"PyTorch is not installed: {install('train')}"
         import torch
 
         return "PyTorch sees no CUDA device here" if provider == "cuda" and not torch.cuda.is_available() else None
@@ -139,7 +140,7 @@ def unavailable(engine: str, provider: str) -> str | None:
         return f"the installed ONNX Runtime has no CUDA (it has {', '.join(available)})" if lacks else None
     if not any(importlib.util.find_spec(module) for module in _MODULES[engine]):
         name = {"trt": "TensorRT", "trt-rtx": "TensorRT for RTX"}[engine]
-        return f'{name} is not installed: pip install "darsr[{engine}]"'
+        return f"{name} is not installed: {install(engine)}"
     return None if nvml.driver_library() else "there is no NVIDIA driver (libcuda.so.1)"
 
 

@@ -13,6 +13,7 @@ import torch
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import read_image, write_image
+from darsr_deploy.installing import install
 from darsr_deploy.metrics import psnr_y
 from darsr_deploy.ort_engine import OrtEngine
 from darsr_deploy.resample import imresize, to_uint8
@@ -51,7 +52,7 @@ def demo_photo() -> np.ndarray:
         raise DarsrError(
             "the demo's photograph",
             "scikit-image, which ships it, is not installed",
-            'install it: pip install "darsr[train]"',
+            f"install it: {install('train')}",
         ) from error
     return skimage.data.chelsea()[:, :450]
 

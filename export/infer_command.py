@@ -16,10 +16,11 @@ from darsr_deploy.console import (
     Failures,
     Json,
     Overwrite,
+    Printed,
     Scale,
     command,
     make_folder,
-    print_json,
+    one_or_list,
     progress,
     say,
 )
@@ -61,7 +62,7 @@ def infer(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Super-resolve images and videos with their adapters, an exported model, or the backbone alone."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
@@ -94,6 +95,8 @@ def infer(
     images = jobs.expand(inputs, failures)
     several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
     make_folder(out if several and out != STREAM else None)
+    if out is not None and not several and not out.is_dir() and not any(map(is_video, images)):
+        check_target(out, 1, 1, 3, 8)  # by its suffix, before anything is opened or exported
     targets = jobs.Targets(overwrite)
     opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
     held = contextlib.ExitStack()
@@ -164,8 +167,7 @@ def infer(
 
     with held:
         rows = list(jobs.each(images, one, failures))
-    if as_json:
-        print_json(rows, several)
+    return one_or_list(rows, several) if as_json else None
 
 
 def _result_shape(pixels: np.ndarray, scale: int) -> tuple[int, int, int, int]:

@@ -118,10 +118,16 @@ def require_floor(measured: float, precision: str, target: Path, floor_db: float
         raise DarsrError(
             str(target),
             f"the exported model differs from PyTorch: {measured:.1f} dB, at least {floor_db:.1f} dB are required, so nothing was written",
-            "report this, or accept it with --floor"
-            if precision == "fp32"
-            else f"accept it with --floor (about {expected_loss_db(measured):.2f} dB of quality)",
+            _way_out(measured, precision, floor_db),
         )
+
+
+def _way_out(measured: float, precision: str, floor_db: float) -> str:
+    if measured >= FLOORS_DB[precision]:
+        return f"leave out --floor, or lower it: the usual one for {precision} is {FLOORS_DB[precision]:.0f} dB"
+    if precision == "fp32":
+        return "report this, or accept it with a lower --floor"
+    return f"accept it with a lower --floor (about {expected_loss_db(measured):.2f} dB of quality)"
 
 
 def expected_loss_db(parity: float, quality: float = _USUAL_QUALITY_DB) -> float:

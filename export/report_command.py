@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from darsr_deploy.adapter import SUFFIX
-from darsr_deploy.console import BackboneOption, Device, Failures, Json, Overwrite, command, say
+from darsr_deploy.console import BackboneOption, Device, Failures, Json, Overwrite, Printed, command, say
 from darsr_deploy.errors import DarsrError
 from darsr_train.runtime import pick_device, require_torch
 
@@ -33,7 +32,7 @@ def report(
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
-) -> None:
+) -> Printed:
     """Write one self-contained HTML page: before and after, kernel, filters, losses, what was chosen and why."""
     from darsr_deploy import jobs
     from darsr_deploy.atomic import write_text
@@ -56,15 +55,15 @@ def report(
     device = pick_device(device, 0) if paths else "cpu"
     subjects = list(jobs.each(paths, lambda path: look_at(path, image, gt, backbone, device), failures))
     if not subjects and measured is None:
-        return  # each failure was said
+        return None  # each failure was said
     text = build_page(subjects, measured, None if subjects else "Benchmark")
     write_text(target, text)
     row = {"report": str(target), "bytes": len(text.encode()), "images": [_row(subject) for subject in subjects]}
     if as_json:
-        print(json.dumps(row, indent=1))
-        return
+        return row
     say(f"open it in a browser: {target.resolve().as_uri()}")
     print(f"{', '.join(str(s.path) for s in subjects) or bench} -> {target}  ({row['bytes'] / 1e6:.1f} MB)")
+    return None
 
 
 def _row(subject) -> dict:

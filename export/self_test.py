@@ -17,6 +17,7 @@ import numpy as np
 from darsr_deploy.cuda_driver import Device
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.installing import install
 from darsr_deploy.onnx_metadata import read_spec
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
 from darsr_deploy.shapes import Shapes
@@ -99,7 +100,7 @@ def _default_models(say: Callable[[str], None]) -> dict[str, tuple[Path, Referen
 
 def _onnx_runtime(file: Path, reference: Reference | None, precision: str) -> Row:
     if len(installed_runtimes()) != 1:
-        return Row("ort", "missing", 'ONNX Runtime is not installed (once): pip install "darsr[ort]"', precision)
+        return Row("ort", "missing", f"ONNX Runtime is not installed (once): {install('ort')}", precision)
     try:
         with OrtEngine(file) as engine:
             parity = None if reference is None else _parity(engine, reference)

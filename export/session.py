@@ -14,7 +14,9 @@ from darsr_deploy.bundle import Bundle, is_bundle, open_bundle
 from darsr_deploy.correction_weights import kernel_side, widths_of
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.file_kinds import another_kind
 from darsr_deploy.folders import cache_folder
+from darsr_deploy.installing import install
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
 from darsr_deploy.spec import PRECISIONS, ModelSpec
 from darsr_deploy.spec import VERSION as SPEC_VERSION
@@ -60,6 +62,8 @@ def open_engine(
     if provider not in ("cpu", "cuda"):
         raise DarsrError(f"provider {provider}", "is not known", "choose cpu or cuda")
     check_precision(precision)
+    if source.model is not None and (another := another_kind(source.model, "model", "engine", "bundle", "folder")):
+        raise another
     if engine in ("trt", "trt-rtx") or (source.model is not None and source.model.suffix == ".engine"):
         from darsr_deploy.console import progress
 
@@ -198,7 +202,7 @@ def require_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise DarsrError(
-            "export to ONNX", f"{error.name} is not installed", "install the extra export, or use --engine torch"
+            "export to ONNX", f"{error.name} is not installed", f"{install('export')}, or use --engine torch"
         ) from error
 
 

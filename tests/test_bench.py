@@ -134,6 +134,15 @@ def test_the_report_as_text_markdown_and_csv(report):
     assert len(rows) == 6 and float(rows[0]["stages_ms.compute"]) >= 20 and "blocks_ms" not in rows[0]
 
 
+def test_rows_that_cannot_run_for_one_reason_are_one_line(report):
+    changed = json.loads(json.dumps(report))
+    idle = [row for row in changed["rows"] if row["n"] is None]
+    for row in idle:
+        row["reason"] = "there is no driver"
+    (line,) = [line for line in text(changed).splitlines() if "did not run" in line]
+    assert line.endswith(" did not run: there is no driver") and line.count(", ") == len(idle) - 1
+
+
 @pytest.mark.parametrize("scenario", ["multi-stream", "offline"])
 def test_scenarios_send_eight_samples_a_query(scenario):
     row = Row("ort", "cpu", "fp32", "network", partial(bench_engines.Nearest, 3.0), one_image=True)
@@ -215,7 +224,7 @@ def test_a_model_file_with_its_truth(measured, built_once):
     assert row["shape"] == "1x3x12x16" and 10 < row["psnr_y_truth_db"] < 60
     assert row["psnr_vs_torch_db"] is None and "give the adapter" in row["reasons"]["psnr_vs_torch_db"]
     failed = darsr(*command, "--fail-under", "1e6")
-    assert failed.exit_code == 1 and "frames a second, --fail-under 1e+06" in failed.stderr
+    assert failed.exit_code == 1 and "frames a second; asked for with --fail-under 1e+06" in failed.stderr
     refused("bench", model, "--image", "lr.png", "--gt", "lr.png", *BRIEF, name="lr.png")
     for option, other in (("--precision", "int8"), ("--form", "global")):  # a file has its own
         assert f"asked for {other}" in refused("bench", model, option, other, *BRIEF, name=model)

@@ -259,7 +259,7 @@ def test_an_adapter_that_cannot_be_used_is_one_line(fault, image, identity, fitt
         "missing": "No such file",
         "flipped": "damaged",
         "version": "version 99",
-        "kind": "expected adapter",
+        "kind": "is a backbone, not an adapter",
         "scale": "for scale 2, asked for 4",
     }
     assert expected.get(fault, {"backbone": "another edge-x2", "shape": "cannot be built"}.get(fault)) in line
@@ -410,7 +410,8 @@ def test_two_images_of_one_name_do_not_become_one_output(photo, tmp_path):
         (tmp_path / name).mkdir()
         write_image(tmp_path / name / "photo.png", part)
     result = darsr("infer", tmp_path / "one", tmp_path / "two", *ALONE, "-o", tmp_path / "out", "--overwrite", "--json")
-    assert len(strict_json(result.stdout)) == len(names(tmp_path / "out"))
+    *rows, failed = strict_json(result.stdout)
+    assert len(rows) == len(names(tmp_path / "out")) == 1 and failed.keys() == {"errors"}
 
 
 def test_the_truth_belongs_to_one_image(image, folder):
@@ -459,8 +460,9 @@ def test_json_of_infer(image):
 def test_json_of_a_folder_is_a_list_of_what_was_done(folder, tmp_path):
     result = darsr("infer", folder, *ALONE, "-o", tmp_path / "out", "--json")
     assert result.exit_code == 1
-    rows = strict_json(result.stdout)
+    *rows, failed = strict_json(result.stdout)
     assert [Path(row["input"]).name for row in rows] == ["a.png", "c.jpg"]
+    assert failed.keys() == {"errors"} and [error["what"] for error in failed["errors"]] == [str(folder / "b.png")]
     (folder / "b.png").unlink()
     (folder / "c.jpg").unlink()
     rows = strict_json(done("infer", folder, *ALONE, "-o", tmp_path / "out", "--overwrite", "--json").stdout)

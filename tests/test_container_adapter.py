@@ -49,12 +49,12 @@ def write_fields(path, drop: str = "", arrays: dict | None = None, **changes) ->
     write_container(path, "adapter", VERSION, fields, ARRAYS if arrays is None else arrays)
 
 
-def refusal(path) -> str:
+def refusal(path, way_out: str = "make a new one with darsr adapt") -> str:
     with pytest.raises(DarsrError) as caught:
         Adapter.load(path)
     line = str(caught.value)
     assert line.startswith(f"{path}: ") and len(line.splitlines()) == 1
-    assert line.endswith("; make a new one with darsr adapt")
+    assert line.endswith(f"; {way_out}")
     return line
 
 
@@ -188,12 +188,13 @@ def test_json_of_another_kind_is_one_line(text, tmp_path):
 
 def test_other_safetensors_files_are_no_adapters(tmp_path):
     (tmp_path / "a.darsr").write_bytes(save_tensors(ARRAYS, {"format": "pt"}))
-    assert "no darsr adapter file" in refusal(tmp_path / "a.darsr")
+    takes = f"--backbone {tmp_path / 'a.darsr'} and darsr backbone import {tmp_path / 'a.darsr'} take it"
+    assert "is a PyTorch weight file, not an adapter" in refusal(tmp_path / "a.darsr", takes)
 
 
 def test_missing_file_and_folder(tmp_path):
     assert "No such file" in refusal(tmp_path / "a.darsr")
-    assert "directory" in refusal(tmp_path)
+    assert "is a folder, not an adapter" in refusal(tmp_path, "give a file")
 
 
 # ---- what is whole, but not what is expected
@@ -206,7 +207,8 @@ def test_another_version_says_which(tmp_path):
 
 def test_another_kind_says_which(tmp_path):
     write_container(tmp_path / "a.darsr", "backbone", 1, {}, {})
-    assert "is a darsr backbone file, expected adapter" in refusal(tmp_path / "a.darsr")
+    takes = f"--backbone {tmp_path / 'a.darsr'} takes it"
+    assert "is a backbone, not an adapter" in refusal(tmp_path / "a.darsr", takes)
 
 
 @pytest.mark.parametrize("field", ["correction", "scale", "backbone", "backbone_sha256", "facts"])

@@ -225,7 +225,7 @@ def test_starts_without_heavy_imports(code):
 
 def test_two_onnx_runtimes_at_once_are_an_error(monkeypatch):
     monkeypatch.setattr(ort_engine, "installed_runtimes", lambda: ["onnxruntime", "onnxruntime-gpu"])
-    with pytest.raises(DarsrError, match=r"both installed.*repair: pip uninstall"):
+    with pytest.raises(DarsrError, match=r"both installed.*repair: .*pip uninstall"):
         ort_engine.import_onnxruntime()
 
 
@@ -314,7 +314,7 @@ def assert_doctor_names_what_is_missing(base: Environment) -> None:
     """With the base install alone: each missing part with its command, exit 1, and nothing else is said to be missing."""
     command = [base.scripts / "darsr", "doctor", "--json"]
     ended = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=base.folder)
-    assert ended.returncode == 1 and ended.stderr.startswith("error: infer cannot run here"), ended.stderr
+    assert ended.returncode == 1 and ended.stderr.startswith("error: infer: cannot run here"), ended.stderr
     parts = {part["part"]: part for part in json.loads(ended.stdout)["parts"]}
     missing = {name: part["repair"] for name, part in parts.items() if part["state"] == "missing"}
     extras = {"torch": "train", "scikit-image": "train", "onnx": "export", "onnxscript": "export", "spandrel": "zoo"}
@@ -327,7 +327,7 @@ def assert_doctor_names_what_is_missing(base: Environment) -> None:
     }
     assert missing.keys() - {"nvidia driver"} == extras.keys()  # the machine of the test may have a GPU
     for name, extra in extras.items():
-        assert f'pip install "darsr[{extra}]"' in missing[name]
+        assert re.search(rf'pip install .*"{name.replace("_", "-")}', missing[name]), (extra, missing[name])
     assert {name for name, part in parts.items() if part["state"] == "broken"} == set()
 
 

@@ -56,7 +56,7 @@ def test_what_is_missing_is_named_with_the_command(model, monkeypatch):
     uninstall(monkeypatch)
     done = runner.invoke(cli.app, ["doctor", "--self-test", "--model", str(model)])
     assert done.exit_code == 0, done.stderr
-    assert "missing trt-rtx" in done.stdout and 'pip install "darsr[trt-rtx]"' in done.stdout
+    assert "missing trt-rtx" in done.stdout and 'pip install "tensorrt-rtx-cu13-bindings' in done.stdout
 
 
 def test_no_gpu_is_built_only(model, monkeypatch):

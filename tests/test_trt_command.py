@@ -165,7 +165,7 @@ def test_a_jetson_with_rtx_is_told_the_other_way(adapted, monkeypatch, own):  # 
 def test_no_library_and_no_gpu_are_one_line(adapted, monkeypatch, own, engine):  # noqa: F811
     """Said at once: nothing was exported."""
     uninstall(monkeypatch)
-    assert 'pip install "darsr[' in refused("infer", "photo.png", "--engine", engine, name="TensorRT")
+    assert 'pip install "tensorrt' in refused("infer", "photo.png", "--engine", engine, name="TensorRT")
     machine = install(monkeypatch, *(LIBRARIES[0] if engine == "trt" else LIBRARIES[3]))
     machine.driver.count = 0
     assert "--engine ort works here" in refused("infer", "photo.png", "--engine", engine, name="GPU")

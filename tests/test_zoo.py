@@ -50,7 +50,7 @@ def test_without_spandrel_the_line_says_how_to_get_it(suffix, tmp_path, monkeypa
     done = darsr("backbone", "info", path)
     assert (done.exit_code, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert done.stderr.startswith(f"error: {path}: is no backbone of this project, and spandrel")
-    assert 'pip install "darsr[zoo]"' in done.stderr and f"darsr backbone import {path}" in done.stderr
+    assert 'pip install "spandrel' in done.stderr and f"darsr backbone import {path}" in done.stderr
 
 
 # --- With it -------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.installing import install
 from darsr_deploy.ort_engine import import_onnxruntime
 from darsr_deploy.spec import METADATA_KEY, ModelSpec
 
@@ -100,7 +101,7 @@ def _read(path: Path) -> tuple[ModelProto, str]:
         from onnx.checker import ValidationError
     except ImportError as error:
         raise DarsrError(
-            str(path), f"an ONNX network needs {error.name}, which is not installed", 'pip install "darsr[export,ort]"'
+            str(path), f"an ONNX network needs {error.name}, which is not installed", install("export", "ort")
         ) from error
     from google.protobuf.message import DecodeError
 
@@ -170,7 +171,7 @@ def _open_session(model: ModelProto, what: str, device: str):
     provider = {"cuda": "CUDAExecutionProvider"}.get(device, "CPUExecutionProvider")
     if provider not in ort.get_available_providers():
         raise DarsrError(
-            what, f"the installed ONNX Runtime has no {provider}", 'use --device cpu, or pip install "darsr[gpu]"'
+            what, f"the installed ONNX Runtime has no {provider}", f"use --device cpu, or {install('gpu')}"
         )
     options = ort.SessionOptions()
     options.log_severity_level = 3

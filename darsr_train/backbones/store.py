@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.file_kinds import another_kind
 from darsr_deploy.folders import data_folder
 
 _EMBEDDED = Path(__file__).parent.parent / "weights"
@@ -90,6 +91,8 @@ def locate(name_or_path: str, scale: int) -> Path:
     Raises:
         DarsrError: neither an installed name nor a file; the line says what is installed, or the command that downloads.
     """
+    if scale not in (None, 2, 4):
+        raise DarsrError(f"scale {scale}", "is not supported", "choose 2 or 4")
     names = (name_or_path, f"{name_or_path}-x{scale}")
     for name in names:
         if name in embedded_names():
@@ -102,7 +105,7 @@ def locate(name_or_path: str, scale: int) -> Path:
     for name in names:
         if name in PUBLISHED:
             raise DarsrError(f"backbone {name_or_path}", "is not installed", f"fetch it: {PUBLISHED[name].command}")
-    raise DarsrError(
+    raise another_kind(path, "backbone") or DarsrError(
         f"backbone {name_or_path}",
         "is neither a file nor the name of one that is installed for this scale",
         f"installed: {', '.join(installed_names()) or 'none'}; see darsr backbone list",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.file_kinds import another_kind
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -21,9 +22,11 @@ def read_state(path: Path) -> dict[str, Any]:
         # Only tensors: a pickle that would run code is refused by torch.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise DarsrError(
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = why.partition(" In PyTorch 2.6")[0]  # it goes on to advise loading the file unsafely
+        raise another_kind(path, "weights") or DarsrError(
             str(path),
-            f"is not a weight file that can be loaded safely ({(str(error).splitlines() or [type(error).__name__])[0]})",
+            f"is not a weight file that can be loaded safely ({why})",
             "give a .pth file of tensors",
         ) from error
     return state if isinstance(state, dict) else {}

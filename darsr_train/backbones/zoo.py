@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from darsr_deploy.container import METADATA_KEY
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.installing import install
 
 from .probe import SCALES, picture, probe_scale
 from .tensors import read_state
@@ -101,7 +102,7 @@ def _spandrel(path: Path):
         raise DarsrError(
             str(path),
             f"is no backbone of this project, and {error.name}, which knows other networks, is not installed",
-            f'pip install "darsr[zoo]"; SRFBN-S weights need no more than darsr backbone import {path}',
+            f"{install('zoo')}; SRFBN-S weights need no more than darsr backbone import {path}",
         ) from error
     return spandrel
 

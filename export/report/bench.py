@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.file_kinds import another_kind
 
 from .charts import Bar, bars
 from .markup import Markup, element, joined
@@ -38,7 +39,7 @@ def read_bench(path: Path) -> dict:
     except OSError as error:
         raise DarsrError(str(path), f"cannot be read ({error.strerror})", _WAY_OUT) from error
     except (ValueError, RecursionError) as error:
-        raise DarsrError(str(path), "is no JSON", _WAY_OUT) from error
+        raise another_kind(path, "report") or DarsrError(str(path), "is no JSON", _WAY_OUT) from error
     for name, kind in (("machine", dict), ("rows", list)):
         if not isinstance(found, dict) or not isinstance(found.get(name), kind):
             raise DarsrError(str(path), f"is no benchmark: field {name} is missing or of another kind", _WAY_OUT)
