@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,17 @@ from .engine_file import EngineFacts, read_engine
 from .errors import DarsrError
 from .ort_engine import read_coefficients
 from .spec import Locality
+from .tiling import free_memory
 from .trt_context import TrtContext
 from .trt_library import FAMILIES, Library, import_library
 from .trust import require_trust
 
 _FLOAT_BYTES = 4
-_WHOLE = Locality(
-    why="a TensorRT engine takes whole images", way_out="build it for larger --shapes, or use --engine ort"
-)
+_WAY_OUT = "give the adapter or a bundle (darsr export --split) in fp32 or fp16, which go in tiles: --precision fp16"
 
 
 class TrtEngine:
-    """An engine file. See :class:`.engine.Engine`.
+    """An engine file. See :class:`.engine.Engine` and :class:`.engine.Tileable`.
 
     Not to be shared by threads at the same moment; another thread may use it afterwards.
 
@@ -41,7 +41,7 @@ class TrtEngine:
         DarsrError: no GPU or library, an engine of another version, GPU or contract, a damaged or untrusted file.
     """
 
-    locality = _WHOLE
+    stages = 0
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class TrtEngine:
         if built is None and not trust:
             require_trust(Path(model), self.facts.sha256)
         self.spec, self._model = self.facts.spec, str(model)
-        self.name = self.facts.family
+        self.name, self.locality = self.facts.family, _locality(self.facts)
         library = import_library(FAMILIES[self.facts.family])
         require_version(self._model, self.facts, library)
         with contextlib.ExitStack() as held:  # what was opened is closed again if anything below fails
@@ -103,12 +103,24 @@ class TrtEngine:
             raise DarsrError(
                 self._model,
                 f"is built for sizes {self.facts.shapes} (height x width), and this image has {height}x{width}",
-                "build one with --shape or --shapes that holds it, or use --engine ort",
+                f"build one with --shape or --shapes that holds it, or {_WAY_OUT}",
             )
         if self._coefficients is not None and len(lr) != 1:
             raise DarsrError(self._model, f"holds the filters of one image, and this is {len(lr)}", "use form network")
         self._prepare((1, 3, height, width))
         return np.concatenate([self._one(image[None]) for image in lr])
+
+    def check_size(self, lr: np.ndarray) -> None:
+        """Any size will do in tiles."""
+
+    def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
+        return self.run(lr)
+
+    def free_memory(self) -> int | None:
+        """Bytes that a tile may have: on the device, and on the host where that has less."""
+        self.device.use()
+        device, host = self.device.memory()[0] + self.memory_bytes(), free_memory()
+        return device if host is None else min(device, host)
 
     def time(self, lr: np.ndarray) -> dict[str, float]:
         """Milliseconds on the device's own clock for one image: ``upload``, ``compute``, ``download``."""
@@ -201,6 +213,14 @@ class TrtEngine:
         if self._graph is not None:
             self._graph.close()
         self._graph = None
+
+
+def _locality(facts: EngineFacts) -> Locality:
+    """What tiles need. Filters belong to their pixels, and an engine of one size takes images of that size."""
+    own, most = facts.spec.locality(), min(facts.shapes.largest)
+    if facts.spec.form == "filters" or facts.shapes.static:
+        return Locality(why="an engine of one size takes whole images", way_out=_WAY_OUT)
+    return replace(own, most=most, why=own.why or "this model takes whole images", way_out=_WAY_OUT)
 
 
 def require_version(model: str, facts: EngineFacts, library: Library) -> None:
