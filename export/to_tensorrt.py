@@ -29,6 +29,10 @@ _NARROW = {"HALF", "BF16", "INT8"}
 _EXPECTED = {"fp32": set(), "fp16": {"HALF"}, "bf16": {"BF16"}, "int8": {"INT8"}}
 
 
+class CannotBuild(DarsrError):
+    """TensorRT does not know something in a model, or has no room to build it."""
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """How an engine is built.
@@ -119,7 +123,7 @@ def _build(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         why = parser.get_error(0).desc() if parser.num_errors else logger.why()
-        raise DarsrError(what, f"{title} cannot parse the model ({why})", "use --engine ort")
+        raise CannotBuild(what, f"{title} cannot parse the model ({why})", "use --engine ort")
     layers = layer_types(network)
     config = builder.create_builder_config()
     if typed:
@@ -136,7 +140,7 @@ def _build(
         raise KeyboardInterrupt
     if engine is None:
         way_out = "limit its memory with --workspace MB and smaller --shapes, or use --engine ort"
-        raise DarsrError(what, f"{title} cannot build it ({logger.why()})", way_out)
+        raise CannotBuild(what, f"{title} cannot build it ({logger.why()})", way_out)
     return bytes(engine), layers
 
 

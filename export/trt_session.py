@@ -19,7 +19,7 @@ from darsr_deploy.trt_library import FAMILIES, choose_family, import_library
 from .bundle_engines import open_in_tensorrt
 from .device_check import Reference
 from .engines import cached_engine, require_gpu
-from .to_tensorrt import BuildOptions, Report
+from .to_tensorrt import BuildOptions, CannotBuild, Report
 
 if TYPE_CHECKING:
     from .session import Source
@@ -73,7 +73,10 @@ def open_trt(
         return open_in_tensorrt(source.model, adapter, library, cache, say, report)
     if source.model is None and precision in BUNDLE_PRECISIONS:
         folder = cached_bundle_folder(source, say, precision)
-        return open_in_tensorrt(folder, source.adapter, library, cache, say, report)
+        try:
+            return open_in_tensorrt(folder, source.adapter, library, cache, say, report)
+        except CannotBuild as error:  # such as weights that are inputs, which an older version may not know
+            say(f"{error.args[1]}: going on with an engine for this adapter alone")
     if source.model is not None:
         _check(source, read_spec(source.model)[1], precision)
         return cached_engine(source.model, library, BuildOptions(), cache, say, report)

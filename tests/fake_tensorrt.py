@@ -44,6 +44,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
     """A module.
 
     Set on it to provoke failures: ``refuse_typed`` (the typed builder gives up), ``refuse`` (every builder does),
+    ``fixed_weights`` (the parser knows no convolution whose weights are an input),
     ``built_type`` (the type of the built layers, whatever was asked for), ``error`` (added to every computed value).
     """
     rtx = family == "trt-rtx"
@@ -53,7 +54,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
     trt = ModuleType(name)
     trt.__spec__ = ModuleSpec(name, None)
     trt.__version__ = version
-    trt.refuse_typed = trt.refuse = False
+    trt.refuse_typed = trt.refuse = trt.fixed_weights = False
     trt.built_type, trt.error, trt.builds, trt.compiled, trt.last_config = None, 0.0, 0, 0, None
 
     DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8", "BF16", "INT64")
@@ -160,6 +161,10 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
                 onnx.checker.check_model(model)
             except Exception as error:
                 self._errors.append(ParserError(f"Failed to parse the ONNX model. {type(error).__name__}"))
+                return False
+            given = {value.name for value in model.graph.input}
+            if trt.fixed_weights and any(n.op_type == "Conv" and n.input[1] in given for n in model.graph.node):
+                self._errors.append(ParserError("The kernel must be an initializer!"))
                 return False
             graph = shape_inference.infer_shapes(inliner.inline_local_functions(model)).graph
             known = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.output, *graph.input]}

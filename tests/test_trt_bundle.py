@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -309,6 +311,18 @@ def test_engines_of_another_bundle_are_refused(machine, made):  # noqa: F811
         engine, facts = build_engine(data, manifest.spec, library, BuildOptions(smaller), "x", graph="backbone")
         with pytest.raises(DarsrError, match="is built for 3x3,8x8,16x16, the others for 3x3,24x32,64x64"):
             bundle.open("backbone", engine, facts)
+
+
+WITHOUT = """
+import sys
+for name in ("torch", "onnx", "onnxscript", "onnxruntime", "skimage"):
+    sys.modules[name] = None
+import export.trt_session, export.bundle_engines, darsr_deploy.trt_bundle
+"""
+
+
+def test_nothing_but_tensorrt_is_needed():
+    subprocess.run([sys.executable, "-c", WITHOUT], check=True, cwd=Path(__file__).parent.parent)
 
 
 # ---- for real, without a GPU

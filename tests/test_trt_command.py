@@ -103,6 +103,19 @@ def test_adapters_swapped_in_a_bundle_and_in_tiles(machine, adapted):  # noqa: F
     assert "checksum differs" in refused(*line, "--engine", "trt", name=str(Path("photo.bundle/stats0.onnx")))
 
 
+def test_a_version_that_wants_constant_weights_builds_for_each_adapter(machine, adapted):  # noqa: F811
+    machine.trt.fixed_weights = True
+    first = done("infer", "photo.png", "--engine", "trt", "-o", "trt.png")
+    assert "The kernel must be an initializer!): going on with an engine for this adapter alone" in first.stderr
+    done("infer", "photo.png", "-o", "ort.png")
+    assert difference("trt.png", "ort.png") <= 1
+    done("export", "photo.darsr", "--split")
+    result = darsr("infer", "photo.png", "--model", "photo.bundle", "--engine", "trt", "-o", "bundle.png")
+    assert result.exit_code == 1 and not Path("bundle.png").exists()
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("error: engine of correction: ") and line.endswith("use --engine ort")
+
+
 def test_the_backbone_alone(machine, adapted):  # noqa: F811
     done("infer", "photo.png", "--no-adapter", "--scale", "2", "--engine", "trt", "--tile", "24", "-o", "trt.png")
     assert machine.trt.builds == 1
