@@ -199,7 +199,11 @@ class TrtBundleEngine:
 
     def inspect(self) -> str:
         """What TensorRT says of every layer of the built engines."""
-        return "\n".join(engine.inspect() for engine in self._bundle.chains.engines.values())
+        return "\n".join(self.inspect_each().values())
+
+    def inspect_each(self) -> dict[str, str]:
+        """The same, by graph."""
+        return {graph: engine.inspect() for graph, engine in self._bundle.chains.engines.items()}
 
     def __enter__(self) -> TrtBundleEngine:
         return self

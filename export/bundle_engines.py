@@ -65,17 +65,16 @@ def open_in_tensorrt(
             return bundle.engine(loaded, what, digest)
         title = f"{library.family.title} engines of {bundle.manifest.spec.backbone}"
         say(f"building the {title} for {gpu}, {options.shapes} (once for all adapters; kept in the cache)")
-        try:
+        with contextlib.ExitStack() as undo:  # what was not compared and kept must not run the next image
+            undo.callback(_drop, bundle, missing)
             built = _build(bundle, {graph: files[graph] for graph in missing}, library, options, report)
             engine = bundle.engine(loaded, what, digest)
+            undo.callback(engine.__exit__)
             parity = _parity(engine, folder, loaded, say)
-        except BaseException:  # what was not compared must not run the next image
-            for graph in filter(bundle.holds, missing):
-                bundle.drop(graph)
-            raise
-        for graph, (data, facts) in built.items():
-            facts = replace(facts, cache_key=keys[graph], device_parity_psnr_db=parity)
-            trust(write_engine(places[graph], data, facts).sha256)
+            for graph, (data, facts) in built.items():
+                facts = replace(facts, cache_key=keys[graph], device_parity_psnr_db=parity)
+                trust(write_engine(places[graph], data, facts).sha256)
+            undo.pop_all()
         cache.shrink(keep=keys[missing[0]])  # the others are held by this process, and so stay too
         return engine
 
@@ -113,6 +112,11 @@ def _from_cache(bundle: TrtBundle, graph: str, path: Path, key: str, cache: Engi
     return True
 
 
+def _drop(bundle: TrtBundle, graphs: list[str]) -> None:
+    for graph in filter(bundle.holds, graphs):
+        bundle.drop(graph)
+
+
 def _build(
     bundle: TrtBundle, files: dict[str, bytes], library: Library, options: BuildOptions, report: Report | None
 ) -> Built:
@@ -133,9 +137,10 @@ def _parity(engine: TrtBundleEngine, folder: Path, adapter: Adapter | None, say:
         DarsrError: below the floor, or an engine that was built in another type than asked for.
     """
     what, precision = str(folder), engine.spec.precision
+    for graph, information in engine.inspect_each().items():
+        require_built_type(information, precision, f"{what}: {graph}")
     if len(installed_runtimes()) != 1:
         say(f"{what}: only the correction was compared on this device (no ONNX Runtime)")
-        require_built_type(engine.inspect(), precision, what)
         return None
     reference = Reference("ONNX Runtime", Bundle(folder).engine(adapter).run)
     tests = pictures(engine.shapes, None)

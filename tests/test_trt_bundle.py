@@ -275,13 +275,16 @@ def test_damaged_engines_are_built_again(machine, open_file, tmp_path):
     assert machine.trt.builds == 10 and sum("building it again" in line for line in open_file.said) == 5
 
 
-def test_engines_that_compute_something_else_are_not_kept(machine, open_file, tmp_path):
+def test_engines_that_compute_something_else_are_not_kept(machine, open_file, made, tmp_path):  # noqa: F811
     machine.trt.error = 5e-3
     with pytest.raises(DarsrError, match="not what was computed"):
         open_file(adapter())
     with pytest.raises(DarsrError, match=r"the engine differs from ONNX Runtime: 4\d\.\d dB, at least 80\.0 dB"):
         open_file(adapter("none"))  # nothing is bound there
-    machine.trt.error, machine.trt.built_type = 0.0, None
+    machine.trt.error, machine.trt.built_type = 0.0, "FLOAT"
+    with pytest.raises(DarsrError, match="TensorRT built no layer in fp16"):
+        open_file(adapter(), made(2, "fp16"))
+    machine.trt.built_type = None
     assert not list((tmp_path / "engines").glob("*.engine"))
     open_file(adapter()).__exit__()
     assert len(list((tmp_path / "engines").glob("*.engine"))) == 5
