@@ -20,11 +20,11 @@ import numpy as np
 from .adapter import Adapter
 from .atomic import write_text
 from .bind import bind
-from .correction_weights import STAGES, correction_weights
 from .engine import check_input
 from .errors import DarsrError
+from .fitted import fit
 from .ort_engine import open_session, run_session
-from .spec import Locality, ModelSpec
+from .spec import ModelSpec
 
 MANIFEST = "bundle.json"
 OWN_ADAPTER = "adapter.darsr"  # the one that the bundle was exported from
@@ -61,6 +61,28 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         write_text(folder / MANIFEST, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+
+    def read(self, folder: Path, name: str) -> bytes:
+        """A file of the bundle.
+
+        Raises:
+            DarsrError: it is missing, or is not the one that the manifest lists.
+        """
+        path = folder / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DarsrError(str(path), f"cannot be read ({error.strerror})", _WAY_OUT) from error
+        if hashlib.sha256(data).hexdigest() != self.files[name]:
+            raise DarsrError(str(path), f"is not the file that {MANIFEST} lists: its checksum differs", _WAY_OUT)
+        return data
+
+    def own_adapter(self, folder: Path) -> Path | None:
+        """The adapter that the bundle was exported from, if it holds it."""
+        if OWN_ADAPTER not in self.files:
+            return None
+        self.read(folder, OWN_ADAPTER)
+        return folder / OWN_ADAPTER
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
@@ -150,15 +172,12 @@ class Bundle:
         self.manifest = Manifest.load(folder)
         self.spec = self.manifest.spec
         self._provider, self._threads = provider, threads
-        self._graphs = {graph: self._read(f"{graph}.onnx") for graph in GRAPHS}
+        self._graphs = {graph: self.manifest.read(self.folder, f"{graph}.onnx") for graph in GRAPHS}
         self._sessions: dict[str, object] = {}
 
     def own_adapter(self) -> Path | None:
         """The adapter that the bundle was exported from, if it holds it."""
-        if OWN_ADAPTER not in self.manifest.files:
-            return None
-        self._read(OWN_ADAPTER)
-        return self.folder / OWN_ADAPTER
+        return self.manifest.own_adapter(self.folder)
 
     def engine(self, adapter: Adapter | None, what: str | Path = "adapter", sha256: str = "") -> BundleEngine:
         """An engine for an adapter; the backbone alone for None.
@@ -182,16 +201,6 @@ class Bundle:
             self._sessions[graph] = open_session(self._graphs.pop(graph), what, self._provider, self._threads)
         return self._sessions[graph]
 
-    def _read(self, name: str) -> bytes:
-        path = self.folder / name
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DarsrError(str(path), f"cannot be read ({error.strerror})", _WAY_OUT) from error
-        if hashlib.sha256(data).hexdigest() != self.manifest.files[name]:
-            raise DarsrError(str(path), f"is not the file that {MANIFEST} lists: its checksum differs", _WAY_OUT)
-        return data
-
 
 class BundleEngine:
     """One adapter in a bundle. See :class:`.engine.Engine` and :class:`.engine.Tileable`.
@@ -205,21 +214,10 @@ class BundleEngine:
     name = "ort"
 
     def __init__(self, bundle: Bundle, adapter: Adapter | None, what: str, sha256: str) -> None:
-        self._bundle, self._what = bundle, what
-        manifest, kind = bundle.manifest, "none" if adapter is None else adapter.correction
-        self.weights = self.coefficients = self.kernel = None
-        self.rounds = 0 if adapter is None else adapter.rounds
-        if adapter is not None:
-            self._check(adapter, manifest)
-        if kind == "network":
-            self.weights = correction_weights(adapter.darm_arrays(), manifest.weights, what)
-        elif kind == "global":
-            self.coefficients = adapter.arrays["taps"].astype(np.float32).reshape(1, 13, 1, 1)
-        if self.rounds:
-            self.kernel = _within(adapter.arrays["kernel"], manifest.kernel_side)
-        self.spec = manifest.spec.extended(form=kind, adapter_sha256=sha256)
-        self.stages = STAGES if kind == "network" else 0
-        self.locality = self._locality(manifest, kind)
+        self._bundle, fitted = bundle, fit(adapter, bundle.manifest, str(bundle.folder), what)
+        self.weights, self.coefficients, self.kernel = fitted.weights, fitted.coefficients, fitted.kernel
+        self.rounds, self.stages, self.locality = fitted.rounds, fitted.stages, fitted.locality
+        self.spec = bundle.spec.extended(form=fitted.kind, adapter_sha256=sha256)
         self._correction = bundle.session("correction", self.weights) if self.weights else None
         self._backbone = bundle.session("backbone")
         self._backprojection = bundle.session("backprojection", {"kernel": self.kernel}) if self.rounds else None
@@ -272,40 +270,6 @@ class BundleEngine:
     def _run(self, session, output: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
         return run_session(session, output, feeds, str(self._bundle.folder))
 
-    def _locality(self, manifest: Manifest, kind: str) -> Locality:
-        halos, s = manifest.halos, manifest.spec.scale
-        graphs = {"network": ["correction_tile"], "global": ["filter"], "none": []}[kind]
-        held = 4 * 3 * (2 + 2 * s * s)  # lr, corrected, and two results between the graphs
-        alive = [*graphs, "backbone", *(f"stats{stage}" for stage in range(self.stages))]
-        alive += ["backprojection"] * bool(self.rounds)
-        most = held + max(manifest.bytes_per_pixel[graph] for graph in alive)
-        if halos["backbone"] is None:
-            return Locality(bytes_per_pixel=most, why=f"the backbone takes whole images ({manifest.whole_because})")
-        halo = halos["backbone"] + sum(halos[graph] for graph in graphs) + self.rounds * halos["backprojection"]
-        stages = tuple(halos[f"stats{stage}"] for stage in range(self.stages))
-        return Locality(halo, manifest.alignment, most, stages)
-
-    def _check(self, adapter: Adapter, manifest: Manifest) -> None:
-        spec = manifest.spec
-        if adapter.scale != spec.scale:
-            why = f"is an adapter for scale {adapter.scale}, and {self._bundle.folder} is for {spec.scale}"
-            raise DarsrError(self._what, why, "export a bundle from an adapter of that scale")
-        if adapter.backbone_sha256 != spec.backbone_sha256:
-            why = f"was fitted through the backbone {adapter.backbone}, and {self._bundle.folder} holds {spec.backbone}"
-            if adapter.backbone == spec.backbone:
-                why = f"was fitted through another {adapter.backbone} than the one in {self._bundle.folder}"
-            raise DarsrError(self._what, why, "export a bundle from this adapter")
-        side = adapter.arrays["kernel"].shape[0] if adapter.rounds else 0
-        if side > manifest.kernel_side:
-            why = f"its kernel is {side} pixels wide, and {self._bundle.folder} takes {manifest.kernel_side}"
-            raise DarsrError(self._what, why, "export a bundle from this adapter")
-
 
 def _named(pooled: list[np.ndarray]) -> dict[str, np.ndarray]:
     return {f"pooled{stage}": average for stage, average in enumerate(pooled)}
-
-
-def _within(kernel: np.ndarray, side: int) -> np.ndarray:
-    """A kernel of even side in the middle of a larger one: the same filter."""
-    margin = (side - kernel.shape[0]) // 2
-    return np.pad(kernel.astype(np.float32), margin)

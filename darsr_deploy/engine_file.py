@@ -30,6 +30,7 @@ class EngineFacts:
     tensorrt: str  # the version that built it, and the only one that is sure to load it
     shapes: Shapes
     onnx_sha256: str
+    graph: str = ""  # of a runtime bundle: which of its graphs it is; empty: a whole model
     targets: tuple[str, ...] = ()  # trt-rtx: the compute capabilities asked for; empty: the library's own choice
     gpu: str = ""  # trt: the GPU it was built on
     target: str = ""  # trt: its compute capability

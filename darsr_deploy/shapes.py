@@ -44,6 +44,19 @@ class Shapes:
         return ",".join(f"{height}x{width}" for height, width in sizes)
 
 
+def input_shape(name: str, declared: tuple[int, ...], size: Size, scale: int, graph: str = "") -> tuple[int, ...]:
+    """The shape of a network's input for a small image of one size; the batch is 1.
+
+    Args:
+        name: of the input: ``sr`` is of the large image, the others that vary of the small one.
+        declared: its shape, -1 where it varies.
+        graph: of a runtime bundle. Its ``filter`` takes one set of coefficients for all pixels.
+    """
+    factor = scale if name == "sr" else 1
+    varying = (1, None, *((1, 1) if (graph, name) == ("filter", "coeff") else (factor * side for side in size)))
+    return tuple(varying[axis] if side == -1 else side for axis, side in enumerate(declared))
+
+
 # One engine for every photograph up to Full HD either way round, so that no change of size builds another. Activations
 # are reserved for the size that runs, not for the largest.
 USUAL_SHAPES = Shapes((LEAST_SIDE, LEAST_SIDE), (480, 640), (1920, 1920))

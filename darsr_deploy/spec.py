@@ -27,6 +27,7 @@ class Locality:
         bytes_per_pixel: values that are alive at a time, per LR pixel; 0 where it is not known.
         stage_halos: the same as ``halo`` for each pass over the image that collects an average first.
         why: it takes whole images alone, and what can be done.
+        most: LR pixels of a side that can be computed at a time; None: any.
     """
 
     halo: int | None = None
@@ -35,6 +36,7 @@ class Locality:
     stage_halos: tuple[int, ...] = ()
     why: str = ""
     way_out: str = "use --tile 0"
+    most: int | None = None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class TiledEngine:
         tile: side of a tile's own pixels, in LR pixels; 0: never; None: as the free memory allows.
         say: told where memory did not suffice, or may not.
         report: told ``{"step", "steps"}`` after each tile.
-        free: bytes that may be taken; None where nobody knows.
+        free: bytes that may be taken, None where nobody knows; by default what the engine's ``free_memory`` says, such as of
+            a GPU, or what this machine has.
 
     Raises:
         DarsrError: tiles of a size were asked for, and the model takes whole images alone.
@@ -53,9 +54,10 @@ class TiledEngine:
         tile: int | None = None,
         say: Callable[[str], None] = lambda _: None,
         report: Callable[[dict], None] = lambda _: None,
-        free: Callable[[], int | None] = free_memory,
+        free: Callable[[], int | None] | None = None,
     ) -> None:
-        self.engine, self.tile, self._say, self.report, self._free = engine, tile, say, report, free
+        self.engine, self.tile, self._say, self.report = engine, tile, say, report
+        self._free = free or getattr(engine, "free_memory", free_memory)
         self.spec, self.name, self.provider = engine.spec, engine.name, engine.provider
         self.locality = engine.locality
         self._chosen: tuple[tuple[int, int], int] = (0, 0), 0  # of the last image: its size, and the side of its tiles
@@ -116,6 +118,28 @@ class TiledEngine:
         return self._chosen[1]
 
     def _decide(self, height: int, width: int) -> int:
+        tile, most = self._wanted(height, width), self._most_tile()
+        if most is None or self.tile == 0 or (tile == 0 and max(height, width) <= self.locality.most):
+            return tile
+        if self.tile is not None and tile > most:
+            self._say(f"the engine takes {self.locality.most} pixels at a time: tiles of {most} instead of {tile}")
+        return min(tile or most, most)
+
+    def _most_tile(self) -> int | None:
+        """The largest tile that the engine computes with its surroundings; None where any will do, or it takes none."""
+        local = self.locality
+        if local.most is None or local.halo is None:
+            return None
+        # the surroundings begin and end at multiples of the alignment
+        most = local.most // local.alignment * local.alignment - 2 * (
+            -(-local.halo // local.alignment) * local.alignment
+        )
+        if most < LEAST_TILE:
+            raise DarsrError("this engine", f"takes {local.most} pixels at a time, too few for tiles", self._way_out())
+        return most
+
+    def _wanted(self, height: int, width: int) -> int:
+        """What was asked for, or what the memory has room for."""
         if self.tile is not None:
             return 0 if self.tile >= max(height, width) else self.tile
         needs = self.locality.bytes_per_pixel
@@ -165,7 +189,7 @@ class TiledEngine:
         """
         if self.locality.halo is None or self.tile == 0 or tile <= LEAST_TILE:
             if isinstance(error, DarsrError):
-                raise error
+                raise error if self.locality.halo is not None else OutOfMemory(*error.args[:2], self._way_out())
             raise OutOfMemory("memory", "does not suffice for this image", self._way_out()) from error
         smaller = max(LEAST_TILE, tile // 2)
         self._say(f"out of memory with {tile} pixels at a time; going on with tiles of {smaller}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,19 @@ from .cuda_driver import Device, DeviceMemory, Event, Graph, HostMemory, Stream
 from .engine import check_input
 from .engine_file import EngineFacts, read_engine
 from .errors import DarsrError
-from .jit_cache import SUFFIX, JitCache
 from .ort_engine import read_coefficients
 from .spec import Locality
-from .trt_library import FAMILIES, Library, import_library, make_logger
+from .tiling import free_memory
+from .trt_context import TrtContext
+from .trt_library import FAMILIES, Library, import_library
 from .trust import require_trust
 
 _FLOAT_BYTES = 4
-_WHOLE = Locality(
-    why="a TensorRT engine takes whole images", way_out="build it for larger --shapes, or use --engine ort"
-)
+_WAY_OUT = "give the adapter or a bundle (darsr export --split) in fp32 or fp16, which go in tiles: --precision fp16"
 
 
 class TrtEngine:
-    """An engine file. See :class:`.engine.Engine`.
+    """An engine file. See :class:`.engine.Engine` and :class:`.engine.Tileable`.
 
     Not to be shared by threads at the same moment; another thread may use it afterwards.
 
@@ -41,7 +41,7 @@ class TrtEngine:
         DarsrError: no GPU or library, an engine of another version, GPU or contract, a damaged or untrusted file.
     """
 
-    locality = _WHOLE
+    stages = 0
 
     def __init__(
         self,
@@ -54,10 +54,13 @@ class TrtEngine:
         jit_folder: Path | None = None,
     ) -> None:
         data, self.facts = built or read_engine(model)
+        if self.facts.graph:
+            why = f"is the engine of one graph ({self.facts.graph}) of a runtime bundle"
+            raise DarsrError(str(model), why, "give the bundle with --model, and --engine trt")
         if built is None and not trust:
             require_trust(Path(model), self.facts.sha256)
-        self.spec, self._model, self._graphs = self.facts.spec, str(model), graphs
-        self.name = self.facts.family
+        self.spec, self._model = self.facts.spec, str(model)
+        self.name, self.locality = self.facts.family, _locality(self.facts)
         library = import_library(FAMILIES[self.facts.family])
         require_version(self._model, self.facts, library)
         with contextlib.ExitStack() as held:  # what was opened is closed again if anything below fails
@@ -65,11 +68,13 @@ class TrtEngine:
             held.callback(self.device.close)
             require_device(self._model, self.facts, self.device)
             self.provider = f"cuda:{device}"
-            jit = jit_folder and jit_folder / f"{self.facts.sha256[:32]}{SUFFIX}"
-            self._jit = JitCache(jit) if jit is not None and self.name == "trt-rtx" else None
-            self._load(library, data, held)
-            inputs = {"lr": (3,)} | ({"coeff": (13,)} if self.spec.form == "filters" else {})
-            self._check_contract(library, inputs)
+            self._core = TrtContext(library, data, self.facts, self._model, graphs, jit_folder)
+            held.callback(self._core.close)
+            self._graphs = self._core.captures
+            channels = {"lr": 3} | ({"coeff": 13} if self.spec.form == "filters" else {})
+            sides, inputs = self.facts.shapes, list(channels)
+            sizes = (sides.least, sides.usual, sides.largest)
+            self._core.require_inputs({name: [(1, c, *size) for size in sizes] for name, c in channels.items()}, "sr")
             self._coefficients = coefficients
             if "coeff" in inputs and coefficients is None:
                 self._coefficients = read_coefficients(model, self.spec)
@@ -98,12 +103,24 @@ class TrtEngine:
             raise DarsrError(
                 self._model,
                 f"is built for sizes {self.facts.shapes} (height x width), and this image has {height}x{width}",
-                "build one with --shape or --shapes that holds it, or use --engine ort",
+                f"build one with --shape or --shapes that holds it, or {_WAY_OUT}",
             )
         if self._coefficients is not None and len(lr) != 1:
             raise DarsrError(self._model, f"holds the filters of one image, and this is {len(lr)}", "use form network")
         self._prepare((1, 3, height, width))
         return np.concatenate([self._one(image[None]) for image in lr])
+
+    def check_size(self, lr: np.ndarray) -> None:
+        """Any size will do in tiles."""
+
+    def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
+        return self.run(lr)
+
+    def free_memory(self) -> int | None:
+        """Bytes that a tile may have: on the device, and on the host where that has less."""
+        self.device.use()
+        device, host = self.device.memory()[0] + self.memory_bytes(), free_memory()
+        return device if host is None else min(device, host)
 
     def time(self, lr: np.ndarray) -> dict[str, float]:
         """Milliseconds on the device's own clock for one image: ``upload``, ``compute``, ``download``."""
@@ -123,8 +140,7 @@ class TrtEngine:
 
     def inspect(self) -> str:
         """What TensorRT says of every layer of the built engine, as JSON."""
-        inspector = self._engine.create_engine_inspector()
-        return inspector.get_engine_information(self._module.LayerInformationFormat.JSON)
+        return self._core.inspect()
 
     def __enter__(self) -> TrtEngine:
         return self
@@ -132,67 +148,9 @@ class TrtEngine:
     def __exit__(self, *_: object) -> None:
         if self._held is not None:
             self.device.use()
-            if self._jit is not None:
-                self._jit.save()
+            self._core.save_compiled()
             self._held.close()
             self._held = None
-
-    def _load(self, library: Library, data: bytes, held: contextlib.ExitStack) -> None:
-        """Runtime, engine and context; freed in the opposite order, before the device is."""
-        self._context = self._engine = self._runtime = None
-
-        def release() -> None:
-            self._context = None
-            self._engine = None
-            self._runtime = None
-
-        held.callback(release)
-        self._module, logger = library.module, make_logger(library.module)
-        self._logger, self._runtime = logger, self._module.Runtime(logger)
-        self._engine = self._runtime.deserialize_cuda_engine(data)
-        if self._engine is None:
-            raise DarsrError(
-                self._model,
-                f"{library.family.title} {library.version} cannot load it ({logger.why()})",
-                "build it again",
-            )
-        self._context = self._create_context(library)
-        if self._context is None:
-            raise DarsrError(self._model, f"no execution context ({logger.why()})", "free some GPU memory")
-
-    def _create_context(self, library: Library):
-        """The memory of activations is ours, so that it is as large as the size that runs and not as the largest."""
-        strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
-        if library.family.name == "trt":
-            return self._engine.create_execution_context(strategy)
-        config = self._engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(strategy)
-        if self._graphs:  # it compiles for a size in the background, so it alone knows when to capture
-            config.cuda_graph_strategy = self._module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            self._graphs = False
-        if self._jit is not None:
-            self._jit.attach(config)
-        return self._engine.create_execution_context(config)
-
-    def _check_contract(self, library: Library, inputs: dict[str, tuple[int, ...]]) -> None:
-        """Names, directions, types and channels that the engine has, whatever its sidecar says."""
-        engine, module = self._engine, library.module
-        names = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
-        if names != {*inputs, "sr"}:
-            raise DarsrError(self._model, f"has inputs and outputs {sorted(names)}", "build the engine again")
-        for name in sorted(names):
-            mode = module.TensorIOMode.OUTPUT if name == "sr" else module.TensorIOMode.INPUT
-            if engine.get_tensor_mode(name) != mode or engine.get_tensor_dtype(name) != module.DataType.FLOAT:
-                raise DarsrError(self._model, f"{name} is not a float32 {mode.name.lower()}", "build the engine again")
-        for name, channels in inputs.items():
-            # a static input has no profile of its own: its shape is the engine's
-            static = tuple(engine.get_tensor_shape(name))
-            sizes = [static] * 3 if -1 not in static else [tuple(s) for s in engine.get_tensor_profile_shape(name, 0)]
-            shapes = self.facts.shapes
-            if sizes != [(1, *channels, *size) for size in (shapes.least, shapes.usual, shapes.largest)]:
-                raise DarsrError(
-                    self._model, f"is built for {name} {sizes}, not for {shapes}", "build the engine again"
-                )
 
     def _prepare(self, shape: tuple[int, ...]) -> None:
         """Shapes, addresses and scratch memory for a size, if it is another one than before."""
@@ -200,34 +158,17 @@ class TrtEngine:
             return
         self._forget_graph()
         self._shape, self._ran = (), False
-        context, (_, _, height, width) = self._context, shape
-        self._give("lr", shape)
-        if self._coefficients is not None:
-            self._give("coeff", self._coefficients.shape)
-        scale = self.spec.scale
-        expected = (1, 3, scale * height, scale * width)
-        if (missing := context.infer_shapes()) or tuple(context.get_tensor_shape("sr")) != expected:
-            raise DarsrError(self._model, f"gives no {expected} ({missing or self._logger.why()})", "build it again")
-        self._reserve("sr", expected)
-        scratch = self._on_device["scratch"]
-        if size := context.update_device_memory_size_for_shapes():
-            scratch.reserve(size)
-            context.set_device_memory(scratch.address, scratch.size)
+        inputs = {"lr": shape} | ({} if self._coefficients is None else {"coeff": self._coefficients.shape})
+        expected = (1, 3, *(self.spec.scale * side for side in shape[2:]))
+        self._core.set_shapes(inputs, "sr", expected)
+        for name, its in {**inputs, "sr": expected}.items():
+            size = _FLOAT_BYTES * int(np.prod(its))
+            self._on_device[name].reserve(size)
+            self._on_host[name].reserve(size)
+            self._core.set_address(name, self._on_device[name].address)
+        self._on_device["scratch"].reserve(self._core.scratch_bytes())
+        self._core.set_scratch(self._on_device["scratch"])
         self._shape = shape
-
-    def _give(self, name: str, shape: tuple[int, ...]) -> None:
-        if not self._context.set_input_shape(name, shape):
-            raise DarsrError(self._model, f"does not take {name} {shape} ({self._logger.why()})", "build it again")
-        self._reserve(name, shape)
-
-    def _reserve(self, name: str, shape: tuple[int, ...]) -> None:
-        size = _FLOAT_BYTES * int(np.prod(shape))
-        self._on_device[name].reserve(size)
-        self._on_host[name].reserve(size)
-        if not self._context.set_tensor_address(name, self._on_device[name].address):
-            raise DarsrError(
-                self._model, f"does not take the memory of {name} ({self._logger.why()})", "build it again"
-            )
 
     def _one(self, image: np.ndarray, marks: list[Event] | None = None) -> np.ndarray:
         """Upload, compute, download, wait."""
@@ -248,7 +189,7 @@ class TrtEngine:
         if self._graph is not None:
             self._graph.launch(self._stream)
         else:
-            self._enqueue()
+            self._core.enqueue(self._stream)
         mark()
         shape = (1, 3, *(self.spec.scale * side for side in image.shape[2:]))
         self._stream.download(self._on_host["sr"], self._on_device["sr"], _FLOAT_BYTES * int(np.prod(shape)))
@@ -257,16 +198,12 @@ class TrtEngine:
         self._ran = True
         return self._on_host["sr"].array(shape).copy()
 
-    def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise DarsrError(self._model, f"TensorRT cannot run it ({self._logger.why()})", "use --engine ort")
-
     def _capture(self) -> None:
         """Record one enqueue as a graph. Only after a run with these shapes: TensorRT defers work until then."""
         self._stream.begin_capture()
         try:
             try:
-                self._enqueue()
+                self._core.enqueue(self._stream)
             finally:  # a stream left capturing could not be used any more
                 self._graph = self._stream.end_capture()
         except DarsrError:  # not every layer can be captured; the same work is then enqueued, which only costs time
@@ -276,6 +213,14 @@ class TrtEngine:
         if self._graph is not None:
             self._graph.close()
         self._graph = None
+
+
+def _locality(facts: EngineFacts) -> Locality:
+    """What tiles need. Filters belong to their pixels, and an engine of one size takes images of that size."""
+    own, most = facts.spec.locality(), min(facts.shapes.largest)
+    if facts.spec.form == "filters" or facts.shapes.static:
+        return Locality(why="an engine of one size takes whole images", way_out=_WAY_OUT)
+    return replace(own, most=most, why=own.why or "this model takes whole images", way_out=_WAY_OUT)
 
 
 def require_version(model: str, facts: EngineFacts, library: Library) -> None:

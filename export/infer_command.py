@@ -109,7 +109,12 @@ def infer(
         return Source(backbone=backbone, scale=scale) if no_adapter else None
 
     def open_source(source: Source) -> TiledEngine:
-        return TiledEngine(open_engine(source, engine, provider, say, precision, trust), side, say)
+        loaded = open_engine(source, engine, provider, say, precision, trust)
+        try:
+            return TiledEngine(loaded, side, say)
+        except DarsrError:  # it takes no tiles
+            loaded.__exit__(None, None, None)
+            raise
 
     def running(source: Source) -> Engine:
         if source not in opened:

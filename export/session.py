@@ -126,10 +126,20 @@ def open_engine(
 def _open_bundle(source: Source, provider: str) -> Engine:
     """A bundle with the adapter given, or the one that it was exported from."""
     opened = open_bundle(source.model, provider)
-    adapter = source.adapter or opened.own_adapter()
-    if adapter is None:
+    return _with_adapter(opened, adapter_in_bundle(source, opened.own_adapter()))
+
+
+def adapter_in_bundle(source: Source, own: Path | None) -> Path:
+    """The adapter that was given, else the bundle's own; one that this version can run.
+
+    Raises:
+        DarsrError: there is neither, or it has parts that are not known.
+    """
+    path = source.adapter or own
+    if path is None:
         raise DarsrError(str(source.model), "holds no adapter of its own", "give --adapter")
-    return _with_adapter(opened, adapter)
+    _refuse_unknown_parts(Adapter.load(path), path)
+    return path
 
 
 def _with_adapter(opened: Bundle, path: Path | None) -> Engine:
@@ -246,6 +256,21 @@ def _cached_bundle(source: Source, precision: str | None, provider: str) -> Bund
         return open_bundle(folder, provider)
     except DarsrError:  # damaged: it is made again
         return None
+
+
+def cached_bundle_folder(source: Source, say: Callable[[str], None], precision: str | None) -> Path:
+    """Where the cached bundle lies that runs an adapter or the backbone alone; made where there is none.
+
+    Raises:
+        DarsrError: it cannot be made, or does not compute what PyTorch computes.
+    """
+    found = _cached_bundle(source, precision, "cpu")
+    if found is None:
+        _require_torch(source)
+        found = _made_bundle(source, say, precision or "fp32", "cpu")
+    if source.adapter is not None:
+        _refuse_unknown_parts(Adapter.load(source.adapter), source.adapter)
+    return found.folder
 
 
 def _made_bundle(source: Source, say: Callable[[str], None], precision: str, provider: str) -> Bundle:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from darsr_deploy.cuda_driver import Device
 from darsr_deploy.engine_file import EngineFacts
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.shapes import USUAL_SHAPES, Shapes
+from darsr_deploy.shapes import USUAL_SHAPES, Shapes, input_shape
 from darsr_deploy.spec import ModelSpec
 from darsr_deploy.trt_library import Library, make_logger
 
@@ -27,6 +27,10 @@ _FLAGS = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("INT8",)}
 _NARROW = {"HALF", "BF16", "INT8"}
 # What the weighted layers of a file of each precision must have among their types, and nothing else that is narrow.
 _EXPECTED = {"fp32": set(), "fp16": {"HALF"}, "bf16": {"BF16"}, "int8": {"INT8"}}
+
+
+class CannotBuild(DarsrError):
+    """TensorRT does not know something in a model, or has no room to build it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,13 @@ class BuildOptions:
 
 
 def build_engine(
-    onnx: bytes, spec: ModelSpec, library: Library, options: BuildOptions, what: str, report: Report | None = None
+    onnx: bytes,
+    spec: ModelSpec,
+    library: Library,
+    options: BuildOptions,
+    what: str,
+    report: Report | None = None,
+    graph: str = "",
 ) -> tuple[bytes, EngineFacts]:
     """Parse, check what the parsed network computes in, build.
 
@@ -55,6 +65,7 @@ def build_engine(
         spec: its metadata.
         what: name of the result, for error lines.
         report: told ``{"phase", "step", "steps"}`` while the builder works.
+        graph: the file is this graph of a runtime bundle, and ``spec`` the bundle's.
 
     Returns:
         ``(engine, facts)``; the facts lack hash and size, which :func:`darsr_deploy.engine_file.write_engine` adds.
@@ -72,18 +83,19 @@ def build_engine(
             pass
     typed = True
     try:
-        engine, layers = _build(onnx, spec.precision, library, options, what, report, typed)
+        engine, layers = _build(onnx, spec, library, options, what, report, typed, graph)
     except DarsrError:
         if not library.has_flags:
             raise
         typed = False
-        engine, layers = _build(onnx, spec.precision, library, options, what, report, typed)
+        engine, layers = _build(onnx, spec, library, options, what, report, typed, graph)
     return engine, EngineFacts(
         spec=spec,
         family=library.family.name,
         tensorrt=library.version,
         shapes=options.shapes,
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        graph=graph,
         targets=options.targets,
         gpu=device.name if device else "",
         target=device.target if device else "",
@@ -95,12 +107,13 @@ def build_engine(
 
 def _build(
     onnx: bytes,
-    precision: str,
+    spec: ModelSpec,
     library: Library,
     options: BuildOptions,
     what: str,
     report: Report | None,
     typed: bool,
+    graph: str,
 ) -> tuple[bytes, dict[str, int]]:
     """One attempt: the types of the file as they are, or as builder flags; the engine and the parsed network's layers."""
     trt, title = library.module, f"{library.family.title} {library.version}"
@@ -110,14 +123,14 @@ def _build(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         why = parser.get_error(0).desc() if parser.num_errors else logger.why()
-        raise DarsrError(what, f"{title} cannot parse the model ({why})", "use --engine ort")
+        raise CannotBuild(what, f"{title} cannot parse the model ({why})", "use --engine ort")
     layers = layer_types(network)
     config = builder.create_builder_config()
     if typed:
-        require_types(network, layers, precision, what)
+        require_types(network, layers, spec.precision, what)
     else:
-        _set_flags(trt, network, config, precision)
-    _set_shapes(builder, network, config, options.shapes)
+        _set_flags(trt, network, config, spec.precision)
+    _set_shapes(builder, network, config, options.shapes, spec.scale, graph)
     _configure(library, config, options)
     monitor = _monitor(trt, report) if report is not None else None
     if monitor is not None:
@@ -127,7 +140,7 @@ def _build(
         raise KeyboardInterrupt
     if engine is None:
         way_out = "limit its memory with --workspace MB and smaller --shapes, or use --engine ort"
-        raise DarsrError(what, f"{title} cannot build it ({logger.why()})", way_out)
+        raise CannotBuild(what, f"{title} cannot build it ({logger.why()})", way_out)
     return bytes(engine), layers
 
 
@@ -185,7 +198,7 @@ def require_types(network: object, layers: dict[str, int], precision: str, what:
     narrow = {kind.split()[1] for kind in layers} & _NARROW
     weighted = {kind.split()[1] for kind in layers if kind.split()[0] in ("CONVOLUTION", "DECONVOLUTION", "QUANTIZE")}
     expected = _EXPECTED[precision]
-    if narrow != expected or not expected <= weighted:
+    if narrow != expected or (weighted and not expected <= weighted):
         raise DarsrError(
             what, f"the parsed network computes in {sorted(narrow) or 'FLOAT'}, asked for {precision}", "report this"
         )
@@ -196,18 +209,20 @@ def require_types(network: object, layers: dict[str, int], precision: str, what:
         raise DarsrError(what, f"inputs and outputs are not float32: {', '.join(wrong)}", "report this")
 
 
-def _set_shapes(builder: object, network: object, config: object, shapes: Shapes) -> None:
-    """A static size is the network's own; others are one optimization profile."""
-    inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    if shapes.static:
-        for tensor in inputs:
-            tensor.shape = (1, tensor.shape[1], *shapes.largest)
-        return
-    profile = builder.create_optimization_profile()
-    for tensor in inputs:
-        sizes = [(1, tensor.shape[1], *size) for size in (shapes.least, shapes.usual, shapes.largest)]
-        profile.set_shape(tensor.name, *sizes)
-    config.add_optimization_profile(profile)
+def _set_shapes(builder: object, network: object, config: object, shapes: Shapes, scale: int, graph: str) -> None:
+    """What has one size is the network's own; others are one optimization profile."""
+    profile = None
+    for tensor in [network.get_input(i) for i in range(network.num_inputs)]:
+        name, declared = tensor.name, tuple(tensor.shape)
+        each = (shapes.least, shapes.usual, shapes.largest)
+        sizes = [input_shape(name, declared, size, scale, graph) for size in each]
+        if sizes[0] == sizes[2]:
+            tensor.shape = sizes[0]
+            continue
+        profile = profile or builder.create_optimization_profile()
+        profile.set_shape(name, *sizes)
+    if profile is not None:
+        config.add_optimization_profile(profile)
 
 
 def _configure(library: Library, config: object, options: BuildOptions) -> None:

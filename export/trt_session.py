@@ -6,17 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darsr_deploy.bundle import Manifest, is_bundle
 from darsr_deploy.engine_cache import EngineCache
 from darsr_deploy.engine_file import SUFFIX, read_facts
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.onnx_metadata import read_spec
 from darsr_deploy.spec import ModelSpec
+from darsr_deploy.trt_bundle import TrtBundleEngine
 from darsr_deploy.trt_engine import TrtEngine
 from darsr_deploy.trt_library import FAMILIES, choose_family, import_library
 
+from .bundle_engines import open_in_tensorrt
 from .device_check import Reference
 from .engines import cached_engine, require_gpu
-from .to_tensorrt import BuildOptions, Report
+from .to_tensorrt import BuildOptions, CannotBuild, Report
 
 if TYPE_CHECKING:
     from .session import Source
@@ -35,8 +38,11 @@ def open_trt(
     precision: str | None = None,
     trust: bool = False,
     report: Report | None = None,
-) -> TrtEngine:
+) -> TrtEngine | TrtBundleEngine:
     """Open what a user names in TensorRT.
+
+    An adapter (or the backbone alone) runs in a bundle, as in ONNX Runtime: its engines are built once for all adapters, and
+    take images of any size in tiles. In ``int8`` and ``bf16``, which bundles do not have, it becomes a model of its own.
 
     Args:
         engine: ``trt`` (enterprise TensorRT if present, else TensorRT for RTX), ``trt-rtx``, or ``auto`` for an engine file.
@@ -55,9 +61,22 @@ def open_trt(
             )
         _check(source, facts.spec, precision)
         return TrtEngine(source.model, trust, jit_folder=_engines())
+    from .session import BUNDLE_PRECISIONS, adapter_in_bundle, cached_bundle_folder
+
     library = import_library(choose_family(engine))
     require_gpu(library)
     cache = EngineCache(_engines(), say)
+    if source.model is not None and is_bundle(source.model):
+        manifest = Manifest.load(source.model)
+        _check(source, manifest.spec, precision)
+        adapter = adapter_in_bundle(source, manifest.own_adapter(source.model))
+        return open_in_tensorrt(source.model, adapter, library, cache, say, report)
+    if source.model is None and precision in BUNDLE_PRECISIONS:
+        folder = cached_bundle_folder(source, say, precision)
+        try:
+            return open_in_tensorrt(folder, source.adapter, library, cache, say, report)
+        except CannotBuild as error:  # such as weights that are inputs, which an older version may not know
+            say(f"{error.args[1]}: going on with an engine for this adapter alone")
     if source.model is not None:
         _check(source, read_spec(source.model)[1], precision)
         return cached_engine(source.model, library, BuildOptions(), cache, say, report)

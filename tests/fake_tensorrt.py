@@ -44,6 +44,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
     """A module.
 
     Set on it to provoke failures: ``refuse_typed`` (the typed builder gives up), ``refuse`` (every builder does),
+    ``fixed_weights`` (the parser knows no convolution whose weights are an input),
     ``built_type`` (the type of the built layers, whatever was asked for), ``error`` (added to every computed value).
     """
     rtx = family == "trt-rtx"
@@ -53,7 +54,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
     trt = ModuleType(name)
     trt.__spec__ = ModuleSpec(name, None)
     trt.__version__ = version
-    trt.refuse_typed = trt.refuse = False
+    trt.refuse_typed = trt.refuse = trt.fixed_weights = False
     trt.built_type, trt.error, trt.builds, trt.compiled, trt.last_config = None, 0.0, 0, 0, None
 
     DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8", "BF16", "INT64")
@@ -161,6 +162,10 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
             except Exception as error:
                 self._errors.append(ParserError(f"Failed to parse the ONNX model. {type(error).__name__}"))
                 return False
+            given = {value.name for value in model.graph.input}
+            if trt.fixed_weights and any(n.op_type == "Conv" and n.input[1] in given for n in model.graph.node):
+                self._errors.append(ParserError("The kernel must be an initializer!"))
+                return False
             graph = shape_inference.infer_shapes(inliner.inline_local_functions(model)).graph
             known = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.output, *graph.input]}
             for node in graph.node:
@@ -256,7 +261,8 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
                 monitor.phase_finish("Building engine")
                 if not all(going):
                     return complain(self._logger, "interrupted")
-            sizes = config.profiles[0].shapes if dynamic else {t.name: [t.shape] * 3 for t in network.inputs}
+            must(len(config.profiles) <= 1, "the second profile would never be chosen")
+            sizes = {t.name: [t.shape] * 3 for t in network.inputs} | (config.profiles[0].shapes if dynamic else {})
             header = {"version": version, "family": family, "sizes": sizes, "static": not dynamic}
             header |= {"target": driver.target, "gpu": driver.name, "weights": len(network.model)}
             header["targets"] = [t.name for t in config.targets.values()] if rtx else []
@@ -287,15 +293,17 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
             self._runtime, self.facts = weakref.ref(runtime), facts
             self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
             self.inputs = {v.name: v for v in self.session.get_inputs()}
+            (self.output,) = (v.name for v in self.session.get_outputs())
+            self.results: dict[tuple, tuple[int, ...]] = {}  # shapes of the output by those of the inputs
             self.sizes = {name: [tuple(s) for s in sizes] for name, sizes in facts["sizes"].items()}
 
         num_io_tensors = property(lambda self: len(self.inputs) + 1)
 
         def get_tensor_name(self, index: int) -> str:
-            return [*self.inputs, "sr"][index]
+            return [*self.inputs, self.output][index]
 
         def get_tensor_mode(self, name: str) -> enum.IntEnum:
-            return trt.TensorIOMode.OUTPUT if name == "sr" else trt.TensorIOMode.INPUT
+            return trt.TensorIOMode.OUTPUT if name == self.output else trt.TensorIOMode.INPUT
 
         def get_tensor_dtype(self, name: str) -> DataType:
             return DataType.FLOAT
@@ -305,8 +313,15 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
             return tuple(a if a == b else -1 for a, b in zip(least, largest))
 
         def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
-            must(index == 0 and name in self.sizes and not self.facts["static"], "no such profile")
+            must(index == 0 and -1 in self.get_tensor_shape(name), "no such profile")
             return self.sizes[name]
+
+        def _result(self, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+            key = tuple(sorted(shapes.items()))
+            if key not in self.results:
+                zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+                self.results[key] = self.session.run(None, zeros)[0].shape
+            return self.results[key]
 
         def create_engine_inspector(self) -> Inspector:
             return Inspector(self)
@@ -365,7 +380,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
     class Context:
         def __init__(self, engine: Engine, logger: ILogger, strategy: Strategy) -> None:
             self._engine, self._logger, self._strategy = weakref.ref(engine), logger, strategy
-            self._shapes = {n: s[0] for n, s in engine.sizes.items() if engine.facts["static"]}
+            self._shapes = {n: s[0] for n, s in engine.sizes.items() if s[0] == s[2]}
             self._addresses: dict[str, int] = {}
             self._scratch: tuple[int, int] | None = None
             self._asked = self._warm = False
@@ -378,7 +393,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
             engine = self._living()
             must(name in engine.inputs, f"there is no input {name}")
             least, _, largest = engine.sizes[name]
-            if len(shape) != 4 or not all(a <= s <= b for a, s, b in zip(least, shape, largest)):
+            if len(shape) != len(least) or not all(a <= s <= b for a, s, b in zip(least, shape, largest)):
                 complain(
                     self._logger, f"set dimension of {name} {shape} does not satisfy the profile {least}..{largest}"
                 )
@@ -395,12 +410,11 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
             must(not self.infer_shapes(), "shapes of inputs are missing")
             if name in self._shapes:
                 return self._shapes[name]
-            n, _, height, width = self._shapes["lr"]
-            scale = json.loads(self._living().session.get_modelmeta().custom_metadata_map["darsr"])["scale"]
-            return (n, 3, scale * height, scale * width)
+            return self._living()._result(self._shapes)
 
         def set_tensor_address(self, name: str, address: int) -> bool:
-            if name not in (*self._living().inputs, "sr"):
+            must(address % ALIGNMENT == 0, f"the memory of {name} is not aligned")
+            if name not in (*self._living().inputs, self._living().output):
                 return False
             self._addresses[name] = address
             return True
@@ -422,7 +436,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
         def execute_async_v3(self, stream: int) -> bool:
             engine = self._living()
             must(not self.infer_shapes(), "shapes of inputs are missing")
-            must(set(self._addresses) == {*engine.inputs, "sr"}, "an address was not set")
+            must(set(self._addresses) == {*engine.inputs, engine.output}, "an address was not set")
             if self._strategy == Strategy.USER_MANAGED:
                 must(self._scratch and self._scratch[1] >= self._need(), "device memory was not set, or is too small")
             must(self._warm or not driver.is_capturing(stream), "the first run with a shape cannot be captured")
@@ -440,9 +454,9 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
                 if scratch:
                     driver.view(*scratch)[...] = 0xAB
                 feeds = {name: memory(name).reshape(shapes[name]).copy() for name in engine_inputs}
-                memory("sr")[...] = session.run(["sr"], feeds)[0].ravel() + np.float32(trt.error)
+                memory(output)[...] = session.run([output], feeds)[0].ravel() + np.float32(trt.error)
 
-            engine_inputs, session = list(engine.inputs), engine.session
+            engine_inputs, output, session = list(engine.inputs), engine.output, engine.session
             driver.enqueue(stream, compute)
             self._warm = True
             return True

@@ -136,6 +136,24 @@ def test_a_model_that_takes_whole_images_alone_says_why():
     ]
 
 
+def test_out_of_memory_without_tiles_names_the_way_out():
+    """Not a smaller tile, which such a model does not take."""
+    locality = Locality(None, 1, 0, why="it averages", way_out="export it with --split")
+    with pytest.raises(OutOfMemory, match=r"no memory; export it with --split$"):
+        TiledEngine(Enlarger(room=100, locality=locality)).run(imaging.to_tensor(picture(90, 90)))
+
+
+@given(st.integers(3, 90), st.integers(3, 90), st.integers(24, 60), st.sampled_from([None, 16, 40, 80]))
+def test_an_engine_with_a_largest_size_is_never_asked_for_more(height, width, most, tile):
+    engine, lr = (
+        Enlarger(locality=Locality(HALO, 1, BYTES, (HALO - 1,), most=most)),
+        imaging.to_tensor(picture(height, width)),
+    )
+    got = TiledEngine(engine, tile, lambda line: None).run(lr)
+    assert np.abs(got - Enlarger().run(lr)).max() < 1e-6
+    assert max(engine.asked) <= most**2
+
+
 def test_sides_of_tiles_that_are_none():
     assert (tile_side("auto"), tile_side("0"), tile_side("512")) == (None, 0, 512)
     for text in ("-1", "15", "many", "", "1e3", "²"):

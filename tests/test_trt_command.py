@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from darsr_deploy.adapter import Adapter
 from darsr_deploy.engine_file import read_facts, sidecar_path
 from darsr_deploy.imaging import read_image
 from darsr_deploy.spec import coefficients_path
 
 pytest.importorskip("torch", reason="the models of these tests are exported (extras train and export)")
+
+from export.bundle_engines import close_bundle
 
 from .fake_cuda import FakeDriver
 from .gpu import LIBRARIES, install, model_file, uninstall
@@ -41,6 +45,7 @@ def own(tmp_path, monkeypatch, cache):
 def machine(request, monkeypatch, own):
     machine = install(monkeypatch, *request.param)
     yield machine
+    close_bundle()
     assert machine.driver.left_over() == {}
 
 
@@ -49,38 +54,95 @@ def difference(one: str, other: str) -> int:
 
 
 def test_adapter_to_picture(machine, adapted):  # noqa: F811
-    """Exported, built, compared with PyTorch, kept; the second time neither; the picture is ONNX Runtime's."""
+    """Exported, built, compared, kept; the second time neither; the picture is ONNX Runtime's."""
     done("infer", "photo.png", "--engine", "ort", "-o", "ort.png")
     first = done("infer", "photo.png", "--engine", "trt", "-o", "trt.png", "--json")
     row = strict_json(first.stdout)
     assert set(row) == INFER_KEYS and (row["engine"], row["provider"]) == (machine.family, "cuda:0")
-    assert "engine for Fake RTX, 3x3,480x640,1920x1920 (once; it is kept in the cache)" in first.stderr
-    assert difference("ort.png", "trt.png") == 0
+    assert "for Fake RTX, 3x3,480x640,1920x1920 (once for all adapters; kept in the cache)" in first.stderr
+    assert difference("ort.png", "trt.png") <= 1  # whose weights are constants there, and inputs here
     built = machine.trt.builds
     again = done("infer", "photo.png", "--engine", "trt", "-o", "again.png")
     assert machine.trt.builds == built and again.stderr == ""
+    for engine in Path("own/engines").glob("*.engine"):
+        facts = read_facts(engine)
+        assert facts.device_parity_psnr_db > 80 and facts.cache_key == engine.stem and facts.graph
+        assert facts.targets == (("sm_89",) if machine.family == "trt-rtx" else ())
+
+
+def test_an_adapter_in_int8_is_a_model_of_its_own(machine, adapted):  # noqa: F811
+    """Bundles have no int8: exported, built for this adapter alone, compared with PyTorch, kept."""
+    first = done("infer", "photo.png", "--engine", "trt", "--precision", "int8", "-o", "one.png")
+    assert "engine for Fake RTX, 3x3,480x640,1920x1920 (once; it is kept in the cache)" in first.stderr
     (engine,) = Path("own/engines").glob("*.engine")
-    facts = read_facts(engine)
-    assert facts.device_parity_psnr_db > 80 and facts.cache_key == engine.stem
-    assert facts.targets == (("sm_89",) if machine.family == "trt-rtx" else ())
+    assert read_facts(engine).device_parity_psnr_db > 43 and not read_facts(engine).graph
+    line = refused("infer", "photo.png", "--engine", "trt", "--precision", "int8", "--tile", "32", name="--tile 32")
+    assert "--precision fp16" in line
+
+
+def test_adapters_swapped_in_a_bundle_and_in_tiles(machine, adapted):  # noqa: F811
+    """As on a device: a bundle, then another adapter for it. The second builds nothing."""
+    done("export", "photo.darsr", "--split")
+    own = Adapter.load("photo.darsr")
+    darker = {**own.arrays, "darm.tail.bias": 0.9 * own.arrays["darm.tail.bias"]}
+    replace(own, arrays=darker).save(Path("second.darsr"))
+    line = ("infer", "photo.png", "--model", "photo.bundle")
+    done(*line, "--engine", machine.family, "-o", "first.png")
+    built = machine.trt.builds
+    assert built >= 5
+    for tile in ("auto", "32"):
+        second = done(*line, "--adapter", "second.darsr", "--engine", "trt", "--tile", tile, "-o", f"{tile}.png")
+        assert second.stderr == "" and machine.trt.builds == built
+    done(*line, "--adapter", "second.darsr", "-o", "ort.png")
+    assert difference("auto.png", "ort.png") <= 1 and difference("32.png", "ort.png") <= 1
+    assert difference("auto.png", "first.png") > 5
+    assert "scale 2, asked for 4" in refused(*line, "--engine", "trt", "--scale", "4", name="photo.bundle")
+    assert "fp32, asked for fp16" in refused(*line, "--engine", "trt", "--precision", "fp16", name="photo.bundle")
+    (Path("photo.bundle") / "stats0.onnx").write_bytes(b"none")
+    close_bundle()
+    assert "checksum differs" in refused(*line, "--engine", "trt", name=str(Path("photo.bundle/stats0.onnx")))
+
+
+def test_a_version_that_wants_constant_weights_builds_for_each_adapter(machine, adapted):  # noqa: F811
+    machine.trt.fixed_weights = True
+    first = done("infer", "photo.png", "--engine", "trt", "-o", "trt.png")
+    assert "The kernel must be an initializer!): going on with an engine for this adapter alone" in first.stderr
+    done("infer", "photo.png", "-o", "ort.png")
+    assert difference("trt.png", "ort.png") <= 1
+    done("export", "photo.darsr", "--split")
+    result = darsr("infer", "photo.png", "--model", "photo.bundle", "--engine", "trt", "-o", "bundle.png")
+    assert result.exit_code == 1 and not Path("bundle.png").exists()
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("error: engine of correction: ") and line.endswith("use --engine ort")
+
+
+def test_the_backbone_alone(machine, adapted):  # noqa: F811
+    done("infer", "photo.png", "--no-adapter", "--scale", "2", "--engine", "trt", "--tile", "24", "-o", "trt.png")
+    assert machine.trt.builds == 1
+    done("infer", "photo.png", "--no-adapter", "--scale", "2", "-o", "ort.png")
+    assert difference("trt.png", "ort.png") <= 1
 
 
 def test_a_damaged_engine_in_the_cache_is_built_again(machine, adapted):  # noqa: F811
-    done("infer", "photo.png", "--engine", "trt", "-o", "one.png")
+    done("export", "photo.darsr")
+    line = ("infer", "photo.png", "--model", "photo.onnx", "--engine", "trt")
+    done(*line, "-o", "one.png")
     (engine,) = Path("own/engines").glob("*.engine")
     for path in (engine, sidecar_path(engine)):
         flipped = bytearray(path.read_bytes())
         flipped[len(flipped) // 2] ^= 4
         path.write_bytes(flipped)
-        result = done("infer", "photo.png", "--engine", "trt", "-o", "two.png", "--overwrite")
+        result = done(*line, "-o", "two.png", "--overwrite")
         assert "is damaged" in result.stderr and "building it again" in result.stderr
         assert difference("one.png", "two.png") == 0
 
 
 def test_another_gpu_has_an_engine_of_its_own(machine, adapted, monkeypatch):  # noqa: F811
-    done("infer", "photo.png", "--engine", "trt", "-o", "one.png")
+    done("export", "photo.darsr")
+    line = ("infer", "photo.png", "--model", "photo.onnx", "--engine", "trt")
+    done(*line, "-o", "one.png")
     install(monkeypatch, machine.family, machine.trt.__version__, FakeDriver("Other", (8, 6)))
-    done("infer", "photo.png", "--engine", "trt", "-o", "two.png")
+    done(*line, "-o", "two.png")
     assert len(list(Path("own/engines").glob("*.engine"))) == 2
 
 

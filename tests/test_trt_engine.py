@@ -15,6 +15,7 @@ from darsr_deploy.cuda_driver import Device
 from darsr_deploy.errors import DarsrError, OutOfMemory
 from darsr_deploy.ort_engine import OrtEngine
 from darsr_deploy.spec import COEFFICIENTS_KIND, COEFFICIENTS_VERSION, coefficients_path
+from darsr_deploy.tiled import TiledEngine
 from darsr_deploy.trt_engine import TrtEngine
 from darsr_deploy.trt_library import FAMILIES, choose_family, import_library, make_logger
 
@@ -121,6 +122,19 @@ def test_sizes_outside_the_profile_are_refused_before_the_library_sees_them(mach
         with pytest.raises(DarsrError, match="float64"):
             engine.run(image(8, 8).astype(np.float64))
         engine.run(image(8, 8))
+
+
+def test_tiles_of_a_model_that_says_what_they_need(machine, tmp_path):
+    """As in ONNX Runtime: a model without averages inside. An engine of one size takes images of that size."""
+    model = model_file(tmp_path / "model.onnx", halo=2, bytes_per_lr_pixel=100)
+    lr, said = image(70, 90), []
+    with TrtEngine(machine.build(model)) as engine, OrtEngine(model) as reference:
+        assert engine.locality.most == 48
+        for tile in (None, 20, 60):
+            np.testing.assert_allclose(TiledEngine(engine, tile, said.append).run(lr), reference.run(lr), atol=1e-6)
+        assert said == ["the engine takes 48 pixels at a time: tiles of 44 instead of 60"]
+    with TrtEngine(machine.build(model, STATIC)) as engine, pytest.raises(DarsrError, match=r"of one size .*bundle"):
+        TiledEngine(engine, 20)
 
 
 def test_too_little_memory_is_said_and_a_smaller_image_still_runs(machine, model):
