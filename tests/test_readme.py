@@ -23,7 +23,6 @@ from darsr_train import kernels
 from darsr_train.degradation import reduce
 
 from .onnx_models import convolutional
-from .shared import SHARED
 from .typed import typed
 
 ROOT = Path(__file__).parent.parent
@@ -121,7 +120,7 @@ def python_blocks(page: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_darsr_command_runs(page, desk, monkeypatch):
-    """In the order of the page, in one folder. What needs the development data is run where that is."""
+    """In the order of the page, in one folder."""
     monkeypatch.setenv("DARSR_CACHE", str(desk / "cache"))
     ran = 0
     for command in commands(page):
@@ -130,10 +129,6 @@ def test_every_darsr_command_runs(page, desk, monkeypatch):
             continue
         if "trt-rtx" in words and importlib.util.find_spec("tensorrt_rtx_bindings") is None:  # x86_64 alone has it
             continue
-        if any("shared/" in word for word in words):
-            if not SHARED.is_dir() or "eval" in words:  # the whole sets take minutes: test_adapt runs two images of one
-                continue
-            words = [str(SHARED / word.partition("shared/")[2]) if "shared/" in word else word for word in words]
         run(shlex.join(words), desk)
         ran += 1
     for code in python_blocks(page):
