@@ -183,20 +183,23 @@ def test_two_threads_with_two_adapters(machine, made):  # noqa: F811
     """A video's next adapter is opened while frames flow with the last."""
     results: dict[int, np.ndarray] = {}
     reference, lr = Bundle(made()), image(20, 20)
+    adapters = {
+        seed: adapter(seed=seed) for seed in (1, 2)
+    }  # here: the seed that they are drawn with is one for all threads
     with opened(machine, made()) as bundle:
 
         def work(seed: int) -> None:
-            with bundle.engine(adapter(seed=seed)) as engine:
+            with bundle.engine(adapters[seed]) as engine:
                 for _ in range(4):
                     results[seed] = engine.run(lr)
 
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in (1, 2)]
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in adapters]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    for seed in (1, 2):
-        assert np.abs(results[seed] - reference.engine(adapter(seed=seed)).run(lr)).max() < 2e-6
+    for seed in adapters:
+        assert np.abs(results[seed] - reference.engine(adapters[seed]).run(lr)).max() < 2e-6
 
 
 def test_what_is_bound_is_compared_every_time(machine, made):  # noqa: F811
