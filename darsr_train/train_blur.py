@@ -78,11 +78,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the correction of blur estimates.")
     parser.add_argument("images", type=Path, help="folder of photographs")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--samples", type=int, default=4000)
+    parser.add_argument("--samples", type=int, default=3400)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--licence", default="unstated")
     given = parser.parse_args()
-    weights, accuracy = train_correction(*samples(list_images(given.images), given.samples, given.seed))
+    weights, accuracy = train_correction(*samples(list_images(given.images), given.samples, given.seed), given.steps)
     print(json.dumps(accuracy), file=sys.stderr)
     command = f"python -m darsr_train.train_blur {given.images.name} --out {given.out.name} --samples {given.samples} --seed {given.seed}"
     facts = {"licence": given.licence, "data": given.images.name, "command": command, "accuracy": accuracy}

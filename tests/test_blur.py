@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
+from darsr_deploy.container import read_container
 from darsr_deploy.imaging import write_image
-from darsr_train import blur, kernels, sharpness, small_network
+from darsr_train import blur, kernels, sharpness, small_network, train_blur
 from darsr_train.backbones import load_backbone
 from darsr_train.degradation import reduce
 from darsr_train.prior import load_prior
-from darsr_train.train_blur import samples, train_correction
+from darsr_train.train_blur import samples
 
 
 def photograph(name: str) -> torch.Tensor:
@@ -146,17 +149,35 @@ def test_dropout_and_batches_still_learn():
     assert (error**2).mean() < 0.4 * targets.var()
 
 
-def test_training_on_a_folder_gives_weights_that_the_estimate_can_read(tmp_path):
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
     for name in ("chelsea", "coffee"):
-        write_image(tmp_path / f"{name}.png", np.kron(getattr(data, name)()[:200, :200], np.ones((2, 2, 1), np.uint8)))
-    found, estimated, true = samples(sorted(tmp_path.glob("*.png")), 6, seed=0)
-    again = samples(sorted(tmp_path.glob("*.png")), 6, seed=0)
-    assert found.shape == (6, 4, len(small_network_inputs())) and estimated.shape == true.shape == (6, 3)
+        write_image(folder / f"{name}.png", np.kron(getattr(data, name)()[:200, :200], np.ones((2, 2, 1), np.uint8)))
+    return folder
+
+
+def test_the_samples_of_a_seed_are_always_the_same(photographs):
+    found, estimated, true = samples(sorted(photographs.iterdir()), 3, seed=0)
+    again = samples(sorted(photographs.iterdir()), 3, seed=0)
+    assert found.shape[:2] == (3, 4) and estimated.shape == true.shape == (3, 3)
     assert all(np.array_equal(a, b) for a, b in zip((found, estimated, true), again))
-    weights, accuracy = train_correction(found, estimated, true, steps=20)
-    assert small_network.evaluate(weights, found[0]).shape == (4, 3)
-    assert set(accuracy) == {"least_squares", "corrected"}
 
 
-def small_network_inputs() -> np.ndarray:
-    return blur._weights()["mean"]
+def test_training_on_a_folder_gives_a_file_that_the_estimate_reads(photographs, tmp_path, monkeypatch):
+    out, y = tmp_path / "blur.safetensors", blurred(BLURS[0])
+    options = f"--out {out} --samples 8 --steps 20 --licence MIT".split()
+    monkeypatch.setattr("sys.argv", ["train_blur", str(photographs), *options])
+    train_blur.main()
+    facts, _ = read_container(out, "blur", blur.VERSION, "")[:2]
+    assert facts["licence"] == "MIT" and set(facts["accuracy"]) == {"least_squares", "corrected"}
+    x = restored(y)
+    shipped = blur.estimate_covariance(x, y, 2)
+    monkeypatch.setattr(blur, "_WEIGHTS", out)
+    blur._weights.cache_clear()
+    try:
+        assert not np.array_equal(blur.estimate_covariance(x, y, 2), shipped)
+    finally:
+        monkeypatch.undo()
+        blur._weights.cache_clear()
