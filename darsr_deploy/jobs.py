@@ -48,8 +48,8 @@ class Targets:
         """Reserve a file (or a folder) before the work for it begins.
 
         Raises:
-            DarsrError: it is a folder where a file is to be written, or exists and may not be overwritten, another input of this command has it, or its folder
-                cannot be written.
+            DarsrError: it is a folder where a file is to be written, or exists and may not be overwritten, another input
+                of this command has it, or its folder cannot be written.
         """
         name = os.path.abspath(target)
         if name in self.taken:

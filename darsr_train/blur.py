@@ -1,8 +1,9 @@
 """The spread of an image's blur, from a first restoration of it and from the image itself.
 
 Second moments come from the kernel that best reduces the restored image to the given one, in closed form. A small network
-on statistics of that kernel and of the image's sharpness then takes away what such estimates get wrong: by images of
-another source than it was trained on, it halves the error of the elongation and takes a third off that of the width.
+on statistics of that kernel and of the image's sharpness then takes away what such estimates get wrong. On held-out crops its
+root mean square error in the covariance's logarithm is 0.28 (width) and 0.15 (elongation), that of least squares 0.36 and 0.26:
+:mod:`.train_blur` prints and keeps these figures.
 """
 
 from __future__ import annotations

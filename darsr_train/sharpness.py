@@ -17,12 +17,8 @@ _QUIET = 0.3  # grey levels: below this a difference is rounding
 _WINDOW, _HOP = 32, 16  # pixels of the windows whose spectra are averaged
 _FLOOR = 20.0  # power of rounding to 8 bits in such a window
 _HALF = 40  # of the 9 x 9 bins of a spectrum, in front of the middle one: the others repeat them
-_BINS = [
-    slice(0, 3),
-    *(slice(low, low + 3) for low in range(3, 30, 4)),
-    slice(30, 33),
-]  # of 33 frequencies, -1/2 to 1/2
-
+# Of the 33 frequencies from -1/2 to 1/2: three in each bin.
+_BINS = [slice(0, 3), *(slice(low, low + 3) for low in range(3, 30, 4)), slice(30, 33)]
 
 # An image as it is, mirrored left to right, transposed, and both (mirrored first): (mirror, transpose).
 VIEWS = ((False, False), (True, False), (False, True), (True, True))

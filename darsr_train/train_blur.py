@@ -24,7 +24,7 @@ from .prior import load_prior
 _SIDE = 160  # of the LR crops
 _HIDDEN = 48
 _HELD_OUT = 0.15  # of the samples
-_TENTH = 0.1  # from here on an error in a logarithm of variance counts by its size, below by its square
+_SQUARE_BELOW = 0.1  # an error in a logarithm of variance counts by its square up to here, then by its size
 
 
 @torch.no_grad()
@@ -57,10 +57,17 @@ def samples(photographs: list[Path], count: int, seed: int) -> tuple[np.ndarray,
 def train_correction(
     found: np.ndarray, estimated: np.ndarray, true: np.ndarray, steps: int = 4000
 ) -> tuple[dict[str, np.ndarray], dict]:
-    """Weights as :mod:`.blur` reads them; root mean square errors (mean, half difference, cross part of the logarithm) on
-    held-out samples, of least squares and of a network trained without these."""
+    """Fit what is to be added to the logarithm of the covariance by least squares.
+
+    Args:
+        found, estimated, true: see :func:`samples`.
+
+    Returns:
+        Weights as :mod:`.blur` reads them, and root mean square errors (mean, half difference, cross part of the
+        logarithm) on held-out crops of the same photographs: of least squares, and of a network trained without these.
+    """
     split, change = int(len(found) * (1 - _HELD_OUT)), true - estimated
-    loss = functools.partial(F.smooth_l1_loss, beta=_TENTH)
+    loss = functools.partial(F.smooth_l1_loss, beta=_SQUARE_BELOW)
     targets = change[:, None] * blur.SIGNS  # count, 4, 3
 
     def trained(until: int) -> dict[str, np.ndarray]:
@@ -85,7 +92,8 @@ def main() -> None:
     given = parser.parse_args()
     weights, accuracy = train_correction(*samples(list_images(given.images), given.samples, given.seed), given.steps)
     print(json.dumps(accuracy), file=sys.stderr)
-    command = f"python -m darsr_train.train_blur {given.images.name} --out {given.out.name} --samples {given.samples} --seed {given.seed}"
+    options = f"--samples {given.samples} --steps {given.steps} --seed {given.seed}"
+    command = f"python -m darsr_train.train_blur {given.images.name} --out {given.out.name} {options}"
     facts = {"licence": given.licence, "data": given.images.name, "command": command, "accuracy": accuracy}
     print(
         write_container(given.out, "blur", blur.VERSION, facts, {k: v.astype(np.float32) for k, v in weights.items()})

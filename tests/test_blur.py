@@ -171,7 +171,11 @@ def test_training_on_a_folder_gives_a_file_that_the_estimate_reads(photographs, 
     monkeypatch.setattr("sys.argv", ["train_blur", str(photographs), *options])
     train_blur.main()
     facts, _ = read_container(out, "blur", blur.VERSION, "")[:2]
-    assert facts["licence"] == "MIT" and set(facts["accuracy"]) == {"least_squares", "corrected"}
+    assert (
+        "--samples 8 --steps 20 --seed 0" in facts["command"]
+        and facts["licence"] == "MIT"
+        and set(facts["accuracy"]) == {"least_squares", "corrected"}
+    )
     x = restored(y)
     shipped = blur.estimate_covariance(x, y, 2)
     monkeypatch.setattr(blur, "_WEIGHTS", out)
