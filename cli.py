@@ -66,7 +66,9 @@ app.command()(adapt_command.adapt)
 @app.command()
 @command
 def export(
-    adapter: Annotated[Path, typer.Argument(help="An adapter (.darsr); for an engine also a model (.onnx).")],
+    adapter: Annotated[
+        Path, typer.Argument(help="An adapter (.darsr); for engines also a model (.onnx) or a runtime bundle.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The model file; beside the adapter by default.")
     ] = None,
@@ -103,20 +105,22 @@ def export(
     as_json: Json = False,
     failures: Failures = None,
 ) -> Printed:
-    """Write one ONNX file that computes what the adapter and its backbone compute, checked against PyTorch."""
+    """Write a file (or a bundle) that computes what the adapter and its backbone compute, checked against PyTorch."""
     from darsr_deploy import jobs
     from darsr_deploy.adapter import Adapter
-    from export.engine_command import EngineOptions, export_engine
+    from darsr_deploy.bundle import is_bundle
+    from export.engine_command import EngineOptions, export_engine, export_split_engine
     from export.session import check_precision, require_onnx
 
     check_precision(precision)
     engines = EngineOptions(format, shape, shapes, target, workspace)
+    in_bundle = is_bundle(adapter) and format != "onnx"
+    split = split or in_bundle
     if triton is not None and (split or form == "filters"):
         why = "a bundle runs one adapter after another" if split else "form filters belongs to one image"
         raise DarsrError("--triton", why, "serve the form network or global")
-    if split and format != "onnx":
-        raise DarsrError("--split", f"a bundle is ONNX, and --format {format} was asked for", "leave one of them out")
-    if adapter.suffix != ".onnx" or format == "onnx":  # a device without PyTorch builds an engine from a model file
+    ready = in_bundle or (adapter.suffix == ".onnx" and format != "onnx" and not split)
+    if not ready:  # a device without PyTorch builds engines from what was exported
         Adapter.load(adapter)
         require_torch()
         require_onnx()
@@ -128,10 +132,14 @@ def export(
         return targets.claim(target, folder=split)
 
     what = (adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
-    if split:
+    of_bundle = (adapter, out, precision, form, backbone, image, floor, claim, say)
+    if split and format != "onnx":
+        with progress("TensorRT") as report:
+            row = export_split_engine(*of_bundle, engines, report)
+    elif split:
         from export.command import export_split
 
-        row = export_split(adapter, out, precision, form, backbone, image, floor, claim, say)
+        row = export_split(*of_bundle)
     elif format == "onnx":
         from export.command import export_adapter
 

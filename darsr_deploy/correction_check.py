@@ -18,11 +18,11 @@ from .spec import FLOORS_DB
 TEST_SIZE = (12, 13)  # LR pixels
 
 
-def small_picture() -> np.ndarray:
+def small_picture(height: int = TEST_SIZE[0], width: int = TEST_SIZE[1]) -> np.ndarray:
     """float32 1 x 3 x H x W in [0, 1]: waves and noise, with no symmetry that would hide weights in another order."""
-    rows, columns = np.mgrid[: TEST_SIZE[0], : TEST_SIZE[1]]
+    rows, columns = np.mgrid[:height, :width]
     waves = [0.5 + 0.3 * np.sin(0.9 * rows + k) * np.cos(0.7 * columns - k) for k in range(3)]
-    noise = np.random.default_rng(5).uniform(-0.1, 0.1, (3, *TEST_SIZE))
+    noise = np.random.default_rng(5).uniform(-0.1, 0.1, (3, height, width))
     return np.clip(np.stack(waves) + noise, 0, 1).astype(np.float32)[None]
 
 

@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 from .engine_file import SUFFIX, sidecar_path
 from .errors import DarsrError
 from .jit_cache import SUFFIX as JIT_SUFFIX
+from .shapes import Shapes
+from .trt_library import Library
 
 USUAL_LIMIT_MB = 2048
 
@@ -21,6 +23,22 @@ USUAL_LIMIT_MB = 2048
 def cache_key(**facts: object) -> str:
     """A name for what an engine depends on: the same facts give the same key, any other fact another."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def engine_key(
+    onnx: bytes, precision: str, library: Library, shapes: Shapes, gpu: str, target: str, workspace_mb: int = 0
+) -> str:
+    """The name of an engine in the cache: everything that a build depends on."""
+    return cache_key(
+        model=hashlib.sha256(onnx).hexdigest(),
+        precision=precision,
+        shapes=shapes.to_json(),
+        family=library.family.name,
+        tensorrt=library.version,
+        gpu=gpu,
+        target=target,
+        workspace_mb=workspace_mb,
+    )
 
 
 def limit_bytes() -> int:

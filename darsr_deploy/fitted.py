@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .bundle import Manifest
 
 
+TILE_GRAPHS = ("correction_tile", *(f"stats{stage}" for stage in range(STAGES)))
+
+
 @dataclass(frozen=True)
 class Fitted:
     """An adapter that fits a bundle; the backbone alone where all is None.
@@ -62,10 +65,14 @@ def fit(adapter: Adapter | None, manifest: Manifest, folder: str, what: str) -> 
 
 
 def graphs_of(fitted: Fitted) -> list[str]:
-    """The graphs of a bundle that run an adapter, those of tiles included."""
-    tiles = ["correction_tile", *(f"stats{stage}" for stage in range(fitted.stages))]
-    graphs = {"network": ["correction", *tiles], "global": ["filter"], "none": []}[fitted.kind]
-    return [*graphs, "backbone", *["backprojection"] * bool(fitted.rounds)]
+    """The graphs of a bundle that run an adapter on whole images."""
+    correction = {"network": ["correction"], "global": ["filter"], "none": []}[fitted.kind]
+    return [*correction, "backbone", *["backprojection"] * bool(fitted.rounds)]
+
+
+def tile_graphs_of(fitted: Fitted) -> list[str]:
+    """Those that it needs besides to run in tiles."""
+    return [*TILE_GRAPHS] if fitted.kind == "network" else []
 
 
 def _locality(manifest: Manifest, kind: str, stages: int, rounds: int) -> Locality:

@@ -16,3 +16,8 @@ def cache_folder() -> Path:
 def data_folder() -> Path:
     """Downloaded backbones: the user's data folder, or what DARSR_DATA names."""
     return Path(os.environ.get("DARSR_DATA") or platformdirs.user_data_dir("darsr"))
+
+
+def engines_folder() -> Path:
+    """Of TensorRT's engines in the cache."""
+    return cache_folder() / "engines"

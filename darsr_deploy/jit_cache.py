@@ -5,6 +5,7 @@ Compiled kernels are code, so a file is used only if its sha256 is on the list o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -44,9 +45,11 @@ class JitCache:
             return
         try:
             trust(digest)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self._path, data)
-        except DarsrError:
-            self._path.unlink(missing_ok=True)
+        except (OSError, DarsrError):
+            with contextlib.suppress(OSError):  # an older file that stays is only of less use
+                self._path.unlink(missing_ok=True)
 
 
 def _trusted(path: Path, digest: str) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures for measurements where no photograph is at hand."""
+"""Pictures for measurements: synthetic ones, and the parts of a photograph that have most to show."""
 
 from __future__ import annotations
 
@@ -17,3 +17,12 @@ def natural_noise(height: int, width: int, seed: int = 7) -> np.ndarray:
     picture = np.stack([grey + 0.3 * tint for tint in tints])
     picture = (picture - picture.mean()) / picture.std() * 0.22 + 0.5
     return picture.clip(0, 1)[None].astype(np.float32)
+
+
+def detailed_crops(picture: np.ndarray, height: int, width: int, count: int) -> list[np.ndarray]:
+    """The crops of highest contrast on a grid of half a crop; fewer, or smaller ones, where the picture is small."""
+    height, width = min(height, picture.shape[2]), min(width, picture.shape[3])
+    tops = range(0, picture.shape[2] - height + 1, max(1, height // 2))
+    lefts = range(0, picture.shape[3] - width + 1, max(1, width // 2))
+    crops = [picture[:, :, top : top + height, left : left + width] for top in tops for left in lefts]
+    return [np.ascontiguousarray(crop) for crop in sorted(crops, key=lambda c: -float(c.std()))[:count]]

@@ -57,6 +57,21 @@ def open_engine(
     return TiledEngine(engine, tile)
 
 
+def engine_of_bundle(folder: Path, asked: str = "auto") -> str:
+    """What runs a bundle: ``auto`` is ONNX Runtime where it is installed, else the family of the engines that it holds.
+
+    Raises:
+        DarsrError: a damaged sidecar of an engine.
+    """
+    from .engine_file import SUFFIX, read_facts
+    from .ort_engine import installed_runtimes
+
+    if asked != "auto" or installed_runtimes():
+        return "ort" if asked == "auto" else asked
+    own = sorted(folder.glob(f"*{SUFFIX}"))
+    return read_facts(own[0]).family if own else "ort"  # whose error says what to install
+
+
 def _bundled(folder: Path, provider: str, threads: int, adapter: str | Path | None) -> Engine:
     from .adapter import Adapter
     from .bundle import Bundle

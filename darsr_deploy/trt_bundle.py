@@ -15,16 +15,17 @@ import numpy as np
 
 from .adapter import Adapter
 from .bundle import Manifest
-from .correction_check import corrected, filtered, require_bound, small_picture
+from .correction_check import TEST_SIZE, corrected, filtered, require_bound, small_picture
 from .cuda_driver import Device
 from .engine import check_input
 from .engine_file import EngineFacts
 from .errors import DarsrError
-from .fitted import Fitted, fit
+from .fitted import Fitted, fit, graphs_of, tile_graphs_of
 from .shapes import Shapes, input_shape
+from .spec import Locality
 from .tiling import free_memory
 from .trt_chain import Chains, Shape, Step, Weights
-from .trt_engine import require_device, require_version
+from .trt_device import require_device, require_version
 from .trt_library import Library
 
 # Of each graph: the inputs that are no weights of the correction, and the output. ``kernel`` and ``coeff`` are an adapter's.
@@ -38,6 +39,7 @@ _PICTURES = {
     "stats1": ({"lr": 3, "core": 1}, "sum"),
 }
 _POOLED = {"correction_tile": ("pooled0", "pooled1"), "stats1": ("pooled0",)}
+_MOST_COMPARED = 240 * 320  # pixels: of more, the correction in NumPy takes longer than a first picture may
 
 
 class TrtBundle:
@@ -95,6 +97,13 @@ class TrtBundle:
     def drop(self, graph: str) -> None:
         with self.lock:
             self.chains.drop(graph)
+            if not self.chains.engines:
+                self.shapes = None
+
+    def lacks(self, fitted: Fitted) -> list[str]:
+        """Graphs that an adapter needs and that are not open. Engines of one size run no tiles, and need none of theirs."""
+        tiles = [] if self.shapes is not None and self.shapes.static else tile_graphs_of(fitted)
+        return [graph for graph in (*graphs_of(fitted), *tiles) if not self.holds(graph)]
 
     def engine(self, adapter: Adapter | None, what: str | Path = "adapter", sha256: str = "") -> TrtBundleEngine:
         """An engine for an adapter, whose graphs must have been opened; the backbone alone for None.
@@ -145,7 +154,11 @@ class TrtBundleEngine:
         self.name, self.provider = bundle.library.family.name, bundle.provider
         self.device, self.shapes, self.stages = bundle.device, bundle.shapes, fitted.stages
         self.spec = bundle.manifest.spec.extended(form=fitted.kind, adapter_sha256=sha256)
+        command = f"darsr export {bundle.folder} --format {self.name} --shapes MIN,OPT,MAX"
+        self._way_out = f"build engines for other sizes ({command}), or use --engine ort"
         self.locality = replace(fitted.locality, most=min(bundle.shapes.largest))
+        if self.shapes.static:
+            self.locality = Locality(why="its engines take images of one size", way_out=self._way_out)
         arrays = dict(fitted.weights or {})
         arrays |= {} if fitted.coefficients is None else {"coeff": fitted.coefficients}
         arrays |= {} if fitted.kernel is None else {"kernel": fitted.kernel}
@@ -172,6 +185,7 @@ class TrtBundleEngine:
         """Any size will do."""
 
     def sums(self, lr: np.ndarray, core: np.ndarray, pooled: list[np.ndarray]) -> np.ndarray:
+        self._check_held(*lr.shape[2:])
         graph, shape = f"stats{len(pooled)}", (1, *self._bundle.manifest.weights["head.bias"], 1, 1)
         inputs = {"lr": "lr", "core": "core"} | {name: name for name in _POOLED.get(graph, ())}
         steps = [Step(graph, inputs, "sum", "sum", self._weights)]
@@ -182,6 +196,7 @@ class TrtBundleEngine:
         return np.concatenate(found)
 
     def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
+        self._check_held(*lr.shape[2:])
         graph = "correction_tile" if self.stages else _PATHS[self.fitted.kind]
         steps = self._corrected(graph)
         found = [
@@ -222,9 +237,10 @@ class TrtBundleEngine:
     def _check_held(self, height: int, width: int) -> None:
         shapes = self.shapes
         if not shapes.holds(height, width):
-            why = f"its engines take sizes {shapes} (height x width), and this image has {height}x{width}"
-            way_out = "leave out --tile 0" if self.locality.halo is not None else "use --engine ort"
-            raise DarsrError(str(self._bundle.folder), why, way_out)
+            why = f"its engines take sizes {shapes} (height x width), and this image or tile has {height}x{width}"
+            large = height >= shapes.least[0] and width >= shapes.least[1]
+            tiles = large and self.locality.halo is not None
+            raise DarsrError(str(self._bundle.folder), why, "leave out --tile 0" if tiles else self._way_out)
 
     def _corrected(self, graph: str) -> list[Step]:
         """From the buffer ``lr`` to the buffer ``corrected``, by one graph; nothing to do without a correction."""
@@ -256,9 +272,11 @@ class TrtBundleEngine:
 
     def _require_bound(self) -> None:
         """The correction of a small picture, whole and as a tile, against the one computed without any runtime."""
-        fitted, lr = self.fitted, small_picture()
-        if fitted.kind == "none" or not self.shapes.holds(*lr.shape[2:]):
+        fitted, least = self.fitted, self.shapes.least
+        size = TEST_SIZE if self.shapes.holds(*TEST_SIZE) else least
+        if fitted.kind == "none" or size[0] * size[1] > _MOST_COMPARED:
             return
+        lr = small_picture(*size)
         if fitted.coefficients is not None:
             expected = filtered(lr, fitted.coefficients)
         else:
@@ -270,7 +288,7 @@ class TrtBundleEngine:
             require_bound(got, expected, precision, self._what)
 
         check(_PATHS[fitted.kind], feeds)
-        if self.stages:
+        if self.stages and not self.shapes.static:
             core, pooled = np.ones((1, 1, *lr.shape[2:]), np.float32), []
             for _ in range(self.stages):
                 pooled.append(self.sums(lr, core, pooled) / np.float32(core.size))

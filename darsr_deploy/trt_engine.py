@@ -16,7 +16,8 @@ from .ort_engine import read_coefficients
 from .spec import Locality
 from .tiling import free_memory
 from .trt_context import TrtContext
-from .trt_library import FAMILIES, Library, import_library
+from .trt_device import require_device, require_version
+from .trt_library import FAMILIES, import_library
 from .trust import require_trust
 
 _FLOAT_BYTES = 4
@@ -221,40 +222,3 @@ def _locality(facts: EngineFacts) -> Locality:
     if facts.spec.form == "filters" or facts.shapes.static:
         return Locality(why="an engine of one size takes whole images", way_out=_WAY_OUT)
     return replace(own, most=most, why=own.why or "this model takes whole images", way_out=_WAY_OUT)
-
-
-def require_version(model: str, facts: EngineFacts, library: Library) -> None:
-    """An engine loads in the version that built it.
-
-    Raises:
-        DarsrError: another version is installed.
-    """
-    if facts.tensorrt != library.version:
-        raise DarsrError(
-            model,
-            f"was built by {library.family.title} {facts.tensorrt}, and {library.version} is installed",
-            "build it again with darsr export, or install that version",
-        )
-
-
-def require_device(model: str, facts: EngineFacts, device: Device) -> None:
-    """An enterprise engine runs on the GPU model it was built on; one for RTX on the targets it was built for.
-
-    Raises:
-        DarsrError: another GPU.
-    """
-    if facts.family == "trt":
-        if (facts.gpu, facts.target) != (device.name, device.target):
-            raise DarsrError(
-                model,
-                f"was built on {facts.gpu} ({facts.target}), and this is {device.name} ({device.target})",
-                "build it here with darsr export --format trt",
-            )
-    elif facts.targets and device.target not in facts.targets:
-        raise DarsrError(
-            model,
-            f"was built for {', '.join(facts.targets)}, and this is {device.name} ({device.target})",
-            f"build it with --target {device.target}"
-            if device.target != "sm_87"
-            else "use --format trt on this device",
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from .samples import Samples
 from .slopes import slopes_as_convolutions
 
 PRECISIONS = ("fp32", "fp16")
+Also = Callable[[Path, Path], None]
 _TEST_TILE = 24  # LR pixels: several tiles in a test picture
 
 
@@ -65,6 +67,7 @@ def export_bundle(
     floor_db: float | None = None,
     samples: Samples | None = None,
     own: Path | None = None,
+    also: Also = lambda folder, target: None,
 ) -> dict:
     """Build, verify and write a runtime bundle.
 
@@ -74,6 +77,7 @@ def export_bundle(
         spec: precision, scale and origin.
         floor_db: least PSNR against PyTorch, whole and in tiles; by default the precision's own.
         own: the adapter's file, to put into the bundle.
+        also: puts into the folder what else it is to hold, before that takes the place of ``target``.
 
     Returns:
         ``{model, precision, form, bytes, sha256, parity_psnr_db, parity_floor_db, macs_per_lr_pixel}``; the checksum is
@@ -104,6 +108,7 @@ def export_bundle(
         spec = manifest.spec.extended(parity_psnr_db=round(parity, 2))
         manifest = Manifest(**vars(manifest) | {"spec": spec})
         manifest.save(folder)
+        also(folder, target)
         digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
         size = sum(path.stat().st_size for path in folder.iterdir())
     facts = {"model": str(target), "precision": spec.precision, "form": form, "bytes": size, "sha256": digest}

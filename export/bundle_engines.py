@@ -1,31 +1,32 @@
-"""A runtime bundle in TensorRT: its engines from the cache, built where there are none, compared before they are kept."""
+"""Engines of a runtime bundle: built where :mod:`darsr_deploy.trt_opening` finds none, or ahead of time into the bundle."""
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import hashlib
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from darsr_deploy import compared
 from darsr_deploy.adapter import Adapter
-from darsr_deploy.bundle import MANIFEST, Bundle, Manifest
+from darsr_deploy.atomic import atomic_folder
+from darsr_deploy.bundle import GRAPHS, MANIFEST, Manifest
+from darsr_deploy.bundle_check import bundle_parity
 from darsr_deploy.engine_cache import EngineCache
-from darsr_deploy.engine_file import EngineFacts, read_engine, write_engine
+from darsr_deploy.engine_file import EngineFacts, write_engine
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.fitted import fit, graphs_of
-from darsr_deploy.ort_engine import installed_runtimes
-from darsr_deploy.tiled import TiledEngine
+from darsr_deploy.fitted import TILE_GRAPHS, fit
+from darsr_deploy.folders import engines_folder
+from darsr_deploy.shapes import Shapes
 from darsr_deploy.trt_bundle import TrtBundle, TrtBundleEngine
 from darsr_deploy.trt_library import Library
-from darsr_deploy.trust import require_trust, trust
+from darsr_deploy.trt_opening import Built, has_own_engines, own_engine
+from darsr_deploy.trt_opening import open_in_tensorrt as open_found
+from darsr_deploy.trust import trust
 
-from .device_check import Reference, pictures, require_built_type, require_device_parity
-from .engines import Say, engine_key, require_gpu
+from .engines import Say, runs_here
 from .to_tensorrt import BuildOptions, Report, build_engine
-
-Built = dict[str, tuple[bytes, EngineFacts]]  # by graph
-_TEST_TILE = 24  # LR pixels: several tiles in a test picture
 
 
 def open_in_tensorrt(
@@ -35,132 +36,151 @@ def open_in_tensorrt(
     cache: EngineCache,
     say: Say,
     report: Report | None = None,
+    trust: bool = False,
 ) -> TrtBundleEngine:
-    """An adapter in a bundle, on the GPU at hand. Engines are built once; another adapter only binds its weights.
+    """An adapter in a bundle, on the GPU at hand; see :func:`darsr_deploy.trt_opening.open_in_tensorrt`.
 
-    The bundle stays open for the next adapter of this process (:func:`close_bundle`). An engine in the cache that cannot
-    be loaded (damaged, another driver) is built again.
+    Engines that are neither in the bundle nor in the cache are built once, for all adapters.
+    """
+
+    def build(bundle: TrtBundle, files: dict[str, bytes], shapes: Shapes) -> Built:
+        device, title = bundle.device, f"{library.family.title} engines of {bundle.manifest.spec.backbone}"
+        say(f"building the {title} for {device.name}, {shapes} (once for all adapters; kept in the cache)")
+        targets = (device.target,) if library.family.name == "trt-rtx" else ()
+        return _build(bundle.manifest, files, library, BuildOptions(shapes, targets), report)
+
+    return open_found(folder, adapter, library, cache, say, build, trust)
+
+
+def add_engines(
+    folder: Path,
+    library: Library,
+    options: BuildOptions,
+    name: Path,
+    say: Say,
+    report: Report | None = None,
+    floor_db: float | None = None,
+) -> dict[str, EngineFacts]:
+    """Build an engine for each graph of a bundle and write it beside the graph's ONNX file.
+
+    They are not among the files of the manifest: each has a sidecar that holds its own sha256 and that of its graph, and a
+    bundle is the same bundle, and readable by every version, with engines or without. Engines of one size run no tiles, so
+    the graphs of tiles get none.
+
+    Where a GPU that they are for is at hand, those that run the bundle's own adapter are run and compared.
 
     Args:
-        adapter: its file; None for the backbone alone.
+        folder: the bundle, complete but for its engines, and nobody else's yet.
+        name: what the bundle is called in lines.
+        floor_db: least PSNR on the device; by default the precision's own.
+
+    Returns:
+        the facts by graph.
 
     Raises:
-        DarsrError: no GPU; an adapter that does not fit; an engine that cannot be built, or that computes something else
-            than ONNX Runtime (then none is kept).
+        DarsrError: see :func:`.to_tensorrt.build_engine` and :func:`darsr_deploy.bundle_check.bundle_parity`.
     """
-    gpu, target = require_gpu(library)
-    options = BuildOptions(targets=(target,) if library.family.name == "trt-rtx" else ())
-    loaded = None if adapter is None else Adapter.load(adapter)
-    what, digest = ("the backbone", "") if adapter is None else (str(adapter), _sha256(adapter))
-    needed = graphs_of(fit(loaded, Manifest.load(folder), str(folder), what))
-    bundle = _opened(folder, library, gpu, target, cache.folder)
-    files = {graph: bundle.manifest.read(folder, f"{graph}.onnx") for graph in needed if not bundle.holds(graph)}
-    precision = bundle.manifest.spec.precision
-    keys = {graph: engine_key(data, precision, library, options, gpu, target) for graph, data in files.items()}
-    with contextlib.ExitStack() as locks:
-        # in the order of their names, so that two processes never wait for each other
-        places = {graph: locks.enter_context(cache.locked(key)) for graph, key in sorted(keys.items(), key=_second)}
-        missing = [graph for graph in files if not _from_cache(bundle, graph, places[graph], keys[graph], cache, say)]
-        if not missing:
-            return bundle.engine(loaded, what, digest)
-        title = f"{library.family.title} engines of {bundle.manifest.spec.backbone}"
-        say(f"building the {title} for {gpu}, {options.shapes} (once for all adapters; kept in the cache)")
-        with contextlib.ExitStack() as undo:  # what was not compared and kept must not run the next image
-            undo.callback(_drop, bundle, missing)
-            built = _build(bundle, {graph: files[graph] for graph in missing}, library, options, report)
-            engine = bundle.engine(loaded, what, digest)
-            undo.callback(engine.__exit__)
-            parity = _parity(engine, folder, loaded, say)
-            for graph, (data, facts) in built.items():
-                facts = replace(facts, cache_key=keys[graph], device_parity_psnr_db=parity)
-                trust(write_engine(places[graph], data, facts).sha256)
-            undo.pop_all()
-        cache.shrink(keep=keys[missing[0]])  # the others are held by this process, and so stay too
-        return engine
+    manifest = Manifest.load(folder)
+    graphs = [graph for graph in GRAPHS if not (options.shapes.static and graph in TILE_GRAPHS)]
+    files = {graph: manifest.read(folder, f"{graph}.onnx") for graph in graphs}
+    built = _build(manifest, files, library, options, report)
+    why_not = runs_here(built["backbone"][1])
+    if why_not:
+        say(f"{name}: engines built, not run yet ({why_not})")
+    else:
+        built = _compared(folder, manifest, built, library, name, say, floor_db)
+    for graph, (data, facts) in built.items():
+        write_engine(own_engine(folder, graph), data, facts)
+        trust(facts.sha256)
+    return {graph: facts for graph, (_, facts) in built.items()}
 
 
-def close_bundle() -> None:
-    """Give back what the bundle that was opened last holds on the device."""
-    while _kept:
-        _kept.popitem()[1].close()
+def export_engines(
+    source: Path,
+    out: Path | None,
+    library: Library,
+    options: BuildOptions,
+    claim: Callable[[Path], Path],
+    say: Say,
+    report: Report | None = None,
+    floor_db: float | None = None,
+) -> tuple[Path, dict[str, EngineFacts]]:
+    """Build engines into a bundle that is there, or into a copy of it. Neither PyTorch nor onnx is needed.
+
+    Args:
+        out: a folder for the copy; by default the bundle itself, whose older engines are replaced.
+
+    Returns:
+        the bundle and :func:`add_engines`' facts.
+
+    Raises:
+        DarsrError: no bundle, or a file of it that is damaged; and what :func:`add_engines` raises.
+    """
+    manifest = Manifest.load(source)
+    target = out or source
+    require_replaceable(target)
+    if target.resolve() != source.resolve() or has_own_engines(source):
+        claim(target)  # a bundle without engines only gains some
+    with atomic_folder(target) as folder:
+        for name in manifest.files:
+            (folder / name).write_bytes(manifest.read(source, name))
+        (folder / MANIFEST).write_bytes((source / MANIFEST).read_bytes())
+        engines = add_engines(folder, library, options, target, say, report, floor_db)
+    return target, engines
 
 
-_kept: dict[tuple, TrtBundle] = {}  # one at most
-atexit.register(close_bundle)  # the libraries want their objects freed while they are still there
+def require_replaceable(target: Path) -> None:
+    """Refuse to put a bundle in the place of a folder that is none.
+
+    Raises:
+        DarsrError: it holds other things.
+    """
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise DarsrError(str(target), "is a folder with other things in it", "choose another place with -o")
 
 
-def _opened(folder: Path, library: Library, gpu: str, target: str, jit_folder: Path) -> TrtBundle:
-    key = (folder.resolve(), _sha256(folder / MANIFEST), library.family.name, library.version, gpu, target)
-    if key not in _kept:
-        close_bundle()
-        _kept[key] = TrtBundle(folder, library, jit_folder=jit_folder)
-    return _kept[key]
-
-
-def _from_cache(bundle: TrtBundle, graph: str, path: Path, key: str, cache: EngineCache, say: Say) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        data, facts = read_engine(path)
-        require_trust(path, facts.sha256)
-        bundle.open(graph, data, facts)
-    except DarsrError as error:
-        say(f"the engine in the cache cannot be used ({error.args[1]}): building it again")
-        cache.remove(key)
-        return False
-    cache.used(key)
-    return True
-
-
-def _drop(bundle: TrtBundle, graphs: list[str]) -> None:
-    for graph in filter(bundle.holds, graphs):
-        bundle.drop(graph)
+def engines_row(name: str, engines: dict[str, EngineFacts]) -> dict:
+    """What ``darsr export --json`` says of a bundle's engines, beside what it says of the bundle."""
+    any_of = engines["backbone"]
+    layers = sum((Counter(facts.layers) for facts in engines.values()), Counter())
+    parities = [facts.device_parity_psnr_db for facts in engines.values()]
+    return {
+        "format": name,
+        "tensorrt": any_of.tensorrt,
+        "shapes": str(any_of.shapes),
+        "targets": list(any_of.targets),
+        "gpu": any_of.gpu,
+        "device_parity_psnr_db": min((parity for parity in parities if parity is not None), default=None),
+        "layers": dict(sorted(layers.items())),
+        "engines": {graph: {"bytes": facts.bytes, "sha256": facts.sha256} for graph, facts in engines.items()},
+    }
 
 
 def _build(
-    bundle: TrtBundle, files: dict[str, bytes], library: Library, options: BuildOptions, report: Report | None
+    manifest: Manifest, files: dict[str, bytes], library: Library, options: BuildOptions, report: Report | None
 ) -> Built:
     built: Built = {}
     for graph, onnx in files.items():
-        spec = bundle.manifest.spec
-        data, facts = build_engine(onnx, spec, library, options, f"engine of {graph}", report, graph)
-        facts = replace(facts, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-        bundle.open(graph, data, facts)
-        built[graph] = data, facts
+        data, facts = build_engine(onnx, manifest.spec, library, options, f"engine of {graph}", report, graph)
+        built[graph] = data, replace(facts, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     return built
 
 
-def _parity(engine: TrtBundleEngine, folder: Path, adapter: Adapter | None, say: Say) -> float | None:
-    """Worst PSNR in dB against the same adapter in the same bundle in ONNX Runtime, whole and in tiles.
-
-    Raises:
-        DarsrError: below the floor, or an engine that was built in another type than asked for.
-    """
-    what, precision = str(folder), engine.spec.precision
-    for graph, information in engine.inspect_each().items():
-        require_built_type(information, precision, f"{what}: {graph}")
-    if len(installed_runtimes()) != 1:
-        say(f"{what}: only the correction was compared on this device (no ONNX Runtime)")
-        return None
-    reference = Reference("ONNX Runtime", Bundle(folder).engine(adapter).run)
-    tests = pictures(engine.shapes, None)
-    figures = [require_device_parity(engine, reference, tests, what)]
-    if engine.locality.halo is not None:
-        figures.append(require_device_parity(_InTiles(engine), reference, tests, what))
-    return round(min(figures), 2)
-
-
-class _InTiles(TiledEngine):
-    """An engine that computes test pictures in tiles."""
-
-    def __init__(self, engine: TrtBundleEngine) -> None:
-        super().__init__(engine, _TEST_TILE)
-        self.device, self.inspect = engine.device, engine.inspect
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _second(item: tuple[str, str]) -> str:
-    return item[1]
+def _compared(
+    folder: Path, manifest: Manifest, built: Built, library: Library, name: Path, say: Say, floor_db: float | None
+) -> Built:
+    """The engines that run the bundle's own adapter (the backbone alone without one), compared; the others as they are."""
+    path = manifest.own_adapter(folder)
+    adapter = None if path is None else Adapter.load(path)
+    with TrtBundle(folder, library) as bundle:
+        gpu, target = bundle.device.name, bundle.device.target
+        while lacking := bundle.lacks(fit(adapter, manifest, str(name), str(path))):
+            bundle.open(lacking[0], *built[lacking[0]])
+        ran = [graph for graph in built if bundle.holds(graph)]
+        with bundle.engine(adapter, name) as engine:
+            parity = bundle_parity(engine, folder, adapter, str(name), say, floor_db)
+    for graph in ran:
+        data, facts = built[graph]
+        built[graph] = data, replace(facts, device_parity_psnr_db=parity)
+        compared.note(engines_folder(), facts.sha256, gpu, target, parity, say)
+    return built

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from darsr_deploy.adapter import Adapter
-from darsr_deploy.bundle import MANIFEST
 from darsr_deploy.errors import DarsrError
 
-from .bundle import export_bundle
+from .bundle import Also, export_bundle
+from .bundle_engines import require_replaceable
 from .forms import choose_form
 from .parity import FLOORS_DB, expected_loss_db
 from .samples import gather
@@ -65,22 +65,23 @@ def export_split(
     floor: float | None,
     claim: Callable[[Path], Path],
     say: Callable[[str], None],
+    also: Also = lambda folder, target: None,
 ) -> dict:
     """Export an adapter to a runtime bundle; see :func:`.bundle.export_bundle` for what is returned and raised.
 
     Args:
         out: a folder; by default ``photo.bundle`` or ``photo_fp16.bundle`` beside the adapter.
+        also: as of :func:`.bundle.export_bundle`.
     """
     if form is not None:
         raise DarsrError(f"--form {form}", "a bundle runs every adapter in its own form", "leave out --form or --split")
     pipeline, spec = load(Source(adapter=adapter, backbone=backbone))
     tail = "" if precision == "fp32" else f"_{precision}"
     target = out or adapter.with_name(f"{adapter.stem}{tail}.bundle")
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise DarsrError(str(target), "is a folder with other things in it", "choose another place with -o")
+    require_replaceable(target)
     claim(target)
     spec = spec.extended(precision=precision)
-    facts = export_bundle(pipeline, Adapter.load(adapter), target, spec, floor, gather(adapter, image), adapter)
+    facts = export_bundle(pipeline, Adapter.load(adapter), target, spec, floor, gather(adapter, image), adapter, also)
     _say_loss(facts, target, say)
     return {"model": facts.pop("model"), "format": "bundle", **facts}
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from darsr_deploy.bundle import MANIFEST, Manifest, is_bundle
 from darsr_deploy.cuda_driver import Device
+from darsr_deploy.device_check import Reference
 from darsr_deploy.engine_file import SUFFIX, EngineFacts, sidecar_path
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.onnx_metadata import read_spec
 from darsr_deploy.shapes import USUAL_SHAPES, parse_shapes
-from darsr_deploy.spec import FLOORS_DB, coefficients_path
-from darsr_deploy.trt_library import FAMILIES, import_library
+from darsr_deploy.spec import FLOORS_DB, ModelSpec, coefficients_path
+from darsr_deploy.trt_device import check_targets
+from darsr_deploy.trt_library import FAMILIES, Library, import_library
 
-from .device_check import Reference
+from .bundle_engines import add_engines, engines_row, export_engines
 from .engines import build_file
-from .to_tensorrt import BuildOptions, Report, check_targets
+from .to_tensorrt import BuildOptions, Report
 
 FORMATS = ("onnx", *FAMILIES)
 
@@ -72,16 +76,9 @@ def export_engine(
     Raises:
         DarsrError: no library, a target or size that cannot be, and what exporting and building raise.
     """
-    shapes = parse_shapes(options.shape, options.shapes)
-    library = import_library(FAMILIES[options.format])
-    targets = tuple(t.strip() for t in (options.target or "").split(",") if t.strip())
-    check_targets(library, targets)
-    if options.format == "trt":  # said before the seconds that an export takes
-        with Device():
-            pass
-    if form == "filters" and shapes is not None:
+    library, build = _prepared(options)
+    if form == "filters" and (options.shape or options.shapes):
         raise DarsrError("--shape", "form filters has the size of its image", "leave it out, or use --form network")
-    build = BuildOptions(shapes or USUAL_SHAPES, targets, options.workspace)
 
     def claim_engine(name: str) -> Path:
         target = out or source.with_name(name).with_suffix(SUFFIX)
@@ -93,7 +90,8 @@ def export_engine(
         return claim(target)
 
     if source.suffix == ".onnx":
-        row = _row_of_model(source, precision, form=form, backbone=backbone, image=image, calibration=calibration)
+        spec = read_spec(source)[1]
+        row = _row_of(source, spec, precision, form=form, backbone=backbone, image=image, calibration=calibration)
         target = claim_engine(source.name)
         facts = build_file(source, target, library, build, say, report, floor_db=floor)
         return row | _row(target, options.format, facts)
@@ -120,9 +118,64 @@ def export_engine(
     return row | _row(claimed[0], options.format, facts)
 
 
-def _row_of_model(source: Path, precision: str, **asked: object) -> dict:
-    """What an ONNX file says of itself; nothing of it can be chosen any more."""
-    spec = read_spec(source)[1]
+def export_split_engine(
+    source: Path,
+    out: Path | None,
+    precision: str,
+    form: str | None,
+    backbone: str | None,
+    image: Path | None,
+    floor: float | None,
+    claim: Callable[[Path], Path],
+    say: Callable[[str], None],
+    options: EngineOptions,
+    report: Report,
+) -> dict:
+    """Export an adapter to a runtime bundle that holds the engines of its graphs, or build them into a bundle that is there.
+
+    Args:
+        source: an adapter, or a bundle: then neither PyTorch nor onnx is needed.
+
+    Returns:
+        the keys of :func:`.command.export_split` and :func:`.bundle_engines.engines_row`.
+
+    Raises:
+        DarsrError: as :func:`export_engine`; nothing is written then.
+    """
+    library, build = _prepared(options)
+    if is_bundle(source):
+        spec = Manifest.load(source).spec
+        row = _row_of(source, spec, precision, form=form, backbone=backbone, image=image)
+        target, engines = export_engines(source, out, library, build, claim, say, report, floor)
+        row |= {"bytes": sum(path.stat().st_size for path in target.iterdir())}
+        row |= {"sha256": hashlib.sha256((target / MANIFEST).read_bytes()).hexdigest()}
+        return {"model": str(target)} | row | engines_row(options.format, engines)
+
+    from .command import export_split
+
+    engines: dict[str, EngineFacts] = {}
+
+    def add(folder: Path, target: Path) -> None:
+        engines.update(add_engines(folder, library, build, target, say, report, floor))
+
+    row = export_split(source, out, precision, form, backbone, image, floor, claim, say, add)
+    return row | engines_row(options.format, engines)
+
+
+def _prepared(options: EngineOptions) -> tuple[Library, BuildOptions]:
+    """What can be said before the seconds that an export takes: the library, the targets, the GPU."""
+    shapes = parse_shapes(options.shape, options.shapes)
+    library = import_library(FAMILIES[options.format])
+    targets = tuple(t.strip() for t in (options.target or "").split(",") if t.strip())
+    check_targets(library, targets)
+    if options.format == "trt":
+        with Device():
+            pass
+    return library, BuildOptions(shapes or USUAL_SHAPES, targets, options.workspace)
+
+
+def _row_of(source: Path, spec: ModelSpec, precision: str, **asked: object) -> dict:
+    """What a model file or a bundle says of itself; nothing of it can be chosen any more."""
     wrong = [option for option, value in asked.items() if value is not None]
     wrong += ["precision"] * (precision not in ("fp32", spec.precision))
     if wrong:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,17 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from darsr_deploy.cuda_driver import Device
-from darsr_deploy.engine_cache import EngineCache, cache_key
+from darsr_deploy.device_check import Reference, pictures, reference_from_file, require_device_parity
+from darsr_deploy.engine_cache import EngineCache, engine_key
 from darsr_deploy.engine_file import EngineFacts, write_engine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.onnx_metadata import read_spec
 from darsr_deploy.spec import coefficients_path
-from darsr_deploy.trt_engine import TrtEngine, require_device
-from darsr_deploy.trt_library import Library, works_here
+from darsr_deploy.trt_device import require_device, require_gpu
+from darsr_deploy.trt_engine import TrtEngine
+from darsr_deploy.trt_library import Library
 from darsr_deploy.trust import trust
 
-from .device_check import Reference, pictures, reference_from_file, require_device_parity
-from .to_tensorrt import BuildOptions, Report, build_engine, check_targets, source_shapes
+from .to_tensorrt import BuildOptions, Report, build_engine, source_shapes
 
 Say = Callable[[str], None]
 
@@ -85,24 +85,6 @@ def runs_here(facts: EngineFacts) -> str:
     return ""
 
 
-def require_gpu(library: Library) -> tuple[str, str]:
-    """Name and compute capability of the GPU, if this family runs on it.
-
-    Raises:
-        DarsrError: no GPU, or for TensorRT for RTX one that it does not know; the line names what works here.
-    """
-    with Device() as device:
-        name, target = device.name, device.target
-    if library.family.name == "trt-rtx":
-        try:
-            check_targets(library, (target,))
-        except DarsrError as error:
-            raise DarsrError(
-                f"{name} ({target})", error.args[1], f"use TensorRT itself (--engine trt, --format trt); {works_here()}"
-            ) from error
-    return name, target
-
-
 def cached_engine(
     onnx: Path,
     library: Library,
@@ -125,7 +107,7 @@ def cached_engine(
         options = replace(options, targets=(target,))
     data, spec = read_spec(onnx)
     options = replace(options, shapes=source_shapes(spec) or options.shapes)
-    key = engine_key(data, spec.precision, library, options, gpu, target)
+    key = engine_key(data, spec.precision, library, options.shapes, gpu, target, options.workspace_mb)
     with cache.locked(key) as path:
         if path.is_file():
             try:
@@ -140,17 +122,3 @@ def cached_engine(
         build_file(onnx, path, library, options, say, report, reference, photo, key=key)
         cache.shrink(keep=key)
         return TrtEngine(path, jit_folder=cache.folder)
-
-
-def engine_key(onnx: bytes, precision: str, library: Library, options: BuildOptions, gpu: str, target: str) -> str:
-    """The name of an engine in the cache: everything that a build depends on."""
-    return cache_key(
-        model=hashlib.sha256(onnx).hexdigest(),
-        precision=precision,
-        shapes=options.shapes.to_json(),
-        family=library.family.name,
-        tensorrt=library.version,
-        gpu=gpu,
-        target=target,
-        workspace_mb=options.workspace_mb,
-    )

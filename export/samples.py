@@ -10,7 +10,7 @@ import numpy as np
 from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import SUFFIXES, list_images, read_image, to_tensor
-from darsr_deploy.noise import natural_noise
+from darsr_deploy.noise import detailed_crops, natural_noise
 
 CALIBRATION_SIDE = 96  # pixels of a calibration crop
 _CROPS_OF_ONE = 12
@@ -85,15 +85,6 @@ def calibration_crops(samples: Samples) -> list[np.ndarray]:
     crops = [crop for picture in samples.calibration for crop in detailed_crops(picture, side, side, each)]
     noise = [natural_noise(side, side, _SEED + 1 + i) for i in range(max(4, len(crops) // 3))]
     return crops[: 4 * _CROPS_OF_ALL] + noise[:_CROPS_OF_ALL]
-
-
-def detailed_crops(picture: np.ndarray, height: int, width: int, count: int) -> list[np.ndarray]:
-    """The crops of highest contrast on a grid of half a crop; fewer, or smaller ones, where the picture is small."""
-    height, width = min(height, picture.shape[2]), min(width, picture.shape[3])
-    tops = range(0, picture.shape[2] - height + 1, max(1, height // 2))
-    lefts = range(0, picture.shape[3] - width + 1, max(1, width // 2))
-    crops = [picture[:, :, top : top + height, left : left + width] for top in tops for left in lefts]
-    return [np.ascontiguousarray(crop) for crop in sorted(crops, key=lambda c: -float(c.std()))[:count]]
 
 
 def _least(picture: np.ndarray, path: Path) -> np.ndarray:

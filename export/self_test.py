@@ -15,17 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from darsr_deploy.cuda_driver import Device
+from darsr_deploy.device_check import Reference, reference_from_file
 from darsr_deploy.engine import Engine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.installing import install
 from darsr_deploy.onnx_metadata import read_spec
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
 from darsr_deploy.shapes import Shapes
+from darsr_deploy.trt_device import require_gpu
 from darsr_deploy.trt_engine import TrtEngine
 from darsr_deploy.trt_library import FAMILIES, Library, import_library
 
-from .device_check import Reference, reference_from_file
-from .engines import build_file, require_gpu
+from .engines import build_file
 from .samples import natural_noise
 from .to_tensorrt import BuildOptions, Report
 

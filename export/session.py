@@ -17,6 +17,7 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.file_kinds import another_kind
 from darsr_deploy.folders import cache_folder
 from darsr_deploy.installing import install
+from darsr_deploy.opening import engine_of_bundle
 from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
 from darsr_deploy.spec import PRECISIONS, ModelSpec
 from darsr_deploy.spec import VERSION as SPEC_VERSION
@@ -45,7 +46,8 @@ def open_engine(
     precision: str | None = None,
     trust: bool = False,
 ) -> Engine:
-    """Open the engine asked for. ``auto`` is ONNX Runtime where it is installed, else PyTorch; for an engine file its own.
+    """Open the engine asked for. ``auto`` is ONNX Runtime where it is installed, else PyTorch; for an engine file its own;
+    for a bundle without ONNX Runtime the family of the engines that it holds.
 
     An adapter is exported on first use, verified against PyTorch, and kept in the cache.
 
@@ -64,6 +66,8 @@ def open_engine(
     check_precision(precision)
     if source.model is not None and (another := another_kind(source.model, "model", "engine", "bundle", "folder")):
         raise another
+    if source.model is not None and is_bundle(source.model):
+        engine = engine_of_bundle(source.model, engine)
     if engine in ("trt", "trt-rtx") or (source.model is not None and source.model.suffix == ".engine"):
         from darsr_deploy.console import progress
 

@@ -19,6 +19,7 @@ from darsr_deploy.engine_file import EngineFacts
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.shapes import USUAL_SHAPES, Shapes, input_shape
 from darsr_deploy.spec import ModelSpec
+from darsr_deploy.trt_device import check_targets
 from darsr_deploy.trt_library import Library, make_logger
 
 Report = Callable[[dict], None]
@@ -148,35 +149,6 @@ def source_shapes(spec: ModelSpec) -> Shapes | None:
     """The one size of a model of form ``filters``, whose coefficients belong to their pixels."""
     size = (spec.source_height, spec.source_width)
     return Shapes(size, size, size) if spec.form == "filters" else None
-
-
-def known_targets(library: Library) -> list[str]:
-    """Compute capabilities that a TensorRT for RTX builds for."""
-    members = library.module.ComputeCapability.__members__
-    return [f"sm_{name[2:]}" for name in members if name.startswith("SM")]
-
-
-def check_targets(library: Library, targets: tuple[str, ...]) -> None:
-    """Refuse what the library does not build for.
-
-    Raises:
-        DarsrError: for ``trt`` any target, for ``trt-rtx`` one it does not know, such as a Jetson's.
-    """
-    if library.family.name == "trt":
-        if targets:
-            raise DarsrError(
-                f"--target {','.join(targets)}",
-                "TensorRT builds for the GPU it runs on",
-                "use --format trt-rtx, or build there",
-            )
-        return
-    for target in targets:
-        if target not in known_targets(library):
-            raise DarsrError(
-                f"--target {target}",
-                f"TensorRT for RTX {library.version} builds for {', '.join(known_targets(library))}",
-                "for a Jetson (Orin is sm_87) or another GPU use --format trt on the device itself",
-            )
 
 
 def layer_types(network: object) -> dict[str, int]:

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darsr_deploy.bundle import Manifest, is_bundle
+from darsr_deploy.device_check import Reference
 from darsr_deploy.engine_cache import EngineCache
 from darsr_deploy.engine_file import SUFFIX, read_facts
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.folders import engines_folder
 from darsr_deploy.onnx_metadata import read_spec
 from darsr_deploy.spec import ModelSpec
 from darsr_deploy.trt_bundle import TrtBundleEngine
+from darsr_deploy.trt_device import require_gpu
 from darsr_deploy.trt_engine import TrtEngine
 from darsr_deploy.trt_library import FAMILIES, choose_family, import_library
 
 from .bundle_engines import open_in_tensorrt
-from .device_check import Reference
-from .engines import cached_engine, require_gpu
+from .engines import cached_engine
 from .to_tensorrt import BuildOptions, CannotBuild, Report
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def open_trt(
 
     Args:
         engine: ``trt`` (enterprise TensorRT if present, else TensorRT for RTX), ``trt-rtx``, or ``auto`` for an engine file.
-        trust: load an engine file that was not built here.
+        trust: load an engine file, or a bundle's own engines, that were not built here.
 
     Raises:
         DarsrError: no GPU or library, said before the seconds that an export takes; or what building and loading raise.
@@ -60,17 +62,17 @@ def open_trt(
                 str(source.model), f"is an engine of {FAMILIES[facts.family].title}", f"use --engine {facts.family}"
             )
         _check(source, facts.spec, precision)
-        return TrtEngine(source.model, trust, jit_folder=_engines())
+        return TrtEngine(source.model, trust, jit_folder=engines_folder())
     from .session import BUNDLE_PRECISIONS, adapter_in_bundle, cached_bundle_folder
 
     library = import_library(choose_family(engine))
     require_gpu(library)
-    cache = EngineCache(_engines(), say)
+    cache = EngineCache(engines_folder(), say)
     if source.model is not None and is_bundle(source.model):
         manifest = Manifest.load(source.model)
         _check(source, manifest.spec, precision)
         adapter = adapter_in_bundle(source, manifest.own_adapter(source.model))
-        return open_in_tensorrt(source.model, adapter, library, cache, say, report)
+        return open_in_tensorrt(source.model, adapter, library, cache, say, report, trust)
     if source.model is None and precision in BUNDLE_PRECISIONS:
         folder = cached_bundle_folder(source, say, precision)
         try:
@@ -82,12 +84,6 @@ def open_trt(
         return cached_engine(source.model, library, BuildOptions(), cache, say, report)
     onnx, reference, photo = exported(source, say, precision or "fp32")
     return cached_engine(onnx, library, BuildOptions(), cache, say, report, reference, photo)
-
-
-def _engines() -> Path:
-    from .session import cache_folder
-
-    return cache_folder() / "engines"
 
 
 def exported(source: Source, say: Callable[[str], None], precision: str):

@@ -13,17 +13,18 @@ import pytest
 from onnx import shape_inference
 
 from darsr_deploy import trt_library
+from darsr_deploy.device_check import pictures, require_built_type
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.onnx_metadata import read_spec
 from darsr_deploy.shapes import Shapes
 from darsr_deploy.spec import ModelSpec
+from darsr_deploy.trt_device import check_targets
 from darsr_deploy.trt_library import FAMILIES, import_library
-from export.device_check import pictures, require_built_type
 from export.engines import build_file
 from export.forms import Formed, take_form
 from export.samples import Samples
 from export.to_onnx import build_model, typed_model
-from export.to_tensorrt import BuildOptions, build_engine, check_targets
+from export.to_tensorrt import BuildOptions, build_engine
 
 from .fake_cuda import FakeDriver
 from .fake_tensorrt import fake_tensorrt

@@ -24,13 +24,14 @@ from darsr_deploy.correction_check import corrected, filtered, small_picture
 from darsr_deploy.engine_cache import EngineCache
 from darsr_deploy.engine_file import read_facts
 from darsr_deploy.errors import DarsrError, OutOfMemory
-from darsr_deploy.fitted import fit, graphs_of
+from darsr_deploy.fitted import fit, graphs_of, tile_graphs_of
 from darsr_deploy.shapes import Shapes
 from darsr_deploy.tiled import TiledEngine
 from darsr_deploy.trt_bundle import TrtBundle
 from darsr_deploy.trt_engine import TrtEngine
 from darsr_deploy.trt_library import FAMILIES, import_library, make_logger
-from export.bundle_engines import close_bundle, open_in_tensorrt
+from darsr_deploy.trt_opening import close_bundle
+from export.bundle_engines import open_in_tensorrt
 from export.samples import natural_noise
 from export.to_tensorrt import BuildOptions, build_engine
 
@@ -385,6 +386,7 @@ def _parsed(rtx, data: bytes):
 
 
 def test_each_adapter_needs_its_graphs(made):  # noqa: F811
-    needed = {case: graphs_of(fit(adapter(case[0], 2, case[1]), Manifest.load(made()), "b", "a")) for case in KINDS}
+    fitted = {case: fit(adapter(case[0], 2, case[1]), Manifest.load(made()), "b", "a") for case in KINDS}
+    needed = {case: graphs_of(each) + tile_graphs_of(each) for case, each in fitted.items()}
     assert needed["none", 0] == ["backbone"] and needed["global", 1] == ["filter", "backbone", "backprojection"]
     assert {g for graphs in needed.values() for g in graphs} == set(GRAPHS)

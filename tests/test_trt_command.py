@@ -18,7 +18,7 @@ from darsr_deploy.spec import coefficients_path
 
 pytest.importorskip("torch", reason="the models of these tests are exported (extras train and export)")
 
-from export.bundle_engines import close_bundle
+from darsr_deploy.trt_opening import close_bundle
 
 from .fake_cuda import FakeDriver
 from .gpu import LIBRARIES, install, model_file, uninstall

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from darsr_deploy.errors import DarsrError
-from darsr_deploy.metrics import psnr
-from darsr_deploy.shapes import Shapes
-from darsr_deploy.spec import FLOORS_DB
-from darsr_deploy.trt_engine import TrtEngine
-
-from .samples import detailed_crops, natural_noise
+from .errors import DarsrError
+from .metrics import psnr
+from .noise import detailed_crops, natural_noise
+from .ort_engine import OrtEngine, installed_runtimes
+from .shapes import Shapes
+from .spec import FLOORS_DB
+from .trt_engine import TrtEngine
 
 _SIZES = ((48, 64), (61, 75))  # two sizes, one of them odd, where the engine takes more than one
 _OTHER_SEED = 11
@@ -33,8 +33,6 @@ class Reference:
 
 def reference_from_file(model: Path, precision: str) -> Reference | None:
     """ONNX Runtime on the very file, which was itself compared with PyTorch when it was written; None where it cannot."""
-    from darsr_deploy.ort_engine import OrtEngine, installed_runtimes
-
     if precision == "bf16" or len(installed_runtimes()) != 1:
         return None
     engine = OrtEngine(model)

@@ -1,0 +1,394 @@
+"""Engines of a runtime bundle, ahead of time: built into it, used where they fit, compared once, and why not said where not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+pytest.importorskip("torch", reason="the bundles of these tests are exported (extras train and export)")
+
+from darsr_deploy import compared, trt_opening
+from darsr_deploy.bundle import GRAPHS, MANIFEST, Bundle, Manifest
+from darsr_deploy.engine_cache import EngineCache
+from darsr_deploy.engine_file import read_facts, sidecar_path, write_engine
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.fitted import TILE_GRAPHS
+from darsr_deploy.imaging import read_image
+from darsr_deploy.opening import engine_of_bundle
+from darsr_deploy.shapes import Shapes
+from darsr_deploy.tiled import TiledEngine
+from darsr_deploy.trt_library import FAMILIES, import_library
+from darsr_deploy.trt_opening import close_bundle, own_engine
+from darsr_deploy.trust import trust, trust_list
+from export.bundle_engines import export_engines, open_in_tensorrt
+from export.to_tensorrt import BuildOptions, build_engine
+
+from .fake_cuda import FakeDriver
+from .gpu import LIBRARIES, image, install
+from .test_bundle import KINDS, _desk, _folders, adapter, desk, made  # noqa: F401, fixtures
+from .test_cli import done, names, refused, strict_json
+from .test_trt_bundle import library_of, machine  # noqa: F401, fixture
+
+pytestmark = pytest.mark.usefixtures("built_once")
+SHAPES = Shapes((3, 3), (24, 32), (64, 64))
+ROOT = Path(__file__).parent.parent
+ROW = {"model", "format", "precision", "form", "bytes", "sha256", "parity_psnr_db", "parity_floor_db", "tensorrt"}
+ROW |= {"shapes", "targets", "gpu", "device_parity_psnr_db", "layers", "engines", "macs_per_lr_pixel"}
+
+
+@pytest.fixture
+def ready(machine, made, tmp_path, monkeypatch):  # noqa: F811
+    """Makes a bundle with engines for the GPU at hand."""
+    monkeypatch.setenv("DARSR_CACHE", str(tmp_path / "cache"))
+
+    def make(shapes: Shapes = SHAPES, say=lambda _: None, name: str = "b.bundle") -> Path:
+        target = Path(shutil.copytree(made(), tmp_path / name))
+        library = library_of(machine)
+        targets = ("sm_86", "sm_89") if machine.family == "trt-rtx" else ()
+        export_engines(target, None, library, BuildOptions(shapes, targets), lambda path: path, say)
+        machine.trt.builds = 0
+        return target
+
+    return make
+
+
+@pytest.fixture
+def infer(machine, tmp_path):  # noqa: F811
+    """Opens an adapter in a bundle as ``darsr infer`` does; what was said is kept."""
+    said: list[str] = []
+
+    def open_adapter(folder: Path, mine=None, trusted: bool = False):
+        path = tmp_path / f"{len(list(tmp_path.glob('*.darsr')))}.darsr"
+        (mine or adapter(rounds=1)).save(path)
+        cache = EngineCache(tmp_path / "cache" / "engines", said.append)
+        return open_in_tensorrt(folder, path, library_of(machine), cache, said.append, None, trusted)
+
+    open_adapter.said = said
+    return open_adapter
+
+
+@pytest.fixture
+def comparisons(monkeypatch):
+    """How often engines were compared with ONNX Runtime."""
+    found: list[str] = []
+    compare = trt_opening.bundle_parity
+
+    def counted(engine, *rest):
+        found.append(engine.fitted.kind)
+        return compare(engine, *rest)
+
+    monkeypatch.setattr(trt_opening, "bundle_parity", counted)
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---- used where they fit
+
+
+def test_every_adapter_runs_in_them_and_nothing_is_built(ready, infer, machine, tmp_path, comparisons):  # noqa: F811
+    folder = ready()
+    before, reference = contents(folder), Bundle(folder)
+    for seed, (kind, rounds) in enumerate(KINDS):
+        mine = adapter(kind, 2, rounds, seed)
+        with infer(folder, mine) as engine:
+            lr = image(50, 61, seed)
+            expected = reference.engine(mine).run(lr)
+            assert np.abs(engine.run(lr) - expected).max() < 2e-6
+            assert np.abs(TiledEngine(engine, 32).run(lr) - expected).max() < 1e-5
+            assert engine.shapes == SHAPES
+    assert infer.said == [] and machine.trt.builds == 0
+    assert contents(folder) == before and not list((tmp_path / "cache").rglob("*.engine"))
+    # those of the bundle's own adapter (network, back-projection) were compared when they were built
+    assert comparisons == ["global"]
+    close_bundle()  # another process
+    infer(folder, adapter("global", 2, 1)).__exit__()
+    assert comparisons == ["global"]
+
+
+def test_what_the_export_says_of_them(ready, machine, made, tmp_path):  # noqa: F811
+    said: list[str] = []
+    folder = ready(say=said.append)
+    assert (folder / MANIFEST).read_bytes() == (made() / MANIFEST).read_bytes() and said == []
+    for graph in GRAPHS:
+        facts = read_facts(own_engine(folder, graph))
+        assert facts.graph == graph and facts.onnx_sha256 == Manifest.load(folder).files[f"{graph}.onnx"]
+        assert (facts.device_parity_psnr_db is None) == (graph == "filter")
+    assert names(folder) == names(made()) | {f"{graph}.engine{tail}" for graph in GRAPHS for tail in ("", ".json")}
+
+
+def test_without_a_gpu_they_are_compared_at_their_first_run(made, monkeypatch, tmp_path, comparisons):  # noqa: F811
+    """Built where there is none, as in a workshop; then on the device, twice."""
+    monkeypatch.setenv("DARSR_CACHE", str(tmp_path / "cache"))
+    workshop = install(monkeypatch, *LIBRARIES[3], FakeDriver(count=0))
+    folder, said = Path(shutil.copytree(made(), tmp_path / "b")), []
+    library, options = import_library(FAMILIES["trt-rtx"]), BuildOptions(SHAPES, ("sm_89",))
+    export_engines(folder, None, library, options, lambda path: path, said.append)
+    assert len(said) == 1 and "engines built, not run yet" in said[0] and workshop.trt.builds == len(GRAPHS)
+    assert read_facts(own_engine(folder, "backbone")).device_parity_psnr_db is None
+    device = install(monkeypatch, *LIBRARIES[3])
+    adapter().save(tmp_path / "a.darsr")
+    cache = EngineCache(tmp_path / "cache" / "engines")
+    for _ in range(2):
+        open_in_tensorrt(
+            folder, tmp_path / "a.darsr", import_library(FAMILIES["trt-rtx"]), cache, said.append
+        ).__exit__()
+        close_bundle()
+    assert comparisons == ["network"] and device.trt.builds == 0 and len(said) == 1
+    assert device.driver.left_over() == {}
+
+
+def test_where_nothing_can_be_noted_they_run_all_the_same(ready, infer, machine, comparisons, tmp_path):  # noqa: F811
+    folder = ready()
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").touch()  # no folder can be made there
+    for times in (1, 2):
+        with infer(folder) as engine:
+            engine.run(image(24, 32))
+        close_bundle()
+        assert len(comparisons) == times and "engines are compared at every start; set DARSR_CACHE" in infer.said[-1]
+    assert machine.trt.builds == 0 and contents(folder)
+
+
+def test_a_note_that_says_nothing_is_no_note(tmp_path, monkeypatch):
+    said: list[str] = []
+    compared.note(tmp_path, "a" * 64, "GPU", "sm_89", 97.0, said.append)
+    assert compared.known(tmp_path, "a" * 64, "GPU", "sm_89") and said == []
+    for other in (("b" * 64, "GPU", "sm_89"), ("a" * 64, "Other", "sm_89"), ("a" * 64, "GPU", "sm_86")):
+        assert not compared.known(tmp_path, *other)
+    (path,) = tmp_path.glob("*.compared")
+    for damaged in (b"", b"[]", b'{"sha256": "b"}', b"\xff"):
+        path.write_bytes(damaged)
+        assert not compared.known(tmp_path, "a" * 64, "GPU", "sm_89")
+    compared.note(tmp_path, "a" * 64, "GPU", "sm_89", None, said.append)  # there was nothing to compare with
+    assert not compared.known(tmp_path, "a" * 64, "GPU", "sm_89")  # and now there is
+    monkeypatch.setattr(compared, "installed_runtimes", lambda: [])
+    assert compared.known(tmp_path, "a" * 64, "GPU", "sm_89")
+
+
+def test_one_size_needs_no_graphs_of_tiles(ready, infer, machine, tmp_path):  # noqa: F811
+    folder = ready(Shapes((24, 32), (24, 32), (24, 32)))
+    assert not [graph for graph in TILE_GRAPHS if own_engine(folder, graph).exists()]
+    mine = adapter(rounds=1)
+    with infer(folder, mine) as engine:
+        lr = image(24, 32)
+        assert np.abs(engine.run(lr) - Bundle(folder).engine(mine).run(lr)).max() < 2e-6
+        with pytest.raises(DarsrError, match=r"take sizes 24x32 .* has 24x33; build engines for other sizes"):
+            TiledEngine(engine).run(image(24, 33))
+        with pytest.raises(
+            DarsrError, match=r"--tile 16: its engines take images of one size; build .* or use --engine ort"
+        ):
+            TiledEngine(engine, 16)
+    assert infer.said == [] and machine.trt.builds == 0
+
+
+def test_other_weights_than_bound_are_noticed_at_one_size_too(ready, infer, machine):  # noqa: F811
+    folder = ready(Shapes((24, 32), (24, 32), (24, 32)))
+    infer(folder).__exit__()
+    machine.trt.error = 1e-3
+    with pytest.raises(DarsrError, match="its correction is not what was computed"):
+        infer(folder, adapter(seed=9))
+    machine.trt.error = 0.0
+
+
+def test_without_onnx_runtime_a_bundle_runs_in_the_engines_that_it_holds(ready, made, machine, monkeypatch):  # noqa: F811
+    folder = ready()
+    assert engine_of_bundle(folder) == "ort" and engine_of_bundle(folder, "trt-rtx") == "trt-rtx"
+    monkeypatch.setattr("darsr_deploy.ort_engine.installed_runtimes", lambda: [])
+    assert engine_of_bundle(folder) == machine.family and engine_of_bundle(folder, "torch") == "torch"
+    assert engine_of_bundle(made()) == "ort"
+
+
+# ---- not used, and why
+
+
+def _another_gpu(folder, monkeypatch, machine):  # noqa: F811
+    now = install(monkeypatch, machine.family, machine.trt.__version__, FakeDriver("Fake Ada", (7, 5)))
+    return now, "and this is Fake Ada (sm_75)"
+
+
+def _another_version(folder, monkeypatch, machine):  # noqa: F811
+    version = "1.8.0.1" if machine.family == "trt-rtx" else "10.4.0.1"
+    return install(monkeypatch, machine.family, version), f"{machine.trt.__version__}, and {version} is installed"
+
+
+def _another_family(folder, monkeypatch, machine):  # noqa: F811
+    now = install(monkeypatch, *(LIBRARIES[0] if machine.family == "trt-rtx" else LIBRARIES[3]))
+    return now, f"is an engine of {machine.family}, and {now.family} was asked for; use --engine {machine.family}"
+
+
+def _not_of_this_machine(folder, monkeypatch, machine):  # noqa: F811
+    trust_list().unlink()
+    return machine, "was not built on this machine, and an engine is code that runs with your rights; give --trust"
+
+
+def _another_bundle(folder, monkeypatch, machine):  # noqa: F811
+    for graph in GRAPHS:
+        for path in (own_engine(folder, graph), sidecar_path(own_engine(folder, graph))):
+            path.write_bytes((folder / path.name.replace(graph, "correction")).read_bytes())
+    return machine, "was built from another file than"
+
+
+@pytest.mark.parametrize(
+    "case", [_another_gpu, _another_version, _another_family, _not_of_this_machine, _another_bundle]
+)
+def test_engines_that_do_not_fit_are_said_in_one_line(case, ready, infer, machine, monkeypatch, made):  # noqa: F811
+    folder, mine = ready(), adapter("global")
+    now, why = case(folder, monkeypatch, machine)
+    monkeypatch.setattr(machine, "family", now.family)
+    with infer(folder, mine) as engine:
+        lr = image(24, 32)
+        assert np.abs(engine.run(lr) - Bundle(made()).engine(mine).run(lr)).max() < 2e-6
+    assert infer.said[0].startswith(f"{folder}: its own engine of filter, backbone is not used (")
+    assert why in infer.said[0] and "building the" in infer.said[1] and len(infer.said) == 2 and now.trt.builds == 2
+    close_bundle()
+    infer(folder, adapter("global", rounds=1)).__exit__()  # from the cache, and one graph more
+    assert now.trt.builds == 3
+    close_bundle()
+    assert now.driver.left_over() == {}
+
+
+def test_trust_loads_what_another_machine_built(ready, infer, machine):  # noqa: F811
+    folder = ready()
+    trust_list().unlink()
+    infer(folder, trusted=True).__exit__()
+    assert infer.said == [] and machine.trt.builds == 0
+    infer(folder).__exit__()  # in the same process, and without
+    assert machine.trt.builds == 6 and "--trust" in infer.said[0]
+
+
+def test_one_damaged_engine_is_replaced_by_one_of_the_same_sizes(ready, infer, machine, tmp_path):  # noqa: F811
+    folder = ready()
+    own_engine(folder, "stats0").write_bytes(b"none")
+    sidecar_path(own_engine(folder, "stats1")).unlink()
+    with infer(folder) as engine:
+        assert engine.shapes == SHAPES and machine.trt.builds == 2
+    assert [line.split(" is not used")[0].split("engine of ")[1] for line in infer.said[:2]] == ["stats0", "stats1"]
+    assert "is damaged" in infer.said[0] and "No such file" in infer.said[1] and "building" in infer.said[2]
+    kept = {read_facts(path).graph for path in (tmp_path / "cache").rglob("*.engine")}
+    assert kept == {"stats0", "stats1"}
+
+
+def test_an_engine_that_computes_something_else_is_not_used(ready, infer, machine, tmp_path, monkeypatch):  # noqa: F811
+    """Its sidecar says that it is of this graph, and the list that it was built here."""
+    folder = ready()
+    monkeypatch.setattr(compared, "known", lambda *_: False)  # as on another machine
+    model = onnx.load(folder / "backbone.onnx")
+    weights = model.graph.initializer[0]
+    weights.CopyFrom(numpy_helper.from_array(1.1 * numpy_helper.to_array(weights), weights.name))
+    library, path = library_of(machine), own_engine(folder, "backbone")
+    options = BuildOptions(SHAPES, ("sm_89",) if machine.family == "trt-rtx" else ())
+    data, _ = build_engine(
+        model.SerializeToString(), Manifest.load(folder).spec, library, options, "x", graph="backbone"
+    )
+    trust(write_engine(path, data, read_facts(path)).sha256)
+    mine = adapter()
+    machine.trt.builds = 0
+    with infer(folder, mine) as engine:
+        lr = image(24, 32)
+        assert np.abs(engine.run(lr) - Bundle(folder).engine(mine).run(lr)).max() < 2e-6
+    assert "its own engines are not used (on Fake RTX the engine differs from ONNX Runtime: " in infer.said[0]
+    assert machine.trt.builds == 5 and len(list((tmp_path / "cache").rglob("*.engine"))) == 5
+
+
+# ---- written whole or not at all
+
+
+def test_a_failure_leaves_the_older_bundle(ready, machine, monkeypatch, tmp_path):  # noqa: F811
+    folder = ready()
+    before = contents(folder)
+    library, options = library_of(machine), BuildOptions(SHAPES)
+
+    def again(**changes: object) -> None:
+        with monkeypatch.context() as patch:
+            for name, value in changes.items():
+                patch.setattr(machine.trt, name, value)
+            export_engines(folder, None, library, options, lambda path: path, lambda _: None)
+
+    with pytest.raises(DarsrError, match=r"engine of backbone: TensorRT.* cannot build it"):
+        again(refuse=True)
+    with pytest.raises(DarsrError, match="is not what was computed"):
+        again(error=1e-3)
+    (folder / "stats0.onnx").write_bytes(b"none")
+    with pytest.raises(DarsrError, match=r"stats0\.onnx: is not the file that bundle\.json lists"):
+        again()
+    (folder / "stats0.onnx").write_bytes(before["stats0.onnx"])
+    assert contents(folder) == before and names(tmp_path) <= {"b.bundle", "cache", "state"}
+
+
+# ---- as typed
+
+
+def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F811
+    """Split and built in one go; another adapter runs in it; the engines of a bundle that is there; all refusals."""
+    monkeypatch.setenv("DARSR_STATE", str(desk / "state"))
+    machine = install(monkeypatch, *LIBRARIES[3])  # noqa: F811
+    engine = ("--format", "trt-rtx", "--target", "sm_86,sm_89")
+    row = strict_json(done("export", "photo.darsr", "--split", *engine, "--json").stdout)
+    assert row.keys() >= ROW and (row["model"], row["format"]) == ("photo.bundle", "trt-rtx")
+    assert (row["targets"], row["shapes"]) == (["sm_86", "sm_89"], "3x3,480x640,1920x1920")
+    assert row["bytes"] == sum(path.stat().st_size for path in Path("photo.bundle").iterdir())
+    assert row["engines"].keys() == {*GRAPHS} and row["device_parity_psnr_db"] > 80 and row["parity_psnr_db"] > 80
+    machine.trt.builds = 0
+    line = ("infer", "other.png", "--model", "photo.bundle", "--engine")
+    first = done(*line, "trt-rtx", "-o", "trt.png", "--json")
+    assert strict_json(first.stdout)["engine"] == "trt-rtx" and first.stderr == "" and machine.trt.builds == 0
+    done(*line, "ort", "-o", "ort.png")
+    assert np.abs(read_image("trt.png").astype(int) - read_image("ort.png")).max() <= 1
+    close_bundle()  # another process, on another machine
+    monkeypatch.setenv("DARSR_STATE", str(desk / "elsewhere"))
+    assert "--trust" in done(*line, "trt-rtx", "-o", "2.png").stderr and machine.trt.builds > 0
+    assert done(*line, "trt-rtx", "--trust", "-o", "3.png").stderr == ""
+
+    again = ("export", "photo.bundle", "--format", "trt-rtx")
+    assert "--overwrite" in refused(*again, name="photo.bundle")
+    row = strict_json(done(*again, "--shape", "24x32", "--overwrite", "--json").stdout)
+    assert row.keys() >= ROW and (row["model"], row["shapes"]) == ("photo.bundle", "24x32") and row["targets"] == []
+    assert "backbone.engine" in names(Path("photo.bundle")) and "stats0.engine" not in names(Path("photo.bundle"))
+    done(*again, "-o", "copy.bundle")
+    assert (Path("copy.bundle") / MANIFEST).read_bytes() == (Path("photo.bundle") / MANIFEST).read_bytes()
+    assert "has its own precision" in refused(*again, "--precision", "fp16", name="photo.bundle")
+    assert "has its own backbone" in refused(*again, "--backbone", "edge-x2", name="photo.bundle")
+    assert "one adapter after another" in refused(*again, "--triton", "models", name="--triton")
+    assert "Orin is sm_87" not in names(Path()) and "sm_87" in refused(
+        *again, "--target", "sm_87", name="--target sm_87"
+    )
+    assert "is no bundle" in refused("export", "state", "--format", "trt-rtx", name="state")
+    Path("full").mkdir()
+    Path("full/diary.txt").write_text("mine")
+    assert "other things in it" in refused(*again, "-o", "full", "--overwrite", name="full")
+    close_bundle()
+    assert machine.driver.left_over() == {}
+
+
+WITHOUT = """
+import sys
+for name in ("torch", "onnx", "onnxscript", "onnxruntime", "skimage"):
+    sys.modules[name] = None
+import cli
+cli.app(["export", "b.bundle", "--format", "trt-rtx", "--target", "sm_86,sm_89", "--shapes", "3x3,24x32,64x64"])
+"""
+
+
+@pytest.mark.tensorrt
+def test_for_real_without_a_gpu_torch_and_onnx(made, tmp_path):  # noqa: F811
+    """TensorRT for RTX itself, as in continuous integration: a bundle that is there gains its engines."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX (extra trt-rtx) is not installed")
+    folder = Path(shutil.copytree(made(2, "fp16"), tmp_path / "b.bundle"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DARSR_STATE": str(tmp_path / "state")}
+    ran = subprocess.run([sys.executable, "-c", WITHOUT], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    for graph in GRAPHS:
+        facts = read_facts(own_engine(folder, graph))
+        assert facts.targets == ("sm_86", "sm_89") and facts.bytes == own_engine(folder, graph).stat().st_size > 10_000
+        assert facts.sha256 in (tmp_path / "state" / "trusted-engines").read_text()
