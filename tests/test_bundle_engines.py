@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 pytest.importorskip("torch", reason="the bundles of these tests are exported (extras train and export)")
 
+import darsr_deploy
 from darsr_deploy import compared, trt_opening
 from darsr_deploy.bundle import GRAPHS, MANIFEST, Bundle, Manifest
 from darsr_deploy.engine_cache import EngineCache
@@ -32,7 +33,7 @@ from export.bundle_engines import export_engines, open_in_tensorrt
 from export.to_tensorrt import BuildOptions, build_engine
 
 from .fake_cuda import FakeDriver
-from .gpu import LIBRARIES, image, install
+from .gpu import LIBRARIES, STATIC, image, install, model_file
 from .test_bundle import KINDS, _desk, _folders, adapter, desk, made  # noqa: F401, fixtures
 from .test_cli import done, names, refused, strict_json
 from .test_trt_bundle import library_of, machine  # noqa: F401, fixture
@@ -392,3 +393,83 @@ def test_for_real_without_a_gpu_torch_and_onnx(made, tmp_path):  # noqa: F811
         facts = read_facts(own_engine(folder, graph))
         assert facts.targets == ("sm_86", "sm_89") and facts.bytes == own_engine(folder, graph).stat().st_size > 10_000
         assert facts.sha256 in (tmp_path / "state" / "trusted-engines").read_text()
+
+
+# ---- from Python
+
+
+@pytest.fixture
+def python(monkeypatch, machine):  # noqa: F811
+    """``darsr_deploy.open_engine`` as on a device: nothing of what exports can be imported."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("export", "darsr_train")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    return darsr_deploy.open_engine
+
+
+def test_python_opens_a_bundle_in_its_own_engines(ready, machine, request, tmp_path):  # noqa: F811
+    folder, lr, mine = ready(), image(50, 61), adapter("global", seed=4)
+    mine.save(tmp_path / "mine.darsr")
+    expected = Bundle(folder).engine(mine).run(lr)
+    open_engine = request.getfixturevalue("python")
+    for asked in (machine.family, "trt"):
+        with open_engine(folder, adapter=tmp_path / "mine.darsr", engine=asked) as engine:
+            assert (engine.name, engine.provider) == (machine.family, "cuda:0")
+            assert np.abs(engine.run(lr) - expected).max() < 2e-6
+    with open_engine(folder, engine=machine.family, tile=32) as engine:  # the adapter that it was exported from
+        assert np.abs(engine.run(lr) - open_engine(folder, engine="ort").run(lr)).max() < 1e-5
+    with open_engine(str(folder)) as engine:
+        assert engine.name == "ort"
+    assert machine.trt.builds == 0
+
+
+def test_python_says_which_command_builds_what_is_missing(ready, made, infer, machine, request, tmp_path):  # noqa: F811
+    bare, folder = Path(shutil.copytree(made(), tmp_path / "bare.bundle")), ready()
+    infer(bare, adapter()).__exit__()  # darsr infer builds engines into the cache
+    built = machine.trt.builds
+    close_bundle()
+    trust_list().rename(tmp_path / "list")
+    open_engine = request.getfixturevalue("python")
+    target = " --target sm_89" if machine.family == "trt-rtx" else ""
+    line = f"build them: darsr export {folder} --format {machine.family}{target} --overwrite"
+    with pytest.warns(RuntimeWarning, match="was not built on this machine"), pytest.raises(DarsrError) as error:
+        open_engine(folder, engine=machine.family)
+    assert str(error.value).endswith(line) and str(error.value).startswith(f"{folder}: there is no engine of ")
+    with open_engine(folder, engine=machine.family, trust=True) as engine:
+        engine.run(image(24, 32))
+    (tmp_path / "list").rename(trust_list())
+    adapter().save(tmp_path / "mine.darsr")
+    with open_engine(bare, adapter=tmp_path / "mine.darsr", engine=machine.family) as engine:  # from the cache
+        engine.run(image(24, 32))
+    with pytest.raises(
+        DarsrError, match=r"no engine of backprojection .* build them: .*bare\.bundle --format [a-z-]+"
+    ) as error:
+        open_engine(bare, engine=machine.family)
+    assert "--overwrite" not in str(error.value) and machine.trt.builds == built
+
+
+def test_an_engine_that_does_not_run_such_a_file(machine, python, tmp_path):  # noqa: F811
+    model = model_file(tmp_path / "m.onnx")
+    machine.build(model)
+    for asked, file, why in (
+        ("torch", "m.onnx", "engine torch: is not known; choose one of auto, ort, trt, trt-rtx"),
+        ("trt", "m.onnx", r"m\.onnx: is no engine, .*; build it: darsr export .*m\.onnx --format trt"),
+        ("ort", "m.engine", r"m\.engine: is an engine of TensorRT, and ort was asked for"),
+    ):
+        with pytest.raises(DarsrError, match=why):
+            python(tmp_path / file, engine=asked)
+    with python(tmp_path / "m.engine", engine="trt") as engine:
+        assert engine.name == machine.family
+    with pytest.raises(DarsrError, match="--tile 16"):
+        python(machine.build(model, STATIC), tile=16)
+
+
+IMPORTED = """
+import sys
+for name in ("export", "darsr_train", "torch", "onnx", "onnxruntime"):
+    sys.modules[name] = None
+import darsr_deploy.trt_opening, darsr_deploy.opening
+"""
+
+
+def test_the_device_needs_darsr_deploy_alone():
+    subprocess.run([sys.executable, "-c", IMPORTED], check=True, cwd=ROOT)
