@@ -3,15 +3,19 @@
 The plain version (:func:`.darm.filter_with_taps`) makes 50 passes over intermediate images; on a GPU all of it waits for
 memory. Here reflect padding is arithmetic on indices, and sums are float32 whatever the type of the data is.
 
-Triton comes with the CUDA builds of PyTorch for Linux. This module needs it, so it is imported only where it is used.
+Triton comes with the CUDA builds of PyTorch for Linux. This module needs it, so it is imported only where it is used. PyTorch
+itself is needed for :func:`fused_filter` alone: :mod:`export.quick_plugin` compiles the kernel without it.
 """
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 import triton
 import triton.language as tl
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _BLOCK = 256  # pixels of one program
 
@@ -70,6 +74,17 @@ def correction_filter_kernel(
     tl.store(target + 2 * yc, b.to(y.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def linear_filter_kernel(x, c, height, width, y, BLOCK: tl.constexpr):
+    """The same for images that lie in memory row by row, with parameters in TensorRT's order: inputs, sizes, output."""
+    plane = height * width
+    correction_filter_kernel(
+        x, c, y, height, width,
+        3 * plane, plane, width, 1, 13 * plane, plane, width, 1, 3 * plane, plane, width, 1,
+        BLOCK,
+    )  # fmt: skip
+
+
 def fused_filter(x: Tensor, coefficients: Tensor) -> Tensor:
     """What :func:`.darm.filter_with_taps` computes, without gradients.
 
@@ -83,6 +98,8 @@ def fused_filter(x: Tensor, coefficients: Tensor) -> Tensor:
     Raises:
         ValueError: other shapes.
     """
+    import torch
+
     n, channels, height, width = x.shape
     if channels != 3 or min(height, width) < 3 or coefficients.shape != (n, 13, height, width):
         raise ValueError(f"an image of {tuple(x.shape)} and coefficients of {tuple(coefficients.shape)} do not fit")

@@ -12,16 +12,22 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from darsr_deploy.atomic import atomic_path
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.seal import KEY as SEAL
+from darsr_deploy.seal import sealed
 
 from .precision import FILTER_DOMAIN
 
 
-def without_body(model: ModelProto, what: str = "the model") -> ModelProto:
+def without_body(model: ModelProto, what: str = "the model", quick: bool = False) -> ModelProto:
     """A copy whose ``darsr::CorrectionFilter`` has no body: for a runtime that has a kernel of that name, and no other.
+
+    Args:
+        quick: the kernel is that of :mod:`.quick_plugin`. Such plugins have a namespace, which the parser of 10.9 reads from
+            an attribute of the node, as it does whether the compiled form is meant.
 
     Raises:
         DarsrError: a model without a correction filter.
@@ -32,7 +38,20 @@ def without_body(model: ModelProto, what: str = "the model") -> ModelProto:
     bare.CopyFrom(model)
     del bare.functions[:]
     bare.functions.extend(f for f in model.functions if (f.domain, f.name) != (FILTER_DOMAIN, "CorrectionFilter"))
+    for node in bare.graph.node:
+        if quick and (node.domain, node.op_type) == (FILTER_DOMAIN, "CorrectionFilter"):
+            node.attribute.append(helper.make_attribute("plugin_namespace", FILTER_DOMAIN))
+            node.attribute.append(helper.make_attribute("aot", 1))
     return bare
+
+
+def resealed(model: ModelProto) -> bytes:
+    """The bytes of a changed model, with a checksum of their own if it was exported with one."""
+    kept = [entry for entry in model.metadata_props if entry.key != SEAL.decode()]
+    seal = sealed if len(kept) < len(model.metadata_props) else bytes
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    return seal(model.SerializeToString(deterministic=True))
 
 
 def main() -> None:
@@ -46,7 +65,7 @@ def main() -> None:
         raise DarsrError(str(arguments.model), f"cannot be read ({error})", "give a file of darsr export") from error
     bare = without_body(model, str(arguments.model))
     with atomic_path(arguments.output) as temporary:
-        temporary.write_bytes(bare.SerializeToString(deterministic=True))
+        temporary.write_bytes(resealed(bare))
     print(arguments.output)
 
 

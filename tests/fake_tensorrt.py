@@ -46,6 +46,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
     Set on it to provoke failures: ``refuse_typed`` (the typed builder gives up), ``refuse`` (every builder does),
     ``fixed_weights`` (the parser knows no convolution whose weights are an input),
     ``built_type`` (the type of the built layers, whatever was asked for), ``error`` (added to every computed value).
+    ``plugins`` is a registry of ``tests/fake_trt_plugin.py``, whose kernels stand for nodes without a body.
     """
     rtx = family == "trt-rtx"
     major = int(version.split(".")[0])
@@ -55,6 +56,7 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
     trt.__spec__ = ModuleSpec(name, None)
     trt.__version__ = version
     trt.refuse_typed = trt.refuse = trt.fixed_weights = False
+    trt.plugins = None
     trt.built_type, trt.error, trt.builds, trt.compiled, trt.last_config = None, 0.0, 0, 0, None
 
     DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8", "BF16", "INT64")
@@ -159,6 +161,9 @@ def fake_tensorrt(family: str, version: str, driver: FakeDriver) -> ModuleType:
             try:
                 model = onnx.load_from_string(data)
                 onnx.checker.check_model(model)
+                if trt.plugins is not None:
+                    model = trt.plugins.imported(model, types)
+                    data = model.SerializeToString()
             except Exception as error:
                 self._errors.append(ParserError(f"Failed to parse the ONNX model. {type(error).__name__}"))
                 return False

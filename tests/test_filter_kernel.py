@@ -96,7 +96,8 @@ for capability in (87, 120):
 def test_the_kernel_compiles_without_a_gpu(tmp_path):
     """In a process of its own, since the interpreter must be off. No GPU is needed: only running it would."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    paths = [str(Path(__file__).parent.parent), environment.get("PYTHONPATH", "")]
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
         [sys.executable, "-c", _COMPILE], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
