@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -122,9 +123,10 @@ def export_engines(
     if target.resolve() != source.resolve() or has_own_engines(source):
         claim(target)  # a bundle without engines only gains some
     with atomic_folder(target) as folder:
+        older = shutil.ignore_patterns(*(f"{own_engine(source, graph).name}*" for graph in GRAPHS))
+        shutil.copytree(source, folder, ignore=older, dirs_exist_ok=True)  # with whatever else somebody put there
         for name in manifest.files:
-            (folder / name).write_bytes(manifest.read(source, name))
-        (folder / MANIFEST).write_bytes((source / MANIFEST).read_bytes())
+            manifest.read(folder, name)
         engines = add_engines(folder, library, options, target, say, report, floor_db)
     return target, engines
 

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 pytest.importorskip("torch", reason="the bundles of these tests are exported (extras train and export)")
 
 import darsr_deploy
-from darsr_deploy import compared, trt_opening
+from darsr_deploy import bundle_check, compared, trt_opening
 from darsr_deploy.bundle import GRAPHS, MANIFEST, Bundle, Manifest
 from darsr_deploy.engine_cache import EngineCache
 from darsr_deploy.engine_file import read_facts, sidecar_path, write_engine
@@ -159,6 +159,19 @@ def test_where_nothing_can_be_noted_they_run_all_the_same(ready, infer, machine,
         close_bundle()
         assert len(comparisons) == times and "engines are compared at every start; set DARSR_CACHE" in infer.said[-1]
     assert machine.trt.builds == 0 and contents(folder)
+
+
+def test_without_onnx_runtime_the_correction_is_compared_and_that_is_said_once(ready, infer, tmp_path, monkeypatch):
+    folder = ready()
+    shutil.rmtree(tmp_path / "cache")
+    for module in (bundle_check, compared):
+        monkeypatch.setattr(module, "installed_runtimes", lambda: [])
+    for _ in range(2):
+        infer(folder).__exit__()
+        close_bundle()
+    assert len(infer.said) == 1 and infer.said[0].endswith(
+        "only the correction was compared on this device (no ONNX Runtime)"
+    )
 
 
 def test_a_note_that_says_nothing_is_no_note(tmp_path, monkeypatch):
@@ -305,6 +318,18 @@ def test_an_engine_that_computes_something_else_is_not_used(ready, infer, machin
 # ---- written whole or not at all
 
 
+def test_what_else_lies_in_a_bundle_stays_there(ready, machine, tmp_path):  # noqa: F811
+    folder = ready()
+    (folder / "notes").mkdir()
+    (folder / "notes" / "camera.txt").write_text("the one at the door")
+    library = library_of(machine)
+    for out in (None, tmp_path / "copy.bundle"):
+        shapes = Shapes((24, 32), (24, 32), (24, 32))
+        target, _ = export_engines(folder, out, library, BuildOptions(shapes), lambda path: path, lambda _: None)
+        assert (target / "notes" / "camera.txt").read_text() == "the one at the door"
+        assert not list(target.glob("stats*.engine*")) and read_facts(own_engine(target, "backbone")).shapes == shapes
+
+
 def test_a_failure_leaves_the_older_bundle(ready, machine, monkeypatch, tmp_path):  # noqa: F811
     folder = ready()
     before = contents(folder)
@@ -370,6 +395,15 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     assert "other things in it" in refused(*again, "-o", "full", "--overwrite", name="full")
     close_bundle()
     assert machine.driver.left_over() == {}
+
+    other = install(monkeypatch, *LIBRARIES[1])  # enterprise TensorRT, for the GPU at hand
+    row = strict_json(done("export", "photo.bundle", "--format", "trt", "--overwrite", "--json").stdout)
+    assert (row["gpu"], row["targets"], row["format"]) == ("Fake RTX", [], "trt") and row["device_parity_psnr_db"] > 80
+    other.trt.builds = 0
+    done(*line, "trt", "-o", "4.png")
+    assert other.trt.builds == 0 and (read_image("4.png") == read_image("trt.png")).all()
+    close_bundle()
+    assert other.driver.left_over() == {}
 
 
 WITHOUT = """
