@@ -171,14 +171,8 @@ def _with_the_rest(
             try:
                 engine = bound()
                 undo.callback(engine.__exit__)
-                new = {
-                    g: f for g, f in own.items() if not compared.known(cache.folder, f.sha256, place.gpu, place.target)
-                }
-                parity = (
-                    bundle_parity(engine, bundle.folder, adapter, str(bundle.folder), place.say)
-                    if built or new
-                    else None
-                )
+                new = [facts for facts in own.values() if not _known(place, facts)]
+                parity = _parity(place, engine, adapter) if built or new else None
             except OutOfMemory:
                 raise
             except DarsrError as error:
@@ -186,7 +180,7 @@ def _with_the_rest(
             for graph, (data, facts) in built.items():
                 facts = replace(facts, cache_key=keys[graph], device_parity_psnr_db=parity)
                 trust(write_engine(places[graph], data, facts).sha256)
-            for facts in new.values():
+            for facts in new:
                 compared.note(cache.folder, facts.sha256, place.gpu, place.target, parity, place.say)
             undo.pop_all()
     if built:
@@ -222,6 +216,15 @@ def _built(place: _Place, files: dict[str, bytes], shapes: Shapes) -> Built:
     command += " --overwrite" if has_own_engines(folder) else ""
     why = f"there is no engine of {', '.join(files)} that can be used on {place.gpu}"
     raise DarsrError(str(folder), why, f"build them: {command}")
+
+
+def _known(place: _Place, facts: EngineFacts) -> bool:
+    return compared.known(place.cache.folder, facts.sha256, place.gpu, place.target)
+
+
+def _parity(place: _Place, engine: TrtBundleEngine, adapter: Adapter | None) -> float | None:
+    folder = place.bundle.folder
+    return bundle_parity(engine, folder, adapter, str(folder), place.say)
 
 
 def _drop(bundle: TrtBundle, graphs: list[str]) -> None:
