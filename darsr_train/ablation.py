@@ -16,7 +16,7 @@ import torch
 from darsr_deploy.errors import DarsrError
 
 from .backbones import load_backbone
-from .config import AdaptOptions
+from .config import FIT_STEPS, AdaptOptions
 from .evaluate import evaluate_image
 from .sets import image_pairs
 
@@ -24,16 +24,23 @@ from .sets import image_pairs
 VARIANTS: dict[str, dict] = {
     "as shipped": {},
     "without back-projection": {"rounds": 0},
-    "without the fit (the prior and back-projection)": {"steps": 0},
-    "without both (the prior)": {"steps": 0, "rounds": 0},
-    "with the backward cycle and masked interpolation": {"cycle": 1.0, "interpolation": 0.1},
-    "fitted on the image alone (DARSR's terms, no photographs)": {
+    "without the family (the prior and back-projection)": {"family": False, "steps": 0},
+    "without both (the prior)": {"family": False, "steps": 0, "rounds": 0},
+    "the prior fitted to the blur instead, 80 steps": {"family": False, "steps": FIT_STEPS},
+    "the family, then 80 steps of fit": {"steps": FIT_STEPS},
+    "the same with the backward cycle and masked interpolation": {
+        "steps": FIT_STEPS,
+        "cycle": 1.0,
+        "interpolation": 0.1,
+    },
+    "the prior fitted on the image alone (DARSR's terms, no photographs)": {
+        "family": False,
+        "steps": FIT_STEPS,
         "references": 0,
         "forward_cycle": 1.0,
         "cycle": 1.0,
         "interpolation": 0.1,
     },
-    "twice the steps": {"steps": 160},
 }
 
 

@@ -22,6 +22,7 @@ from .backbones import Backbone
 from .checkpoint import Checkpoint
 from .config import AdaptOptions
 from .darm import DARM
+from .darm_family import family_path
 from .inputs import check_size
 from .pipeline import correction_of
 from .prior import prior_path
@@ -48,7 +49,7 @@ def adapt_image(
 
     Args:
         report: called with ``{phase, step, steps, loss}`` after every step.
-        start: another image's adapter to start the fit from (profile ``fast``): a burst, a video's next scene.
+        start: another image's adapter to go on from (profile ``fast``): a burst, a video's next scene.
 
     Returns:
         ``(adapter, seconds of the work)``.
@@ -65,8 +66,10 @@ def adapt_image(
         "width": pixels.shape[1],
         "sha256": sha256_of(image),
     }
-    prior = [sha256_of(prior_path(options.scale, camera)) for camera in (False, True)] if options.name == "fast" else []
-    identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json(), "prior": prior}
+    identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
+    if options.name == "fast":
+        networks = (prior_path(options.scale), prior_path(options.scale, camera=True), family_path(options.scale))
+        identity["prior"] = [sha256_of(path) for path in networks]
     identity |= {"versions": versions(), "state": _STATE}
     if start is not None:
         identity["from"] = start.facts.get("source")

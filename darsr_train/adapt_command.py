@@ -34,7 +34,7 @@ def adapt(
     scale: Scale = 2,
     profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
     backbone: BackboneOption = "edge",
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit.")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of a per-image fit (fast at x2 needs none).")] = None,
     budget: Annotated[
         float | None, typer.Option(help="Seconds of work; as many steps as fit in. The adapter tells how many.")
     ] = None,
@@ -67,6 +67,7 @@ def adapt(
     from darsr_deploy.image_formats import check_target
     from darsr_deploy.image_reader import size_of
 
+    from .config import FIT_STEPS
     from .inputs import check_input
 
     images = jobs.expand(inputs, failures)
@@ -75,6 +76,8 @@ def adapt(
         raise DarsrError("--gt", "belongs to one image, and several were given", "adapt that image alone")
     if steps is not None and budget is not None:
         raise typer.BadParameter("give only one of --steps and --budget")
+    if start is not None and steps is None and budget is None and profile == "fast":
+        steps = FIT_STEPS  # what another image taught is gone on from, not just taken over
     options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget)
     started_from = Adapter.load(start) if start is not None else None
     targets = jobs.Targets(overwrite)

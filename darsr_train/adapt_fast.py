@@ -1,15 +1,16 @@
 """Profile ``fast``: seconds instead of hours.
 
 The published procedure learns everything from one image. Here a pre-trained correction network (the prior) gives the
-first result and the blur follows from it in closed form. The network is then fitted to *this* blur on sharp photographs,
-since what an image's blur destroyed cannot be learned from that image:
+first result, the blur follows from it in closed form, and the network for this blur from the blur:
 
 1. correct with the prior, super-resolve: ``x = backbone(DARM(y))``;
 2. the spread of the kernel that best reduces ``x`` to the given image, by least squares, its elongation corrected;
-3. fit DARM to reference photographs blurred by kernels like it (:mod:`.fit` can add DARSR's own terms on the image);
+3. the correction network for this blur, a member of the family (:mod:`.darm_family`). Where there is no family (x4), or where
+   more steps are asked for, DARM is fitted to reference photographs blurred by kernels like the estimated one, since what
+   an image's blur destroyed cannot be learned from that image (:mod:`.fit` can add DARSR's own terms on the image);
 4. choose without ground truth: no correction where there is no blur; the prior where a camera's treatment shows
-   (:mod:`.traces`), and the more mildly the surer that is; else the prior, the fitted network, or the middle between their
-   weights: the bolder, the more clearly it must explain the image better;
+   (:mod:`.traces`), and the more mildly the surer that is; else the prior, the network for the blur, or the middle between
+   their weights: the bolder, the more clearly it must explain the image better;
 5. where no camera shows, back-projection makes the result consistent with the given image.
 """
 
@@ -23,7 +24,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from darsr_deploy.imaging import to_tensor
 from darsr_deploy.resample import pillow_bicubic
@@ -32,6 +33,7 @@ from . import blur, kernels, losses, traces
 from .checkpoint import Checkpoint
 from .config import AdaptOptions
 from .darm import DARM, at_strength, between
+from .darm_family import DarmFamily, load_family
 from .degradation import reduce
 from .fit import Evidence, fit, held_out_loss, planned
 from .loss_record import record
@@ -60,7 +62,7 @@ def adapt_fast(
     Args:
         pixels: uint8, H x W or H x W x 3, sides of at least 32.
         backbone: frozen; N x 3 x H x W in [0, 1] -> N x 3 x sH x sW.
-        start: another image's correction network to start the fit from instead of the prior.
+        start: another image's correction network, to go on from instead.
     """
     started = time.perf_counter()
     torch.manual_seed(options.seed)
@@ -68,7 +70,8 @@ def adapt_fast(
         options = replace(options, cycle=0.0, interpolation=0.0)
     treated = camera_probability(pixels)
     prior = load_prior(options.scale, camera=treated > 0.5).to(device, memory_format=torch.channels_last)
-    evidence = look(pixels, prior, backbone, options.scale, device)
+    family = load_family(options.scale).to(device) if options.family and treated <= 0.5 else None
+    evidence, network = look(pixels, prior, family, backbone, options.scale, device)
     found = {"camera_probability": treated, "kernel_sum": evidence.kernel.sum().item()}
     kernel = {"kernel": evidence.kernel.cpu().numpy()}
     if np.trace(evidence.covariance) / 2 < _NO_BLUR and treated <= 0.5:
@@ -76,24 +79,44 @@ def adapt_fast(
     if treated > 0.5:  # this prior has seen cameras, the references have not
         network, found = prior, {**found, "chosen": "prior", **_took(options, 0)}
     else:
-        darm = copy.deepcopy(prior if start is None else start).to(device, memory_format=torch.channels_last)
-        references = degraded_references(evidence.covariance, options.scale, options.references, options.seed)
-        fitting = (darm.requires_grad_(True), evidence, references, backbone)
-        if options.budget is not None:
-            options = planned(*fitting, options, checkpoint, time.perf_counter() - started)
-        history = fit(*fitting, options, checkpoint, report)
+        darm = copy.deepcopy(network if start is None else start).to(device, memory_format=torch.channels_last)
+        if options.fits():
+            spent = time.perf_counter() - started
+            options, history = _fitted(darm, evidence, backbone, options, checkpoint, report, spent)
+            found |= {"losses": {"adapting": record(history)}} if history else {}
         candidates = {"prior": prior}
-        if start is not None or options.steps > 0:
+        if family is not None or start is not None or options.steps > 0:
             candidates |= {"adapted by half": between(prior, darm, 0.5), "adapted": darm}
         scores = {name: held_out_loss(network, evidence, backbone, options) for name, network in candidates.items()}
         chosen = boldest(scores)
-        network, found = candidates[chosen], {**found, "chosen": chosen, "held_out_loss": scores}
-        found |= {**_took(options, options.steps), "losses": {"adapting": record(history)}}
+        network = candidates[chosen]
+        found |= {"chosen": chosen, "held_out_loss": scores, **_took(options, options.steps)}
     strength = 1 - (1 - _MILD) * treated
     network = at_strength(network, strength)
     arrays = {f"darm.{name}": tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     rounds = options.rounds if treated <= 0.5 else 0
     return Result("network", arrays | kernel, {**found, "strength": strength}, rounds)
+
+
+def _fitted(
+    darm: DARM,
+    evidence: Evidence,
+    backbone: nn.Module,
+    options: AdaptOptions,
+    checkpoint: Checkpoint,
+    report: Callable[[dict], None],
+    spent: float,
+) -> tuple[AdaptOptions, list[float]]:
+    """Fit ``darm`` in place: the options, in which a budget has become steps, and the loss of every step.
+
+    Args:
+        spent: seconds of the work so far.
+    """
+    references = degraded_references(evidence.covariance, options.scale, options.references, options.seed)
+    fitting = (darm.requires_grad_(True), evidence, references, backbone)
+    if options.budget is not None:
+        options = planned(*fitting, options, checkpoint, spent)
+    return options, fit(*fitting, options, checkpoint, report)
 
 
 def boldest(scores: dict[str, float]) -> str:
@@ -116,18 +139,27 @@ def _took(options: AdaptOptions, steps: int) -> dict:
 
 
 @torch.no_grad()
-def look(pixels: np.ndarray, prior: DARM, backbone: nn.Module, scale: int, device: str) -> Evidence:
-    """Steps 1 and 2: the prior's result and the blur that it implies."""
+def look(
+    pixels: np.ndarray, prior: DARM, family: DarmFamily | None, backbone: nn.Module, scale: int, device: str
+) -> tuple[Evidence, DARM]:
+    """Steps 1 to 3: what the blur is, and the network for it (without a family: the prior)."""
     window = _middle(pixels)
     y = torch.from_numpy(to_tensor(window)).to(device, memory_format=torch.channels_last)
-    x = backbone(prior(y).contiguous(memory_format=torch.channels_last)).clamp(0, 1)
+
+    def restored(network: DARM) -> Tensor:
+        return backbone(network(y).contiguous(memory_format=torch.channels_last)).clamp(0, 1)
+
+    x, network = restored(prior), prior
     covariance = blur.estimate_covariance(x, y, scale)
+    if family is not None:
+        network = family.member(covariance).to(memory_format=torch.channels_last)
+        x = restored(network)
     kernel = kernels.from_covariance(covariance, "gaussian", _KERNEL_SIDE)
     kernel = torch.from_numpy(kernel if scale == 2 else kernels.twice(kernel)).float().to(device)
     blurred = (reduce(x, kernel, scale).clamp(0, 1) * 255).round() / 255
     bicubic = reduce(x, losses.bicubic_table(scale).to(device), scale)
     enlarged = to_tensor(_enlarge(window, scale))
-    return Evidence(y, blurred, bicubic, torch.from_numpy(enlarged).to(device), kernel, covariance)
+    return Evidence(y, blurred, bicubic, torch.from_numpy(enlarged).to(device), kernel, covariance), network
 
 
 def camera_probability(pixels: np.ndarray) -> float:

@@ -32,7 +32,7 @@ def adapt_to_frame(
     """Adapt to one frame with profile ``fast`` and write the adapter ``out``.
 
     Args:
-        start: another adapter to start from, where it has what it takes.
+        start: another adapter to start a fit from, where there is one (x4) and it has what it takes.
 
     Raises:
         DarsrError: the frame cannot be adapted to (too small).
@@ -49,7 +49,7 @@ def adapt_to_frame(
         frame = Path(folder) / "frame.png"
         write_image(frame, pixels)
         network, options = load_backbone(backbone or "edge", scale), checked_options("fast", scale)
-        adapt_image(frame, out, network, options, report=report, start=begun)
+        adapt_image(frame, out, network, options, report=report, start=begun if options.fits() else None)
 
 
 class Readaptation:

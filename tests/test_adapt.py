@@ -15,6 +15,7 @@ from darsr_train import adapt_fast, kernels
 from darsr_train.adapt import adapt_image
 from darsr_train.backbones import load_backbone
 from darsr_train.config import AdaptOptions
+from darsr_train.darm_family import load_family
 from darsr_train.degradation import reduce
 from darsr_train.evaluate import evaluate_image, mean_of, upscale_with
 from darsr_train.pipeline import correction_of, load_pipeline
@@ -70,9 +71,22 @@ def test_an_image_without_any_detail_is_adapted_to_nothing(level, backbone, tmp_
     assert np.abs(inner - level).max() <= 3
 
 
-def test_no_steps_keep_the_prior_as_it_is(photo, backbone, tmp_path, monkeypatch):
+def test_the_network_for_the_blur_is_taken_as_it_is(photo, backbone, tmp_path, monkeypatch):
+    """Without steps, which is the default at x2."""
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
-    adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=0))
+    adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2))
+    image = read_image(photo)
+    evidence, member = adapt_fast.look(image, load_prior(2), load_family(2), backbone.module, 2, "cpu")
+    assert adapter.facts["chosen"] == "adapted" and adapter.facts["steps"] == 0 and "losses" not in adapter.facts
+    np.testing.assert_allclose(adapter.arrays["kernel"], evidence.kernel.numpy(), atol=1e-6)
+    ours, theirs = (upscale_with(n, image).astype(int) for n in (correction_of(adapter), member))
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_no_steps_and_no_family_keep_the_prior_as_it_is(photo, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
+    options = AdaptOptions.profile("fast", 2, family=False)
+    adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, options)
     image = read_image(photo)
     assert adapter.facts["chosen"] == "prior" and adapter.facts["strength"] == 1
     assert np.array_equal(upscale_with(correction_of(adapter), image), upscale_with(load_prior(2), image))

@@ -75,7 +75,7 @@ def installed_folder() -> Path:
 
 def embedded_names() -> list[str]:
     """Names of the backbones that come with the package."""
-    return sorted(path.stem for path in _EMBEDDED.glob("*-x[24].safetensors") if not path.stem.startswith("prior"))
+    return sorted(path.stem for path in _EMBEDDED.glob("edge*-x[24].safetensors"))
 
 
 def installed_names() -> list[str]:

@@ -1,0 +1,163 @@
+"""Training of the family of correction networks: ``python -m darsr_train.train_family PHOTOS --out family-x2.safetensors``."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from darsr_deploy.imaging import list_images
+
+from . import blur, kernels
+from .darm import DARM
+from .darm_family import DarmFamily, save_family
+from .degradation import apply_kernels_by_fft
+from .degraded_crops import Degradations, DegradedCrops
+from .prior import load_prior
+from .training import train
+
+# Errors of estimated blurs, on the parts of the covariance's logarithm (width, elongation): of 2,600 crops half are off by
+# less than 0.11, 0.06 and 0.07, a few by much more. The rest of it is in kernels.random_near.
+_ERRORS, _TAILS = (0.14, 0.08, 0.08), 4  # Student's t
+
+
+@dataclass(frozen=True)
+class FamilyTraining(Degradations):
+    """Options of the family's training."""
+
+    steps: int = 9000
+    batch: int = 8
+    patch: int = 104
+    kernel: int = kernels.NEAR_SIDE
+    noise_share: float = 0.1
+    noise_sigma: float = 1.0
+    jpeg_share: float = 0.05
+    blurs: int = 2  # covariances of a step, which its crops share
+    sets: int = 8
+    hidden: int = 32
+    rate: float = 5e-4
+    least: float = 0.25  # variances, HR pixels squared
+    most: float = 6.5
+    other_shapes: float = 0.25  # of the kernels: uniform over a line or an ellipse instead of Gaussian
+
+
+class BlurredCrops(DegradedCrops):
+    """Crops that share a blur, nearly: each has a kernel near the covariance of its group."""
+
+    def group(self, step: int, index: int) -> tuple[np.ndarray, Tensor, Tensor]:
+        """A covariance, degraded crops and their bicubic targets (N x 3 x patch x patch)."""
+        o = self.options
+        random = np.random.default_rng((o.seed, step, index))
+        covariance = random_covariance(random, o.least, o.most)
+        pairs = [self._pair(random, covariance) for _ in range(o.batch // o.blurs)]
+        degraded, targets = (torch.cat(part) for part in zip(*pairs))
+        return covariance, degraded, targets
+
+    def _pair(self, random: np.random.Generator, covariance: np.ndarray) -> tuple[Tensor, Tensor]:
+        hr = torch.from_numpy(self.sharp(random)).permute(2, 0, 1)[None].float() / 255
+        true = mistaken(random, covariance)
+        kernel = kernels.random_near(random, true, self.options.other_shapes)
+        kernel = torch.from_numpy(kernel if self.options.scale == 2 else kernels.twice(kernel)).float()
+        target, lr = apply_kernels_by_fft(hr, torch.stack([self.bicubic, kernel]), self.options.scale)
+        pixels = self.sensor(lr[0].permute(1, 2, 0).numpy(), None, random)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])), target
+
+
+def random_covariance(random: np.random.Generator, least: float, most: float) -> np.ndarray:
+    """2 x 2, in the order y, x: variances between the limits, half of them spread evenly, half of them by their logarithm."""
+    if random.random() < 0.5:
+        variances = random.uniform(least, most, 2)
+    else:
+        variances = np.exp(random.uniform(math.log(least), math.log(most), 2))
+    angle = random.uniform(0, math.pi)
+    axes = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return axes @ np.diag(variances) @ axes.T
+
+
+def mistaken(random: np.random.Generator, estimate: np.ndarray) -> np.ndarray:
+    """A covariance that may have been estimated as the given one."""
+    errors = np.array(_ERRORS) * random.standard_t(_TAILS, 3)
+    return blur.from_logarithm(blur.logarithm(estimate) + errors)
+
+
+def train_family(
+    images: Path,
+    out: Path,
+    options: FamilyTraining,
+    start: DARM,
+    device: str = "cpu",
+    resume: bool = False,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    report: Callable[[dict], None] = lambda _: None,
+) -> DarmFamily:
+    """Train a family on a folder of photographs.
+
+    Args:
+        start: the prior, which every member starts as.
+
+    The other arguments, and what is raised, are :func:`.training.train`'s.
+    """
+    torch.manual_seed(options.seed)
+    crops = BlurredCrops(list_images(images), options)
+    plain = copy.deepcopy(start).requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+    def loss_of(family: nn.Module, step: int) -> Tensor:
+        losses = []
+        for index in range(options.blurs):
+            covariance, degraded, targets = crops.group(step, index)
+            degraded = degraded.to(device, memory_format=torch.channels_last)
+            with options.autocast(device):
+                corrected = torch.func.functional_call(plain, family.weights(covariance), (degraded,))
+            losses.append((corrected.float() - targets.to(device)).abs().mean())
+        return torch.stack(losses).mean()
+
+    family = DarmFamily(start, options.sets, options.hidden)
+    return train(family, options, loss_of, out, validate, device, resume, report).to("cpu").eval().requires_grad_(False)
+
+
+def main() -> None:
+    """Command line, see the top of this file."""
+    parser = argparse.ArgumentParser(description="Train the networks that profile fast starts its fit from.")
+    parser.add_argument("images", type=Path, help="folder of photographs")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--licence", default="unstated")
+    parser.add_argument("--start", type=Path, help="a prior to start from (the package's own)")
+    for field in dataclasses.fields(FamilyTraining):
+        if field.type in ("int", "float"):
+            parser.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                type={"int": int, "float": float}[field.type],
+                default=field.default,
+            )
+    given = vars(parser.parse_args())
+    out, images, start = given.pop("out"), given.pop("images"), given.pop("start")
+    resume, device, licence = given.pop("resume"), given.pop("device"), given.pop("licence")
+    options = FamilyTraining(**given)
+
+    def report(entry: dict) -> None:
+        if entry["step"] % 100 == 0:
+            print(json.dumps(entry), file=sys.stderr)
+
+    prior = load_prior(options.scale, start)
+    family = train_family(images, out, options, prior, device, resume, report=report)
+    changed = [f for f in dataclasses.fields(options) if f.type in ("int", "float") and given[f.name] != f.default]
+    flags = "".join(f" --{field.name.replace('_', '-')} {given[field.name]}" for field in changed)
+    command = f"python -m darsr_train.train_family {images.name} --out {out.name}{flags}"
+    facts = {"licence": licence, "data": images.name, "command": command}
+    print(save_family(family, out, facts, torch.float16))
+
+
+if __name__ == "__main__":
+    main()
