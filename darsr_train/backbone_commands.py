@@ -38,12 +38,13 @@ def backbone_list(as_json: Json = False, failures: Failures = None) -> Printed:
     ]
     if as_json:
         return rows
-    print("\n".join(map(_line, rows)))
+    width = max(len(row["name"]) for row in rows)
+    print("\n".join(_line(row, width) for row in rows))
     return None
 
 
-def _line(row: dict) -> str:
-    start = f"{row['name']:12}x{row['scale']}  "
+def _line(row: dict, width: int) -> str:
+    start = f"{row['name']:{width}}  x{row['scale']}  "
     if not row["installed"]:
         return f"{start}not installed: {row['command']}  licence: {row['licence']}"
     cost = f"{row['parameters']:,} parameters  {row['macs_per_lr_pixel']:,} multiply-adds per LR pixel"

@@ -149,14 +149,33 @@ def test_published_weights_keep_a_constant_image(scale):
 def test_published_weights_reach_their_figures_on_set5(scale, expected, count):
     backbone = srfbn(scale)
     assert parameters(backbone.module) == count
-    folder = SHARED / "data" / "standard" / "Set5" / f"image_SRF_{scale}"
+    assert psnr_on_set5(backbone) == pytest.approx(expected, abs=0.02)
+
+
+def psnr_on_set5(backbone) -> float:
+    """Mean Y-PSNR in dB."""
+    folder, scale = SHARED / "data" / "standard" / "Set5" / f"image_SRF_{backbone.scale}", backbone.scale
     pairs = [
         (read_image(lr), read_image(lr.with_name(lr.name.replace("_LR", "_HR"))))
         for lr in sorted(folder.glob("*_LR.png"))
     ]
     assert len(pairs) == 5
-    figures = [psnr_y(upscale_with(backbone.module, lr), hr, scale) for lr, hr in pairs]
-    assert np.mean(figures) == pytest.approx(expected, abs=0.02)
+    return float(np.mean([psnr_y(upscale_with(backbone.module, lr), hr, scale) for lr, hr in pairs]))
+
+
+@needs_shared
+@pytest.mark.parametrize("name", embedded_names())
+def test_shipped_weights_reach_the_figures_that_they_state(name):
+    backbone = load_backbone(name, int(name[-1]))
+    assert psnr_on_set5(backbone) == pytest.approx(backbone.facts["psnr_y_set5"], abs=0.02)
+
+
+@pytest.mark.parametrize("name", embedded_names())
+def test_shipped_weights_say_their_licence_and_origin(name):
+    backbone = load_backbone(name, int(name[-1]))
+    assert {"licence", "data", "command", "psnr_y_set14"} <= backbone.facts.keys()
+    assert ("BSDS" in backbone.facts["data"]) == ("research" in backbone.facts["licence"])
+    assert parameters(backbone.module) < 1_000_000
 
 
 # --- Files ---------------------------------------------------------------------------------------------------------------
