@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from darsr_deploy.opening import engine_of_bundle
 from darsr_deploy.shapes import Shapes
 from darsr_deploy.tiled import TiledEngine
 from darsr_deploy.trt_library import FAMILIES, import_library
-from darsr_deploy.trt_opening import close_bundle, own_engine
+from darsr_deploy.trt_opening import close_bundles, own_engine
 from darsr_deploy.trust import trust, trust_list
 from export.bundle_engines import export_engines, open_in_tensorrt
 from export.to_tensorrt import BuildOptions, build_engine
@@ -112,7 +113,7 @@ def test_every_adapter_runs_in_them_and_nothing_is_built(ready, infer, machine, 
     assert contents(folder) == before and not list((tmp_path / "cache").rglob("*.engine"))
     # those of the bundle's own adapter (network, back-projection) were compared when they were built
     assert comparisons == ["global"]
-    close_bundle()  # another process
+    close_bundles()  # another process
     infer(folder, adapter("global", 2, 1)).__exit__()
     assert comparisons == ["global"]
 
@@ -144,7 +145,7 @@ def test_without_a_gpu_they_are_compared_at_their_first_run(made, monkeypatch, t
         open_in_tensorrt(
             folder, tmp_path / "a.darsr", import_library(FAMILIES["trt-rtx"]), cache, said.append
         ).__exit__()
-        close_bundle()
+        close_bundles()
     assert comparisons == ["network"] and device.trt.builds == 0 and len(said) == 1
     assert device.driver.left_over() == {}
 
@@ -156,7 +157,7 @@ def test_where_nothing_can_be_noted_they_run_all_the_same(ready, infer, machine,
     for times in (1, 2):
         with infer(folder) as engine:
             engine.run(image(24, 32))
-        close_bundle()
+        close_bundles()
         assert len(comparisons) == times and "engines are compared at every start; set DARSR_CACHE" in infer.said[-1]
     assert machine.trt.builds == 0 and contents(folder)
 
@@ -168,7 +169,7 @@ def test_without_onnx_runtime_the_correction_is_compared_and_that_is_said_once(r
         monkeypatch.setattr(module, "installed_runtimes", lambda: [])
     for _ in range(2):
         infer(folder).__exit__()
-        close_bundle()
+        close_bundles()
     assert len(infer.said) == 1 and infer.said[0].endswith(
         "only the correction was compared on this device (no ONNX Runtime)"
     )
@@ -223,6 +224,44 @@ def test_without_onnx_runtime_a_bundle_runs_in_the_engines_that_it_holds(ready, 
     assert engine_of_bundle(made()) == "ort"
 
 
+def test_bundles_stay_open_while_they_are_in_use(ready, infer, machine, made, tmp_path):  # noqa: F811
+    """From Python several may be open at once, and threads may open them."""
+    folders = [ready(), ready(name="other.bundle")]
+    lr, mine = image(24, 32), adapter("global")
+    expected = Bundle(made()).engine(mine).run(lr)
+    first, second = (infer(folder, mine) for folder in folders)
+    for engine in (first, second, first):
+        for _ in range(3):  # as TensorRT, with a captured graph
+            assert np.abs(engine.run(lr) - expected).max() < 2e-6
+    first.__exit__()
+    first.__exit__()
+    with pytest.raises(DarsrError, match=r"b\.bundle: this engine of it was closed; open it again"):
+        first.run(lr)
+    held = machine.driver.left_over()["contexts"]
+    third = infer(ready(name="third.bundle"), mine)  # the first is closed for it, the second is in use
+    assert machine.driver.left_over()["contexts"] == held
+    assert np.abs(second.run(lr) - expected).max() < 2e-6
+    close_bundles()
+    assert machine.driver.left_over() == {}
+    for engine in (second, third):
+        engine.__exit__()
+        with pytest.raises(DarsrError, match="closed"):
+            engine.run(lr)
+    found: list[np.ndarray] = []
+
+    def work(folder: Path) -> None:
+        with infer(folder, mine) as engine:
+            found.append(engine.run(lr))
+
+    threads = [threading.Thread(target=work, args=(folder,)) for folder in 3 * folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6 and all(np.abs(each - expected).max() < 2e-6 for each in found)
+    assert infer.said == [] and machine.trt.builds == 0
+
+
 # ---- not used, and why
 
 
@@ -265,10 +304,10 @@ def test_engines_that_do_not_fit_are_said_in_one_line(case, ready, infer, machin
         assert np.abs(engine.run(lr) - Bundle(made()).engine(mine).run(lr)).max() < 2e-6
     assert infer.said[0].startswith(f"{folder}: its own engine of filter, backbone is not used (")
     assert why in infer.said[0] and "building the" in infer.said[1] and len(infer.said) == 2 and now.trt.builds == 2
-    close_bundle()
+    close_bundles()
     infer(folder, adapter("global", rounds=1)).__exit__()  # from the cache, and one graph more
     assert now.trt.builds == 3
-    close_bundle()
+    close_bundles()
     assert now.driver.left_over() == {}
 
 
@@ -371,7 +410,7 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     assert strict_json(first.stdout)["engine"] == "trt-rtx" and first.stderr == "" and machine.trt.builds == 0
     done(*line, "ort", "-o", "ort.png")
     assert np.abs(read_image("trt.png").astype(int) - read_image("ort.png")).max() <= 1
-    close_bundle()  # another process, on another machine
+    close_bundles()  # another process, on another machine
     monkeypatch.setenv("DARSR_STATE", str(desk / "elsewhere"))
     assert "--trust" in done(*line, "trt-rtx", "-o", "2.png").stderr and machine.trt.builds > 0
     assert done(*line, "trt-rtx", "--trust", "-o", "3.png").stderr == ""
@@ -393,7 +432,7 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     Path("full").mkdir()
     Path("full/diary.txt").write_text("mine")
     assert "other things in it" in refused(*again, "-o", "full", "--overwrite", name="full")
-    close_bundle()
+    close_bundles()
     assert machine.driver.left_over() == {}
 
     other = install(monkeypatch, *LIBRARIES[1])  # enterprise TensorRT, for the GPU at hand
@@ -402,7 +441,7 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     other.trt.builds = 0
     done(*line, "trt", "-o", "4.png")
     assert other.trt.builds == 0 and (read_image("4.png") == read_image("trt.png")).all()
-    close_bundle()
+    close_bundles()
     assert other.driver.left_over() == {}
 
 
@@ -460,7 +499,7 @@ def test_python_says_which_command_builds_what_is_missing(ready, made, infer, ma
     bare, folder = Path(shutil.copytree(made(), tmp_path / "bare.bundle")), ready()
     infer(bare, adapter()).__exit__()  # darsr infer builds engines into the cache
     built = machine.trt.builds
-    close_bundle()
+    close_bundles()
     trust_list().rename(tmp_path / "list")
     open_engine = request.getfixturevalue("python")
     target = " --target sm_89" if machine.family == "trt-rtx" else ""

@@ -18,7 +18,7 @@ from darsr_deploy.spec import coefficients_path
 
 pytest.importorskip("torch", reason="the models of these tests are exported (extras train and export)")
 
-from darsr_deploy.trt_opening import close_bundle
+from darsr_deploy.trt_opening import close_bundles
 
 from .fake_cuda import FakeDriver
 from .gpu import LIBRARIES, install, model_file, uninstall
@@ -45,7 +45,7 @@ def own(tmp_path, monkeypatch, cache):
 def machine(request, monkeypatch, own):
     machine = install(monkeypatch, *request.param)
     yield machine
-    close_bundle()
+    close_bundles()
     assert machine.driver.left_over() == {}
 
 
@@ -99,7 +99,7 @@ def test_adapters_swapped_in_a_bundle_and_in_tiles(machine, adapted):  # noqa: F
     assert "scale 2, asked for 4" in refused(*line, "--engine", "trt", "--scale", "4", name="photo.bundle")
     assert "fp32, asked for fp16" in refused(*line, "--engine", "trt", "--precision", "fp16", name="photo.bundle")
     (Path("photo.bundle") / "stats0.onnx").write_bytes(b"none")
-    close_bundle()
+    close_bundles()
     assert "checksum differs" in refused(*line, "--engine", "trt", name=str(Path("photo.bundle/stats0.onnx")))
 
 
