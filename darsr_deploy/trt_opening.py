@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import compared
 from .adapter import Adapter
-from .bundle import MANIFEST, Manifest
+from .bundle import GRAPHS, MANIFEST, Manifest
 from .bundle_check import bundle_parity
 from .engine_cache import EngineCache, engine_key
 from .engine_file import SUFFIX, EngineFacts, read_engine, write_engine
@@ -56,8 +56,9 @@ def own_engine(folder: Path, graph: str) -> Path:
     return folder / f"{graph}{SUFFIX}"
 
 
-def has_own_engines(folder: Path) -> bool:
-    return any(folder.glob(f"*{SUFFIX}"))
+def own_engines(folder: Path) -> list[Path]:
+    """Those that a bundle holds."""
+    return [path for graph in GRAPHS if (path := own_engine(folder, graph)).is_file()]
 
 
 def open_in_tensorrt(
@@ -129,7 +130,7 @@ def _opened(folder: Path, library: Library, gpu: str, target: str, jit_folder: P
 def _open_own(place: _Place, fitted: Fitted, trust: bool) -> dict[str, EngineFacts]:
     """Open what a bundle brings for an adapter, as far as it fits; the facts of what was opened now, by graph."""
     bundle, opened, refused, tried = place.bundle, {}, {}, set()
-    if not has_own_engines(bundle.folder):
+    if not own_engines(bundle.folder):
         return opened
     while untried := [graph for graph in bundle.lacks(fitted) if graph not in tried]:
         graph = untried[0]  # what is lacking depends on the sizes of what is open
@@ -219,7 +220,7 @@ def _built(place: _Place, files: dict[str, bytes], shapes: Shapes) -> Built:
     folder, family = place.bundle.folder, place.bundle.library.family.name
     command = f"darsr export {folder} --format {family}"
     command += f" --target {place.target}" if family == "trt-rtx" else ""
-    command += " --overwrite" if has_own_engines(folder) else ""
+    command += " --overwrite" if own_engines(folder) else ""
     why = f"there is no engine of {', '.join(files)} that can be used on {place.gpu}"
     raise DarsrError(str(folder), why, f"build them: {command}")
 

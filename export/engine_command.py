@@ -166,7 +166,7 @@ def _prepared(options: EngineOptions) -> tuple[Library, BuildOptions]:
     """What can be said before the seconds that an export takes: the library, the targets, the GPU."""
     shapes = parse_shapes(options.shape, options.shapes)
     library = import_library(FAMILIES[options.format])
-    targets = tuple(t.strip() for t in (options.target or "").split(",") if t.strip())
+    targets = tuple(dict.fromkeys(t.strip() for t in (options.target or "").split(",") if t.strip()))
     check_targets(library, targets)
     if options.format == "trt":
         with Device():

@@ -28,8 +28,9 @@ from darsr_deploy.opening import engine_of_bundle
 from darsr_deploy.shapes import Shapes
 from darsr_deploy.tiled import TiledEngine
 from darsr_deploy.trt_library import FAMILIES, import_library
-from darsr_deploy.trt_opening import close_bundles, own_engine
+from darsr_deploy.trt_opening import close_bundles, own_engine, own_engines
 from darsr_deploy.trust import trust, trust_list
+from export import bundle_engines
 from export.bundle_engines import export_engines, open_in_tensorrt
 from export.to_tensorrt import BuildOptions, build_engine
 
@@ -46,16 +47,36 @@ ROW = {"model", "format", "precision", "form", "bytes", "sha256", "parity_psnr_d
 ROW |= {"shapes", "targets", "gpu", "device_parity_psnr_db", "layers", "engines", "macs_per_lr_pixel"}
 
 
+@pytest.fixture(scope="module")
+def _built_bundles(tmp_path_factory):
+    """Bundles with engines by family and sizes: what was said, and a folder with all that building them left."""
+    return tmp_path_factory.mktemp("built"), {}
+
+
 @pytest.fixture
-def ready(machine, made, tmp_path, monkeypatch):  # noqa: F811
-    """Makes a bundle with engines for the GPU at hand."""
+def ready(machine, made, tmp_path, monkeypatch, _built_bundles):  # noqa: F811
+    """Makes a bundle with engines for the GPU at hand: built and compared once, copied with this machine's lists after that."""
     monkeypatch.setenv("DARSR_CACHE", str(tmp_path / "cache"))
+    store, said = _built_bundles
 
     def make(shapes: Shapes = SHAPES, say=lambda _: None, name: str = "b.bundle") -> Path:
-        target = Path(shutil.copytree(made(), tmp_path / name))
-        library = library_of(machine)
-        targets = ("sm_86", "sm_89") if machine.family == "trt-rtx" else ()
-        export_engines(target, None, library, BuildOptions(shapes, targets), lambda path: path, say)
+        key, target = (machine.family, shapes), tmp_path / name
+        kept = store / f"{machine.family} {shapes}"
+        if key not in said:
+            lines: list[str] = []
+            shutil.copytree(made(), kept / "bundle")
+            targets = ("sm_86", "sm_89") if machine.family == "trt-rtx" else ()
+            with monkeypatch.context() as patch:
+                patch.setenv("DARSR_CACHE", str(kept / "cache"))
+                patch.setenv("DARSR_STATE", str(kept / "state"))
+                options = BuildOptions(shapes, targets)
+                export_engines(kept / "bundle", None, library_of(machine), options, lambda path: path, lines.append)
+            said[key] = lines
+        for line in said[key]:
+            say(line)
+        shutil.copytree(kept / "bundle", target)
+        for folder in ("cache", "state"):
+            shutil.copytree(kept / folder, tmp_path / folder, dirs_exist_ok=True)
         machine.trt.builds = 0
         return target
 
@@ -220,6 +241,7 @@ def test_without_onnx_runtime_a_bundle_runs_in_the_engines_that_it_holds(ready, 
     folder = ready()
     assert engine_of_bundle(folder) == "ort" and engine_of_bundle(folder, "trt-rtx") == "trt-rtx"
     monkeypatch.setattr("darsr_deploy.ort_engine.installed_runtimes", lambda: [])
+    (folder / "another.engine").touch()  # of no graph
     assert engine_of_bundle(folder) == machine.family and engine_of_bundle(folder, "torch") == "torch"
     assert engine_of_bundle(made()) == "ort"
 
@@ -369,6 +391,50 @@ def test_what_else_lies_in_a_bundle_stays_there(ready, machine, tmp_path):  # no
         assert not list(target.glob("stats*.engine*")) and read_facts(own_engine(target, "backbone")).shapes == shapes
 
 
+def test_a_read_only_bundle_gives_a_copy_that_can_be_written(ready, made, machine, monkeypatch, tmp_path):  # noqa: F811
+    """While the engines are written too, and what is left of a failure could not be removed otherwise."""
+    source, modes = Path(shutil.copytree(made(), tmp_path / "ro.bundle")), []
+
+    def write(path: Path, *rest: object):  # whoever runs the tests may be root
+        modes.append(path.parent.stat().st_mode & 0o700)
+        return write_engine(path, *rest)
+
+    monkeypatch.setattr(bundle_engines, "write_engine", write)
+    source.chmod(0o555)
+    options = BuildOptions(Shapes((24, 32), (24, 32), (24, 32)))
+    export_engines(source, tmp_path / "copy", library_of(machine), options, lambda path: path, lambda _: None)
+    source.chmod(0o755)
+    assert modes == [0o700] * 4 == [0o700] * len(own_engines(tmp_path / "copy")) and not own_engines(source)
+
+
+def test_places_that_cannot_be_replaced(ready, made, machine, monkeypatch, tmp_path):  # noqa: F811
+    source, library = Path(shutil.copytree(made(), tmp_path / "b.bundle")), library_of(machine)
+    options = BuildOptions(Shapes((24, 32), (24, 32), (24, 32)))
+
+    def to(out: Path | None, folder: Path = source) -> Path:
+        return export_engines(folder, out, library, options, lambda path: path, lambda _: None)[0]
+
+    with pytest.raises(DarsrError, match=r"lies in .*b\.bundle, whose copy it is to be"):
+        to(source / "inner.bundle")
+    monkeypatch.chdir(source)
+    with pytest.raises(DarsrError, match=r"^\.: is replaced as a whole, and this command runs in it"):
+        to(None, Path())
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(DarsrError, match=r"b\.bundle: is read-only; choose another"):
+        patch.setattr(os, "access", lambda path, mode: Path(path) != source)  # whoever runs the tests may be root
+        to(None)
+    assert machine.trt.builds == 0 and contents(source) == contents(made())
+
+
+def test_a_link_to_a_bundle_stays_one(ready, made, machine, tmp_path):  # noqa: F811
+    source, link = Path(shutil.copytree(made(), tmp_path / "b.bundle")), tmp_path / "link.bundle"
+    link.symlink_to(source.name)
+    options = BuildOptions(Shapes((24, 32), (24, 32), (24, 32)))
+    export_engines(link, None, library_of(machine), options, lambda path: path, lambda _: None)
+    assert link.is_symlink() and own_engines(source) and names(tmp_path) >= {"b.bundle", "link.bundle"}
+    assert not [name for name in names(tmp_path) if name.startswith(".")]
+
+
 def test_a_failure_leaves_the_older_bundle(ready, machine, monkeypatch, tmp_path):  # noqa: F811
     folder = ready()
     before = contents(folder)
@@ -398,7 +464,7 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     """Split and built in one go; another adapter runs in it; the engines of a bundle that is there; all refusals."""
     monkeypatch.setenv("DARSR_STATE", str(desk / "state"))
     machine = install(monkeypatch, *LIBRARIES[3])  # noqa: F811
-    engine = ("--format", "trt-rtx", "--target", "sm_86,sm_89")
+    engine = ("--format", "trt-rtx", "--target", "sm_86,sm_89,sm_86")
     row = strict_json(done("export", "photo.darsr", "--split", *engine, "--json").stdout)
     assert row.keys() >= ROW and (row["model"], row["format"]) == ("photo.bundle", "trt-rtx")
     assert (row["targets"], row["shapes"]) == (["sm_86", "sm_89"], "3x3,480x640,1920x1920")
@@ -425,6 +491,7 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     assert "has its own precision" in refused(*again, "--precision", "fp16", name="photo.bundle")
     assert "has its own backbone" in refused(*again, "--backbone", "edge-x2", name="photo.bundle")
     assert "one adapter after another" in refused(*again, "--triton", "models", name="--triton")
+    assert "bundles are fp32 or fp16" in refused(*again, "--calibration", ".", name="--calibration")
     assert "Orin is sm_87" not in names(Path()) and "sm_87" in refused(
         *again, "--target", "sm_87", name="--target sm_87"
     )
