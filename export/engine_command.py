@@ -93,6 +93,8 @@ def export_engine(
         spec = read_spec(source)[1]
         row = _row_of(source, spec, precision, form=form, backbone=backbone, image=image, calibration=calibration)
         target = claim_engine(source.name)
+        if spec.form == "filters" and coefficients_path(target) != coefficients_path(source):
+            claim(coefficients_path(target))
         facts = build_file(source, target, library, build, say, report, floor_db=floor)
         return row | _row(target, options.format, facts)
 

@@ -21,7 +21,7 @@ pytest.importorskip("torch", reason="the models of these tests are exported (ext
 from darsr_deploy.trt_opening import close_bundles
 
 from .fake_cuda import FakeDriver
-from .gpu import LIBRARIES, install, model_file, uninstall
+from .gpu import LIBRARIES, filters_file, install, model_file, uninstall
 from .test_cli import INFER_KEYS, darsr, done, names, refused, strict_json
 from .test_export_command import _adapted, adapted  # noqa: F401, fixtures
 
@@ -195,6 +195,12 @@ def test_filters_take_their_coefficients_along(adapted, own, monkeypatch):  # no
         "two.engine",
     )
     assert "size of its image" in refused(*asked, name="--shape")
+    filters_file(Path("m.onnx"))
+    Path("mine.coeff.safetensors").write_text("of another model")
+    again = ("export", "m.onnx", "--format", machine.family, "-o", "mine.engine")
+    assert "exists already" in refused(*again, name="mine.coeff.safetensors")
+    done(*again, "--overwrite")
+    assert Path("mine.coeff.safetensors").read_bytes() == Path("m.coeff.safetensors").read_bytes()
 
 
 def test_an_engine_that_computes_something_else_leaves_nothing(machine, adapted):  # noqa: F811
