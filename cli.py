@@ -119,6 +119,10 @@ def export(
     if triton is not None and (split or form == "filters"):
         why = "a bundle runs one adapter after another" if split else "form filters belongs to one image"
         raise DarsrError("--triton", why, "serve the form network or global")
+    if calibration is not None and split:
+        raise DarsrError(
+            "--calibration", "is for int8, and bundles are fp32 or fp16", "leave it out, or leave out --split"
+        )
     ready = in_bundle or (adapter.suffix == ".onnx" and format != "onnx" and not split)
     if not ready:  # a device without PyTorch builds engines from what was exported
         Adapter.load(adapter)

@@ -49,14 +49,15 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty folder beside ``target``; it takes the place of ``target`` if the block ends well.
 
-    On any exception the new folder is removed and an older ``target`` is left as it was.
+    On any exception the new folder is removed and an older ``target`` is left as it was. A link stays one: what it points
+    to is replaced.
 
     Raises:
         DarsrError: the place is missing or not writable, or the disk is full.
     """
-    target = Path(target)
+    place = Path(os.path.realpath(target))
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}-", dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}-", dir=place.parent))
     except OSError as error:
         raise DarsrError(
             str(target), f"cannot write there ({error.strerror})", "choose another place with -o"
@@ -67,13 +68,13 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)
-        if os.path.lexists(target):  # a folder that is not empty cannot be renamed over
-            os.rename(target, older)
+        if os.path.lexists(place):  # a folder that is not empty cannot be renamed over
+            os.rename(place, older)
         try:
-            os.rename(temporary, target)
+            os.rename(temporary, place)
         except OSError:
             if os.path.lexists(older):
-                os.rename(older, target)
+                os.rename(older, place)
             raise
     except OSError as error:
         raise DarsrError(

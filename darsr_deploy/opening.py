@@ -82,12 +82,13 @@ def engine_of_bundle(folder: Path, asked: str = "auto") -> str:
     Raises:
         DarsrError: a damaged sidecar of an engine.
     """
-    from .engine_file import SUFFIX, read_facts
+    from .engine_file import read_facts
     from .ort_engine import installed_runtimes
+    from .trt_opening import own_engines
 
     if asked != "auto" or installed_runtimes():
         return "ort" if asked == "auto" else asked
-    own = sorted(folder.glob(f"*{SUFFIX}"))
+    own = own_engines(folder)
     return read_facts(own[0]).family if own else "ort"  # whose error says what to install
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class TrtBundle:
         self.shapes: Shapes | None = None
         self.chains = Chains(library, device, graphs, jit_folder)
         self.provider = f"cuda:{device}"
+        self.users: weakref.WeakSet[TrtBundleEngine] = weakref.WeakSet()  # engines that were not closed yet
 
     @property
     def device(self) -> Device:
@@ -114,7 +116,10 @@ class TrtBundle:
         return TrtBundleEngine(self, fit(adapter, self.manifest, str(self.folder), str(what)), str(what), sha256)
 
     def close(self) -> None:
+        """Its engines are closed too."""
         with self.lock:
+            for engine in [*self.users]:
+                engine.__exit__()
             self.chains.close()
 
     def __enter__(self) -> TrtBundle:
@@ -167,6 +172,7 @@ class TrtBundleEngine:
             chains = bundle.chains
             self._weights = Weights(chains.device, chains.stream, arrays, what) if arrays else None
             held.callback(self._free)
+            bundle.users.add(self)
             self._require_bound()
             held.pop_all()
 
@@ -174,7 +180,7 @@ class TrtBundleEngine:
         """See :meth:`.engine.Engine.run`. A batch runs image by image.
 
         Raises:
-            DarsrError: a size that the engines were not built for, or a failure on the device.
+            DarsrError: a size that the engines were not built for, a failure on the device, or the engine was closed.
         """
         lr = check_input(lr)
         self._check_held(*lr.shape[2:])
@@ -225,11 +231,13 @@ class TrtBundleEngine:
 
     def __exit__(self, *_: object) -> None:
         with self._bundle.lock:
-            self._bundle.device.use()
-            self._bundle.chains.save_compiled()
-            self._free()
+            if self in self._bundle.users:
+                self._bundle.device.use()
+                self._bundle.chains.save_compiled()
+                self._free()
 
     def _free(self) -> None:
+        self._bundle.users.discard(self)
         if self._weights is not None:
             self._weights.free()
             self._weights = None
@@ -268,6 +276,8 @@ class TrtBundleEngine:
     ) -> np.ndarray:
         shapes = shapes | {name: array.shape for name, array in feeds.items()}
         with self._bundle.lock:
+            if self not in self._bundle.users:  # its weights are no longer on the device
+                raise DarsrError(str(self._bundle.folder), "this engine of it was closed", "open it again")
             return self._bundle.chains.run((self, kind, feeds["lr"].shape), steps, feeds, shapes, result)
 
     def _require_bound(self) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import compared
 from .adapter import Adapter
-from .bundle import MANIFEST, Manifest
+from .bundle import GRAPHS, MANIFEST, Manifest
 from .bundle_check import bundle_parity
 from .engine_cache import EngineCache, engine_key
 from .engine_file import SUFFIX, EngineFacts, read_engine, write_engine
@@ -55,8 +56,9 @@ def own_engine(folder: Path, graph: str) -> Path:
     return folder / f"{graph}{SUFFIX}"
 
 
-def has_own_engines(folder: Path) -> bool:
-    return any(folder.glob(f"*{SUFFIX}"))
+def own_engines(folder: Path) -> list[Path]:
+    """Those that a bundle holds."""
+    return [path for graph in GRAPHS if (path := own_engine(folder, graph)).is_file()]
 
 
 def open_in_tensorrt(
@@ -70,7 +72,8 @@ def open_in_tensorrt(
 ) -> TrtBundleEngine:
     """An adapter in a bundle, on the GPU at hand. The next adapter only binds its weights to the same engines.
 
-    The bundle stays open for the next adapter of this process (:func:`close_bundle`).
+    The bundle stays open for the next adapter of this process, at least until another one is opened and no engine of it is in
+    use (:func:`close_bundles`). Threads open one after the other.
 
     Args:
         adapter: its file; None for the backbone alone.
@@ -86,36 +89,40 @@ def open_in_tensorrt(
     loaded = None if adapter is None else Adapter.load(adapter)
     what, digest = ("the backbone", "") if adapter is None else (str(adapter), _sha256(adapter))
     fitted = fit(loaded, Manifest.load(folder), str(folder), what)
-    bundle = _opened(folder, library, gpu, target, cache.folder, trust)
-    place = _Place(bundle, gpu, target, cache, say, build)
+    with _opening:
+        bundle = _opened(folder, library, gpu, target, cache.folder, trust)
+        place = _Place(bundle, gpu, target, cache, say, build)
 
-    def bound() -> TrtBundleEngine:
-        return bundle.engine(loaded, what, digest)
+        def bound() -> TrtBundleEngine:
+            return bundle.engine(loaded, what, digest)
 
-    own = _open_own(place, fitted, trust)
-    try:
-        return _with_the_rest(place, fitted, loaded, bound, own)
-    except _Differs as error:
-        if not own:
-            raise
-        say(f"{folder}: its own engines are not used ({error.args[1]})")
-        return _with_the_rest(place, fitted, loaded, bound, {})
-
-
-def close_bundle() -> None:
-    """Give back what the bundle that was opened last holds on the device."""
-    while _kept:
-        _kept.popitem()[1].close()
+        own = _open_own(place, fitted, trust)
+        try:
+            return _with_the_rest(place, fitted, loaded, bound, own)
+        except _Differs as error:
+            if not own:
+                raise
+            say(f"{folder}: its own engines are not used ({error.args[1]})")
+            return _with_the_rest(place, fitted, loaded, bound, {})
 
 
-_kept: dict[tuple, TrtBundle] = {}  # one at most
-atexit.register(close_bundle)  # the libraries want their objects freed while they are still there
+def close_bundles() -> None:
+    """Give back what opened bundles hold on the device. Their engines cannot be used any more."""
+    with _opening:
+        while _kept:
+            _kept.popitem()[1].close()
+
+
+_kept: dict[tuple, TrtBundle] = {}  # the one that was opened last, and others whose engines are in use
+_opening = threading.RLock()
+atexit.register(close_bundles)  # the libraries want their objects freed while they are still there
 
 
 def _opened(folder: Path, library: Library, gpu: str, target: str, jit_folder: Path, trust: bool) -> TrtBundle:
     key = (folder.resolve(), _sha256(folder / MANIFEST), library.family.name, library.version, gpu, target, trust)
     if key not in _kept:
-        close_bundle()
+        for other in [other for other, bundle in _kept.items() if not bundle.users]:
+            _kept.pop(other).close()
         _kept[key] = TrtBundle(folder, library, jit_folder=jit_folder)
     return _kept[key]
 
@@ -123,7 +130,7 @@ def _opened(folder: Path, library: Library, gpu: str, target: str, jit_folder: P
 def _open_own(place: _Place, fitted: Fitted, trust: bool) -> dict[str, EngineFacts]:
     """Open what a bundle brings for an adapter, as far as it fits; the facts of what was opened now, by graph."""
     bundle, opened, refused, tried = place.bundle, {}, {}, set()
-    if not has_own_engines(bundle.folder):
+    if not own_engines(bundle.folder):
         return opened
     while untried := [graph for graph in bundle.lacks(fitted) if graph not in tried]:
         graph = untried[0]  # what is lacking depends on the sizes of what is open
@@ -213,7 +220,7 @@ def _built(place: _Place, files: dict[str, bytes], shapes: Shapes) -> Built:
     folder, family = place.bundle.folder, place.bundle.library.family.name
     command = f"darsr export {folder} --format {family}"
     command += f" --target {place.target}" if family == "trt-rtx" else ""
-    command += " --overwrite" if has_own_engines(folder) else ""
+    command += " --overwrite" if own_engines(folder) else ""
     why = f"there is no engine of {', '.join(files)} that can be used on {place.gpu}"
     raise DarsrError(str(folder), why, f"build them: {command}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -15,14 +16,14 @@ from darsr_deploy.atomic import atomic_folder
 from darsr_deploy.bundle import GRAPHS, MANIFEST, Manifest
 from darsr_deploy.bundle_check import bundle_parity
 from darsr_deploy.engine_cache import EngineCache
-from darsr_deploy.engine_file import EngineFacts, write_engine
+from darsr_deploy.engine_file import EngineFacts, sidecar_path, write_engine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.fitted import TILE_GRAPHS, fit
 from darsr_deploy.folders import engines_folder
 from darsr_deploy.shapes import Shapes
 from darsr_deploy.trt_bundle import TrtBundle, TrtBundleEngine
 from darsr_deploy.trt_library import Library
-from darsr_deploy.trt_opening import Built, has_own_engines, own_engine
+from darsr_deploy.trt_opening import Built, own_engine, own_engines
 from darsr_deploy.trt_opening import open_in_tensorrt as open_found
 from darsr_deploy.trust import trust
 
@@ -118,15 +119,16 @@ def export_engines(
         DarsrError: no bundle, or a file of it that is damaged; and what :func:`add_engines` raises.
     """
     manifest = Manifest.load(source)
+    for name in manifest.files:
+        manifest.read(source, name)
     target = out or source
     require_replaceable(target)
-    if target.resolve() != source.resolve() or has_own_engines(source):
+    if source.resolve() in target.resolve().parents:
+        raise DarsrError(str(target), f"lies in {source}, whose copy it is to be", "choose another place with -o")
+    if target.resolve() != source.resolve() or own_engines(source):
         claim(target)  # a bundle without engines only gains some
     with atomic_folder(target) as folder:
-        older = shutil.ignore_patterns(*(f"{own_engine(source, graph).name}*" for graph in GRAPHS))
-        shutil.copytree(source, folder, ignore=older, dirs_exist_ok=True)  # with whatever else somebody put there
-        for name in manifest.files:
-            manifest.read(folder, name)
+        _copy(source, folder)
         engines = add_engines(folder, library, options, target, say, report, floor_db)
     return target, engines
 
@@ -135,10 +137,17 @@ def require_replaceable(target: Path) -> None:
     """Refuse to put a bundle in the place of a folder that is none.
 
     Raises:
-        DarsrError: it holds other things.
+        DarsrError: it holds other things, is read-only, or is the folder that this runs in.
     """
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise DarsrError(str(target), "is a folder with other things in it", "choose another place with -o")
+    if not target.is_dir():
+        return
+    way_out = "choose another place with -o"
+    if target.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise DarsrError(str(target), "is replaced as a whole, and this command runs in it", f"{way_out}, or leave it")
+    if any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise DarsrError(str(target), "is a folder with other things in it", way_out)
+    if not os.access(target, os.W_OK):
+        raise DarsrError(str(target), "is read-only", way_out)
 
 
 def engines_row(name: str, engines: dict[str, EngineFacts]) -> dict:
@@ -156,6 +165,17 @@ def engines_row(name: str, engines: dict[str, EngineFacts]) -> dict:
         "layers": dict(sorted(layers.items())),
         "engines": {graph: {"bytes": facts.bytes, "sha256": facts.sha256} for graph, facts in engines.items()},
     }
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """All of a bundle, with whatever else somebody put there, but its engines. A read-only one gives a copy that is not."""
+    engines = [own_engine(source, graph) for graph in GRAPHS]
+    engines += [sidecar_path(engine) for engine in engines]
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name)
+        elif path not in engines:
+            shutil.copy2(path, folder / path.name)
 
 
 def _build(

@@ -93,6 +93,8 @@ def export_engine(
         spec = read_spec(source)[1]
         row = _row_of(source, spec, precision, form=form, backbone=backbone, image=image, calibration=calibration)
         target = claim_engine(source.name)
+        if spec.form == "filters" and coefficients_path(target) != coefficients_path(source):
+            claim(coefficients_path(target))
         facts = build_file(source, target, library, build, say, report, floor_db=floor)
         return row | _row(target, options.format, facts)
 
@@ -166,7 +168,7 @@ def _prepared(options: EngineOptions) -> tuple[Library, BuildOptions]:
     """What can be said before the seconds that an export takes: the library, the targets, the GPU."""
     shapes = parse_shapes(options.shape, options.shapes)
     library = import_library(FAMILIES[options.format])
-    targets = tuple(t.strip() for t in (options.target or "").split(",") if t.strip())
+    targets = tuple(dict.fromkeys(t.strip() for t in (options.target or "").split(",") if t.strip()))
     check_targets(library, targets)
     if options.format == "trt":
         with Device():

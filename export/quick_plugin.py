@@ -173,6 +173,9 @@ def main() -> None:
     targets = Targets(arguments.overwrite)
     for path in (arguments.output, sidecar_path(arguments.output)):
         targets.claim(path)
+    own, beside = coefficients_path(arguments.model), coefficients_path(arguments.output)
+    if own.is_file() and own != beside:
+        targets.claim(beside)
     shapes = parse_shapes(arguments.shape, arguments.shapes) or USUAL_SHAPES
     library = import_library(FAMILIES["trt"])
     options = BuildOptions(shapes, workspace_mb=arguments.workspace)

@@ -13,10 +13,11 @@ import onnx
 from onnx import helper
 
 from darsr_deploy import cuda_driver
+from darsr_deploy.container import write_container
 from darsr_deploy.engine_file import write_engine
 from darsr_deploy.onnx_metadata import read_spec
 from darsr_deploy.shapes import Shapes
-from darsr_deploy.spec import METADATA_KEY, ModelSpec
+from darsr_deploy.spec import COEFFICIENTS_KIND, COEFFICIENTS_VERSION, METADATA_KEY, ModelSpec, coefficients_path
 from darsr_deploy.trt_library import FAMILIES, import_library
 from darsr_deploy.trust import trust
 from export.precision import LOW_TYPES, lower, opset_for
@@ -106,6 +107,14 @@ def model_file(path: Path, precision: str = "fp32", form: str = "none", **facts:
     helper.set_model_props(model, {METADATA_KEY: json.dumps(spec.to_json())})
     onnx.save(model, path)
     return path
+
+
+def filters_file(path: Path, height: int = 24, width: int = 32) -> Path:
+    """A model file of form filters with the coefficients of its one image beside it."""
+    coefficients = np.random.default_rng(1).normal(0, 0.1, (1, 13, height, width)).astype(np.float32)
+    beside = coefficients_path(path)
+    digest = write_container(beside, COEFFICIENTS_KIND, COEFFICIENTS_VERSION, {}, {"coeff": coefficients})
+    return model_file(path, form="filters", source_height=height, source_width=width, coefficients_sha256=digest)
 
 
 def image(height: int, width: int, seed: int = 0, n: int = 1) -> np.ndarray:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from onnx import numpy_helper
 pytest.importorskip("torch", reason="the bundles of these tests are exported (extras train and export)")
 
 import darsr_deploy
-from darsr_deploy import bundle_check, compared, trt_opening
+from darsr_deploy import bundle_check, compared, device_check, trt_opening
 from darsr_deploy.bundle import GRAPHS, MANIFEST, Bundle, Manifest
 from darsr_deploy.engine_cache import EngineCache
 from darsr_deploy.engine_file import read_facts, sidecar_path, write_engine
@@ -27,8 +28,9 @@ from darsr_deploy.opening import engine_of_bundle
 from darsr_deploy.shapes import Shapes
 from darsr_deploy.tiled import TiledEngine
 from darsr_deploy.trt_library import FAMILIES, import_library
-from darsr_deploy.trt_opening import close_bundle, own_engine
+from darsr_deploy.trt_opening import close_bundles, own_engine, own_engines
 from darsr_deploy.trust import trust, trust_list
+from export import bundle_engines
 from export.bundle_engines import export_engines, open_in_tensorrt
 from export.to_tensorrt import BuildOptions, build_engine
 
@@ -45,16 +47,42 @@ ROW = {"model", "format", "precision", "form", "bytes", "sha256", "parity_psnr_d
 ROW |= {"shapes", "targets", "gpu", "device_parity_psnr_db", "layers", "engines", "macs_per_lr_pixel"}
 
 
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch):
+    """Comparing takes most of the time: one picture, still of odd size and of several tiles. All sizes: test_trt_bundle."""
+    monkeypatch.setattr(device_check, "_SIZES", ((26, 31),))
+
+
+@pytest.fixture(scope="module")
+def _built_bundles(tmp_path_factory):
+    """Bundles with engines by family and sizes: what was said, and a folder with all that building them left."""
+    return tmp_path_factory.mktemp("built"), {}
+
+
 @pytest.fixture
-def ready(machine, made, tmp_path, monkeypatch):  # noqa: F811
-    """Makes a bundle with engines for the GPU at hand."""
+def ready(machine, made, tmp_path, monkeypatch, _built_bundles):  # noqa: F811
+    """Makes a bundle with engines for the GPU at hand: built and compared once, copied with this machine's lists after that."""
     monkeypatch.setenv("DARSR_CACHE", str(tmp_path / "cache"))
+    store, said = _built_bundles
 
     def make(shapes: Shapes = SHAPES, say=lambda _: None, name: str = "b.bundle") -> Path:
-        target = Path(shutil.copytree(made(), tmp_path / name))
-        library = library_of(machine)
-        targets = ("sm_86", "sm_89") if machine.family == "trt-rtx" else ()
-        export_engines(target, None, library, BuildOptions(shapes, targets), lambda path: path, say)
+        key, target = (machine.family, shapes), tmp_path / name
+        kept = store / f"{machine.family} {shapes}"
+        if key not in said:
+            lines: list[str] = []
+            shutil.copytree(made(), kept / "bundle")
+            targets = ("sm_86", "sm_89") if machine.family == "trt-rtx" else ()
+            with monkeypatch.context() as patch:
+                patch.setenv("DARSR_CACHE", str(kept / "cache"))
+                patch.setenv("DARSR_STATE", str(kept / "state"))
+                options = BuildOptions(shapes, targets)
+                export_engines(kept / "bundle", None, library_of(machine), options, lambda path: path, lines.append)
+            said[key] = lines
+        for line in said[key]:
+            say(line)
+        shutil.copytree(kept / "bundle", target)
+        for folder in ("cache", "state"):
+            shutil.copytree(kept / folder, tmp_path / folder, dirs_exist_ok=True)
         machine.trt.builds = 0
         return target
 
@@ -112,7 +140,7 @@ def test_every_adapter_runs_in_them_and_nothing_is_built(ready, infer, machine, 
     assert contents(folder) == before and not list((tmp_path / "cache").rglob("*.engine"))
     # those of the bundle's own adapter (network, back-projection) were compared when they were built
     assert comparisons == ["global"]
-    close_bundle()  # another process
+    close_bundles()  # another process
     infer(folder, adapter("global", 2, 1)).__exit__()
     assert comparisons == ["global"]
 
@@ -144,21 +172,22 @@ def test_without_a_gpu_they_are_compared_at_their_first_run(made, monkeypatch, t
         open_in_tensorrt(
             folder, tmp_path / "a.darsr", import_library(FAMILIES["trt-rtx"]), cache, said.append
         ).__exit__()
-        close_bundle()
+        close_bundles()
     assert comparisons == ["network"] and device.trt.builds == 0 and len(said) == 1
     assert device.driver.left_over() == {}
 
 
 def test_where_nothing_can_be_noted_they_run_all_the_same(ready, infer, machine, comparisons, tmp_path):  # noqa: F811
     folder = ready()
+    before = contents(folder)
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").touch()  # no folder can be made there
     for times in (1, 2):
         with infer(folder) as engine:
             engine.run(image(24, 32))
-        close_bundle()
+        close_bundles()
         assert len(comparisons) == times and "engines are compared at every start; set DARSR_CACHE" in infer.said[-1]
-    assert machine.trt.builds == 0 and contents(folder)
+    assert machine.trt.builds == 0 and contents(folder) == before
 
 
 def test_without_onnx_runtime_the_correction_is_compared_and_that_is_said_once(ready, infer, tmp_path, monkeypatch):
@@ -168,7 +197,7 @@ def test_without_onnx_runtime_the_correction_is_compared_and_that_is_said_once(r
         monkeypatch.setattr(module, "installed_runtimes", lambda: [])
     for _ in range(2):
         infer(folder).__exit__()
-        close_bundle()
+        close_bundles()
     assert len(infer.said) == 1 and infer.said[0].endswith(
         "only the correction was compared on this device (no ONNX Runtime)"
     )
@@ -219,8 +248,47 @@ def test_without_onnx_runtime_a_bundle_runs_in_the_engines_that_it_holds(ready, 
     folder = ready()
     assert engine_of_bundle(folder) == "ort" and engine_of_bundle(folder, "trt-rtx") == "trt-rtx"
     monkeypatch.setattr("darsr_deploy.ort_engine.installed_runtimes", lambda: [])
+    (folder / "another.engine").touch()  # of no graph
     assert engine_of_bundle(folder) == machine.family and engine_of_bundle(folder, "torch") == "torch"
     assert engine_of_bundle(made()) == "ort"
+
+
+def test_bundles_stay_open_while_they_are_in_use(ready, infer, machine, made, tmp_path):  # noqa: F811
+    """From Python several may be open at once, and threads may open them."""
+    folders = [ready(), ready(name="other.bundle")]
+    lr, mine = image(24, 32), adapter("global")
+    expected = Bundle(made()).engine(mine).run(lr)
+    first, second = (infer(folder, mine) for folder in folders)
+    for engine in (first, second, first):
+        for _ in range(3):  # as TensorRT, with a captured graph
+            assert np.abs(engine.run(lr) - expected).max() < 2e-6
+    first.__exit__()
+    first.__exit__()
+    with pytest.raises(DarsrError, match=r"b\.bundle: this engine of it was closed; open it again"):
+        first.run(lr)
+    held = machine.driver.left_over()["contexts"]
+    third = infer(ready(name="third.bundle"), mine)  # the first is closed for it, the second is in use
+    assert machine.driver.left_over()["contexts"] == held
+    assert np.abs(second.run(lr) - expected).max() < 2e-6
+    close_bundles()
+    assert machine.driver.left_over() == {}
+    for engine in (second, third):
+        engine.__exit__()
+        with pytest.raises(DarsrError, match="closed"):
+            engine.run(lr)
+    found: list[np.ndarray] = []
+
+    def work(folder: Path) -> None:
+        with infer(folder, mine) as engine:
+            found.append(engine.run(lr))
+
+    threads = [threading.Thread(target=work, args=(folder,)) for folder in 3 * folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6 and all(np.abs(each - expected).max() < 2e-6 for each in found)
+    assert infer.said == [] and machine.trt.builds == 0
 
 
 # ---- not used, and why
@@ -265,10 +333,10 @@ def test_engines_that_do_not_fit_are_said_in_one_line(case, ready, infer, machin
         assert np.abs(engine.run(lr) - Bundle(made()).engine(mine).run(lr)).max() < 2e-6
     assert infer.said[0].startswith(f"{folder}: its own engine of filter, backbone is not used (")
     assert why in infer.said[0] and "building the" in infer.said[1] and len(infer.said) == 2 and now.trt.builds == 2
-    close_bundle()
+    close_bundles()
     infer(folder, adapter("global", rounds=1)).__exit__()  # from the cache, and one graph more
     assert now.trt.builds == 3
-    close_bundle()
+    close_bundles()
     assert now.driver.left_over() == {}
 
 
@@ -330,6 +398,50 @@ def test_what_else_lies_in_a_bundle_stays_there(ready, machine, tmp_path):  # no
         assert not list(target.glob("stats*.engine*")) and read_facts(own_engine(target, "backbone")).shapes == shapes
 
 
+def test_a_read_only_bundle_gives_a_copy_that_can_be_written(ready, made, machine, monkeypatch, tmp_path):  # noqa: F811
+    """While the engines are written too, and what is left of a failure could not be removed otherwise."""
+    source, modes = Path(shutil.copytree(made(), tmp_path / "ro.bundle")), []
+
+    def write(path: Path, *rest: object):  # whoever runs the tests may be root
+        modes.append(path.parent.stat().st_mode & 0o700)
+        return write_engine(path, *rest)
+
+    monkeypatch.setattr(bundle_engines, "write_engine", write)
+    source.chmod(0o555)
+    options = BuildOptions(Shapes((24, 32), (24, 32), (24, 32)))
+    export_engines(source, tmp_path / "copy", library_of(machine), options, lambda path: path, lambda _: None)
+    source.chmod(0o755)
+    assert modes == [0o700] * 4 == [0o700] * len(own_engines(tmp_path / "copy")) and not own_engines(source)
+
+
+def test_places_that_cannot_be_replaced(ready, made, machine, monkeypatch, tmp_path):  # noqa: F811
+    source, library = Path(shutil.copytree(made(), tmp_path / "b.bundle")), library_of(machine)
+    options = BuildOptions(Shapes((24, 32), (24, 32), (24, 32)))
+
+    def to(out: Path | None, folder: Path = source) -> Path:
+        return export_engines(folder, out, library, options, lambda path: path, lambda _: None)[0]
+
+    with pytest.raises(DarsrError, match=r"lies in .*b\.bundle, whose copy it is to be"):
+        to(source / "inner.bundle")
+    monkeypatch.chdir(source)
+    with pytest.raises(DarsrError, match=r"^\.: is replaced as a whole, and this command runs in it"):
+        to(None, Path())
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(DarsrError, match=r"b\.bundle: is read-only; choose another"):
+        patch.setattr(os, "access", lambda path, mode: Path(path) != source)  # whoever runs the tests may be root
+        to(None)
+    assert machine.trt.builds == 0 and contents(source) == contents(made())
+
+
+def test_a_link_to_a_bundle_stays_one(ready, made, machine, tmp_path):  # noqa: F811
+    source, link = Path(shutil.copytree(made(), tmp_path / "b.bundle")), tmp_path / "link.bundle"
+    link.symlink_to(source.name)
+    options = BuildOptions(Shapes((24, 32), (24, 32), (24, 32)))
+    export_engines(link, None, library_of(machine), options, lambda path: path, lambda _: None)
+    assert link.is_symlink() and own_engines(source) and names(tmp_path) >= {"b.bundle", "link.bundle"}
+    assert not [name for name in names(tmp_path) if name.startswith(".")]
+
+
 def test_a_failure_leaves_the_older_bundle(ready, machine, monkeypatch, tmp_path):  # noqa: F811
     folder = ready()
     before = contents(folder)
@@ -359,7 +471,7 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     """Split and built in one go; another adapter runs in it; the engines of a bundle that is there; all refusals."""
     monkeypatch.setenv("DARSR_STATE", str(desk / "state"))
     machine = install(monkeypatch, *LIBRARIES[3])  # noqa: F811
-    engine = ("--format", "trt-rtx", "--target", "sm_86,sm_89")
+    engine = ("--format", "trt-rtx", "--target", "sm_86,sm_89,sm_86")
     row = strict_json(done("export", "photo.darsr", "--split", *engine, "--json").stdout)
     assert row.keys() >= ROW and (row["model"], row["format"]) == ("photo.bundle", "trt-rtx")
     assert (row["targets"], row["shapes"]) == (["sm_86", "sm_89"], "3x3,480x640,1920x1920")
@@ -371,7 +483,7 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     assert strict_json(first.stdout)["engine"] == "trt-rtx" and first.stderr == "" and machine.trt.builds == 0
     done(*line, "ort", "-o", "ort.png")
     assert np.abs(read_image("trt.png").astype(int) - read_image("ort.png")).max() <= 1
-    close_bundle()  # another process, on another machine
+    close_bundles()  # another process, on another machine
     monkeypatch.setenv("DARSR_STATE", str(desk / "elsewhere"))
     assert "--trust" in done(*line, "trt-rtx", "-o", "2.png").stderr and machine.trt.builds > 0
     assert done(*line, "trt-rtx", "--trust", "-o", "3.png").stderr == ""
@@ -381,19 +493,18 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     row = strict_json(done(*again, "--shape", "24x32", "--overwrite", "--json").stdout)
     assert row.keys() >= ROW and (row["model"], row["shapes"]) == ("photo.bundle", "24x32") and row["targets"] == []
     assert "backbone.engine" in names(Path("photo.bundle")) and "stats0.engine" not in names(Path("photo.bundle"))
-    done(*again, "-o", "copy.bundle")
+    done(*again, "--shape", "24x32", "-o", "copy.bundle")
     assert (Path("copy.bundle") / MANIFEST).read_bytes() == (Path("photo.bundle") / MANIFEST).read_bytes()
     assert "has its own precision" in refused(*again, "--precision", "fp16", name="photo.bundle")
     assert "has its own backbone" in refused(*again, "--backbone", "edge-x2", name="photo.bundle")
     assert "one adapter after another" in refused(*again, "--triton", "models", name="--triton")
-    assert "Orin is sm_87" not in names(Path()) and "sm_87" in refused(
-        *again, "--target", "sm_87", name="--target sm_87"
-    )
+    assert "bundles are fp32 or fp16" in refused(*again, "--calibration", ".", name="--calibration")
+    assert "Orin is sm_87" in refused(*again, "--target", "sm_87", name="--target sm_87")
     assert "is no bundle" in refused("export", "state", "--format", "trt-rtx", name="state")
     Path("full").mkdir()
     Path("full/diary.txt").write_text("mine")
     assert "other things in it" in refused(*again, "-o", "full", "--overwrite", name="full")
-    close_bundle()
+    close_bundles()
     assert machine.driver.left_over() == {}
 
     other = install(monkeypatch, *LIBRARIES[1])  # enterprise TensorRT, for the GPU at hand
@@ -402,7 +513,7 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):  # noqa: F
     other.trt.builds = 0
     done(*line, "trt", "-o", "4.png")
     assert other.trt.builds == 0 and (read_image("4.png") == read_image("trt.png")).all()
-    close_bundle()
+    close_bundles()
     assert other.driver.left_over() == {}
 
 
@@ -460,7 +571,7 @@ def test_python_says_which_command_builds_what_is_missing(ready, made, infer, ma
     bare, folder = Path(shutil.copytree(made(), tmp_path / "bare.bundle")), ready()
     infer(bare, adapter()).__exit__()  # darsr infer builds engines into the cache
     built = machine.trt.builds
-    close_bundle()
+    close_bundles()
     trust_list().rename(tmp_path / "list")
     open_engine = request.getfixturevalue("python")
     target = " --target sm_89" if machine.family == "trt-rtx" else ""

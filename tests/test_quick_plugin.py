@@ -21,7 +21,7 @@ from darsr_deploy.engine_file import read_facts
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.ort_engine import OrtEngine
 from darsr_deploy.shapes import Shapes
-from darsr_deploy.spec import ModelSpec
+from darsr_deploy.spec import ModelSpec, coefficients_path
 from darsr_deploy.trt_engine import TrtEngine
 from darsr_deploy.trt_library import FAMILIES, import_library
 from darsr_train.darm import shifted_sums
@@ -32,7 +32,7 @@ from export.to_onnx import correction_filter_function, export_onnx
 from export.to_tensorrt import BuildOptions
 
 from .fake_trt_plugin import fake_plugin_module
-from .gpu import LIBRARIES, image, install, model_file
+from .gpu import LIBRARIES, STATIC, filters_file, image, install, model_file
 from .test_export import pipeline
 
 pytestmark = pytest.mark.usefixtures("built_once")
@@ -93,6 +93,19 @@ def test_an_engine_holds_the_kernel_and_gives_the_same_picture(machine, exported
     lr = image(24, 32)
     with TrtEngine(target) as engine, OrtEngine(model) as reference:
         assert np.abs(engine.run(lr) - reference.run(lr)).max() < 1e-5
+
+
+def test_filters_of_one_image_are_compared_too(machine, tmp_path, monkeypatch):
+    model, said = filters_file(tmp_path / "photo.onnx"), []
+    facts = build_with_plugin(model, tmp_path / "other.engine", library(), OPTIONS, said.append, outline)
+    assert facts.device_parity_psnr_db > 100 and facts.shapes == STATIC and said == []
+    copied = coefficients_path(tmp_path / "other.engine")
+    assert copied.read_bytes() == coefficients_path(model).read_bytes()
+    (tmp_path / "other.engine").rename(tmp_path / "moved.engine")
+    (tmp_path / "other.engine.json").unlink()
+    monkeypatch.setattr(sys, "argv", ["quick_plugin", str(model), "-o", str(tmp_path / "other.engine")])
+    with pytest.raises(DarsrError, match=r"other\.coeff\.safetensors: exists already"):
+        quick_plugin.main()
 
 
 def test_it_is_registered_once(machine, exported, tmp_path):

@@ -30,7 +30,7 @@ from darsr_deploy.tiled import TiledEngine
 from darsr_deploy.trt_bundle import TrtBundle
 from darsr_deploy.trt_engine import TrtEngine
 from darsr_deploy.trt_library import FAMILIES, import_library, make_logger
-from darsr_deploy.trt_opening import close_bundle
+from darsr_deploy.trt_opening import close_bundles
 from export.bundle_engines import open_in_tensorrt
 from export.samples import natural_noise
 from export.to_tensorrt import BuildOptions, build_engine
@@ -49,7 +49,7 @@ def machine(request, monkeypatch, tmp_path):
     monkeypatch.setenv("DARSR_STATE", str(tmp_path / "state"))
     machine = install(monkeypatch, *request.param)
     yield machine
-    close_bundle()
+    close_bundles()
     assert machine.driver.left_over() == {}
 
 
@@ -255,7 +255,7 @@ def test_a_second_adapter_builds_nothing(machine, open_file, tmp_path):
         lr = image(20, 24)
         assert np.abs(engine.run(lr) - Bundle(engine._bundle.folder).engine(adapter(seed=2)).run(lr)).max() < 2e-6
     assert (machine.trt.builds, machine.driver.contexts) == (5, contexts)
-    close_bundle()  # another process
+    close_bundles()  # another process
     with open_file(adapter(seed=3)):
         assert machine.trt.builds == 5
     with open_file(adapter(seed=3, rounds=1)):  # one graph more
@@ -272,7 +272,7 @@ def test_an_engine_alone_is_no_model(machine, open_file, tmp_path):
 
 def test_damaged_engines_are_built_again(machine, open_file, tmp_path):
     open_file(adapter()).__exit__()
-    close_bundle()
+    close_bundles()
     for path in (tmp_path / "engines").glob("*.engine"):
         path.write_bytes(path.read_bytes()[:-1])
     open_file(adapter()).__exit__()
@@ -296,10 +296,10 @@ def test_engines_that_compute_something_else_are_not_kept(machine, open_file, ma
 
 def test_another_gpu_has_engines_of_its_own(machine, open_file, monkeypatch, tmp_path):
     open_file(adapter("none")).__exit__()
-    close_bundle()
+    close_bundles()
     other = install(monkeypatch, machine.family, machine.trt.__version__, FakeDriver("Other", (8, 6)))
     open_file(adapter("none")).__exit__()
-    close_bundle()
+    close_bundles()
     assert other.driver.left_over() == {} and len(list((tmp_path / "engines").glob("*.engine"))) == 2
 
 

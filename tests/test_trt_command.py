@@ -18,10 +18,10 @@ from darsr_deploy.spec import coefficients_path
 
 pytest.importorskip("torch", reason="the models of these tests are exported (extras train and export)")
 
-from darsr_deploy.trt_opening import close_bundle
+from darsr_deploy.trt_opening import close_bundles
 
 from .fake_cuda import FakeDriver
-from .gpu import LIBRARIES, install, model_file, uninstall
+from .gpu import LIBRARIES, filters_file, install, model_file, uninstall
 from .test_cli import INFER_KEYS, darsr, done, names, refused, strict_json
 from .test_export_command import _adapted, adapted  # noqa: F401, fixtures
 
@@ -45,7 +45,7 @@ def own(tmp_path, monkeypatch, cache):
 def machine(request, monkeypatch, own):
     machine = install(monkeypatch, *request.param)
     yield machine
-    close_bundle()
+    close_bundles()
     assert machine.driver.left_over() == {}
 
 
@@ -99,7 +99,7 @@ def test_adapters_swapped_in_a_bundle_and_in_tiles(machine, adapted):  # noqa: F
     assert "scale 2, asked for 4" in refused(*line, "--engine", "trt", "--scale", "4", name="photo.bundle")
     assert "fp32, asked for fp16" in refused(*line, "--engine", "trt", "--precision", "fp16", name="photo.bundle")
     (Path("photo.bundle") / "stats0.onnx").write_bytes(b"none")
-    close_bundle()
+    close_bundles()
     assert "checksum differs" in refused(*line, "--engine", "trt", name=str(Path("photo.bundle/stats0.onnx")))
 
 
@@ -195,6 +195,12 @@ def test_filters_take_their_coefficients_along(adapted, own, monkeypatch):  # no
         "two.engine",
     )
     assert "size of its image" in refused(*asked, name="--shape")
+    filters_file(Path("m.onnx"))
+    Path("mine.coeff.safetensors").write_text("of another model")
+    again = ("export", "m.onnx", "--format", machine.family, "-o", "mine.engine")
+    assert "exists already" in refused(*again, name="mine.coeff.safetensors")
+    done(*again, "--overwrite")
+    assert Path("mine.coeff.safetensors").read_bytes() == Path("m.coeff.safetensors").read_bytes()
 
 
 def test_an_engine_that_computes_something_else_leaves_nothing(machine, adapted):  # noqa: F811

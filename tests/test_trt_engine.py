@@ -10,11 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darsr_deploy import cuda_driver
-from darsr_deploy.container import write_container
 from darsr_deploy.cuda_driver import Device
 from darsr_deploy.errors import DarsrError, OutOfMemory
 from darsr_deploy.ort_engine import OrtEngine
-from darsr_deploy.spec import COEFFICIENTS_KIND, COEFFICIENTS_VERSION, coefficients_path
 from darsr_deploy.tiled import TiledEngine
 from darsr_deploy.trt_engine import TrtEngine
 from darsr_deploy.trt_library import FAMILIES, choose_family, import_library, make_logger
@@ -23,7 +21,7 @@ pytest.importorskip("torch", reason="the models of these tests are exported (ext
 
 from .fake_cuda import FakeDriver
 from .fake_tensorrt import Misuse
-from .gpu import DYNAMIC, LIBRARIES, STATIC, image, install, model_file, uninstall
+from .gpu import DYNAMIC, LIBRARIES, STATIC, filters_file, image, install, model_file, uninstall
 
 LOAD = cuda_driver.load_library  # the real one
 
@@ -91,11 +89,7 @@ def test_what_cannot_be_captured_is_enqueued(machine, model):
 
 
 def test_filters_of_one_image(machine, tmp_path):
-    coefficients = np.random.default_rng(1).normal(0, 0.1, (1, 13, 24, 32)).astype(np.float32)
-    path = coefficients_path(tmp_path / "model.onnx")
-    digest = write_container(path, COEFFICIENTS_KIND, COEFFICIENTS_VERSION, {}, {"coeff": coefficients})
-    facts = {"source_height": 24, "source_width": 32, "coefficients_sha256": digest}
-    model = model_file(tmp_path / "model.onnx", form="filters", **facts)
+    model = filters_file(tmp_path / "model.onnx")
     lr = image(24, 32)
     with TrtEngine(machine.build(model, DYNAMIC)) as engine, OrtEngine(model) as reference:
         for _ in range(2):
