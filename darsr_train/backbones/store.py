@@ -74,8 +74,9 @@ def installed_folder() -> Path:
 
 
 def embedded_names() -> list[str]:
-    """Names of the backbones that come with the package."""
-    return sorted(path.stem for path in _EMBEDDED.glob("edge*-x[24].safetensors"))
+    """Names of the backbones that come with the package, the default ones first."""
+    names = (path.stem for path in _EMBEDDED.glob("edge*-x[24].safetensors"))
+    return sorted(names, key=lambda name: (not name.startswith("edge-x"), name))
 
 
 def installed_names() -> list[str]:
