@@ -23,6 +23,9 @@ from .precision import SUMS, WEIGHTED, sensitive
 
 # Of all values, so many lie inside the range of an activation; the rest is clipped. Chosen by measurement.
 _PERCENTILE = 99.999
+# Layers behind the backbone's first that stay float32: what they get wrong, all others work on. Without, form global of an
+# adapter that sharpens much has 42.6 dB, with one 42.8, with two 43.3.
+_EARLY = 2
 
 
 def quantize(model: ModelProto, feeds: Iterable[dict[str, np.ndarray]]) -> ModelProto:
@@ -66,7 +69,7 @@ def quantize(model: ModelProto, feeds: Iterable[dict[str, np.ndarray]]) -> Model
 def excluded(model: ModelProto) -> set[int]:
     """Indices of the nodes that are not quantized.
 
-    The sensitive ones, the last convolutions, the channel attentions, and the convolutions that read what an attention
+    The sensitive ones, the backbone's early and last convolutions, the channel attentions, and the convolutions that read what an attention
     has weighted: its channels differ in range so much that one scale for all loses 3 dB.
     """
     graph = model.graph
@@ -86,7 +89,17 @@ def excluded(model: ModelProto) -> set[int]:
             weighted.update(node.output)
         elif node.op_type in WEIGHTED and weighted.intersection(read):
             attention.add(index)
-    return found | last | attention
+    return found | last | attention | _early(model, found | last | attention)
+
+
+def _early(model: ModelProto, others: set[int]) -> set[int]:
+    """The first convolutions behind the last one that makes features of a picture: the backbone's."""
+    nodes, weights = model.graph.node, {t.name: t.dims for t in model.graph.initializer}
+    convolutions = [index for index, node in enumerate(nodes) if node.op_type in WEIGHTED]
+    shapes = {index: weights.get(nodes[index].input[1], (0, 0)) for index in convolutions}
+    # a 1x1 one is the skip, which only repeats the picture's channels
+    heads = [i for i, dims in shapes.items() if dims[0] > 3 and dims[1] == 3 and dims[-1] > 1]
+    return set([i for i in convolutions if heads and i > heads[-1] and i not in others][:_EARLY])
 
 
 def _reader(feeds: Iterable[dict[str, np.ndarray]]):
