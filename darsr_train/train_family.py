@@ -24,7 +24,7 @@ from .darm_family import DarmFamily, save_family
 from .degradation import apply_kernels_by_fft
 from .degraded_crops import Degradations, DegradedCrops
 from .prior import load_prior
-from .training import train
+from .training import add_numbers, train
 
 # Errors of estimated blurs, on the parts of the covariance's logarithm (width, elongation): of 2,600 crops half are off by
 # less than 0.11, 0.06 and 0.07, a few by much more. The rest of it is in kernels.random_near.
@@ -49,6 +49,11 @@ class FamilyTraining(Degradations):
     least: float = 0.25  # variances, HR pixels squared
     most: float = 6.5
     other_shapes: float = 0.25  # of the kernels: uniform over a line or an ellipse instead of Gaussian
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.blurs <= self.batch:
+            raise ValueError(f"blurs is {self.blurs}; expected 1 to the batch of {self.batch}")
 
 
 class BlurredCrops(DegradedCrops):
@@ -127,20 +132,14 @@ def train_family(
 
 def main() -> None:
     """Command line, see the top of this file."""
-    parser = argparse.ArgumentParser(description="Train the networks that profile fast starts its fit from.")
+    parser = argparse.ArgumentParser(description="Train the networks that profile fast takes for a blur.")
     parser.add_argument("images", type=Path, help="folder of photographs")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--licence", default="unstated")
     parser.add_argument("--start", type=Path, help="a prior to start from (the package's own)")
-    for field in dataclasses.fields(FamilyTraining):
-        if field.type in ("int", "float"):
-            parser.add_argument(
-                f"--{field.name.replace('_', '-')}",
-                type={"int": int, "float": float}[field.type],
-                default=field.default,
-            )
+    add_numbers(parser, FamilyTraining)
     given = vars(parser.parse_args())
     out, images, start = given.pop("out"), given.pop("images"), given.pop("start")
     resume, device, licence = given.pop("resume"), given.pop("device"), given.pop("licence")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from .backbones import load_backbone
 from .darm import DARM
 from .degraded_crops import Degradations, DegradedCrops
 from .prior import load_prior, near_identity, save_prior
-from .training import train
+from .training import add_numbers, train
 
 
 @dataclass(frozen=True)
@@ -87,13 +86,7 @@ def main() -> None:
     parser.add_argument("--licence", default="unstated")
     parser.add_argument("--start", type=Path, help="a prior to go on from")
     parser.add_argument("--backbone", help="name or file: train through this frozen backbone as well")
-    for field in dataclasses.fields(PriorTraining):
-        if field.type in ("int", "float"):
-            parser.add_argument(
-                f"--{field.name.replace('_', '-')}",
-                type={"int": int, "float": float}[field.type],
-                default=field.default,
-            )
+    add_numbers(parser, PriorTraining)
     given = vars(parser.parse_args())
     out, images = given.pop("out"), given.pop("images")
     resume, device, licence = given.pop("resume"), given.pop("device"), given.pop("licence")

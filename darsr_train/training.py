@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import dataclasses
 import io
 import json
 import math
@@ -60,6 +62,14 @@ class TrainingOptions:
     def autocast(self, device: str) -> torch.autocast:
         """The context for the network's forward pass (and nothing else: crops and losses stay float32)."""
         return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.bf16)
+
+
+def add_numbers(parser: argparse.ArgumentParser, options: type[TrainingOptions]) -> None:
+    """An option of the command line, ``--name``, for every field that is a number."""
+    for field in dataclasses.fields(options):
+        if field.type in ("int", "float"):
+            kind = {"int": int, "float": float}[field.type]
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
 
 
 def train(

@@ -69,8 +69,8 @@ def quantize(model: ModelProto, feeds: Iterable[dict[str, np.ndarray]]) -> Model
 def excluded(model: ModelProto) -> set[int]:
     """Indices of the nodes that are not quantized.
 
-    The sensitive ones, the backbone's early and last convolutions, the channel attentions, and the convolutions that read what an attention
-    has weighted: its channels differ in range so much that one scale for all loses 3 dB.
+    The sensitive ones, the backbone's early and last convolutions, the channel attentions, and the convolutions that read
+    what an attention has weighted: its channels differ in range so much that one scale for all loses 3 dB.
     """
     graph = model.graph
     found = sensitive(model)

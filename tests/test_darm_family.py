@@ -138,3 +138,9 @@ def test_the_command_writes_a_family_that_loads(photographs, tmp_path, monkeypat
 
 def test_the_package_has_the_family_that_the_fast_profile_needs():
     assert family_path(2).is_file() and family_path(2).stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("blurs", [0, 9])
+def test_a_step_has_a_crop_of_every_blur(blurs):
+    with pytest.raises(ValueError, match=f"blurs is {blurs}; expected 1 to the batch of 8"):
+        FamilyTraining(batch=8, blurs=blurs)

@@ -108,7 +108,10 @@ def test_what_stays_float32(plain):
     _, inputs = names(export.quantize.excluded(plain))
     assert {"backbone.tail.weight", "correction.stages.0.squeeze.weight", "correction.stages.1.excite.weight"} <= inputs
     assert "correction.stages.1.first.weight" in inputs  # reads what an attention has weighted
-    assert {"backbone.body.1.weight", "backbone.body.2.weight"} <= inputs  # early errors are worked on by all layers behind
+    assert {
+        "backbone.body.1.weight",
+        "backbone.body.2.weight",
+    } <= inputs  # early errors are worked on by all layers behind
     assert "backbone.body.3.weight" not in inputs and "correction.stages.0.first.weight" not in inputs
 
 
