@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from skimage import data
 from typer.testing import CliRunner, Result
 
 import cli
@@ -160,6 +162,17 @@ def test_the_console_speaks_as_the_tests_hear_it(tmp_path):
 
 
 # ---- images that cannot be used
+
+
+def test_without_steps_nothing_is_fitted_unless_another_adapter_is_gone_on_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("darsr_train.adapt_fast.camera_probability", lambda pixels: 0.0)
+    monkeypatch.setattr("darsr_train.config.FIT_STEPS", 3)
+    image, first, second = tmp_path / "a.png", tmp_path / "first.darsr", tmp_path / "second.darsr"
+    write_image(image, cv2.GaussianBlur(data.coffee(), (0, 0), 3)[:120:2, :160:2])
+    row = strict_json(done("adapt", image, "-o", first, "--threads", "1", "--json").stdout)
+    assert row["steps"] == 0
+    row = strict_json(done("adapt", image, "-o", second, "--from", first, "--threads", "1", "--json").stdout)
+    assert row["steps"] == 3
 
 
 @pytest.mark.parametrize("command", [("adapt", *BRIEF), ("infer", *ALONE)], ids=["adapt", "infer"])
