@@ -15,7 +15,7 @@ from darsr_deploy.image_reader import size_of
 from darsr_deploy.imaging import SUFFIXES, write_image
 from darsr_deploy.jobs import Targets
 
-from .test_cli import refused
+from .commands import refused
 
 # PyTorch that says when it is imported, and is not there.
 NO_TORCH = "import sys; sys.stderr.write('PyTorch is imported\\n'); raise ImportError('torch')"

@@ -23,7 +23,7 @@ from darsr_deploy.noise import natural_noise
 from export.session import Source, exported_model
 
 from . import bench_engines
-from .test_cli import darsr, done, refused, strict_json
+from .commands import darsr, done, refused, strict_json
 
 SCHEMA = json.loads((Path(darsr_deploy.__file__).parent / "bench_schema.json").read_text())
 BRIEF = ("--seconds", "0", "--iterations", "2", "--warm-up", "0", "--threads", "1")

@@ -39,7 +39,7 @@ from export.fold import fold_dictionary
 from export.samples import Samples, natural_noise
 from export.to_onnx import export_onnx
 
-from .test_cli import BRIEF, darsr, done, names, refused, strict_json
+from .commands import BRIEF, darsr, done, names, refused, strict_json
 from .test_export import gentle, pipeline
 
 pytestmark = pytest.mark.usefixtures("built_once")

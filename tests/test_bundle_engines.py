@@ -34,10 +34,10 @@ from export import bundle_engines
 from export.bundle_engines import export_engines, open_in_tensorrt
 from export.to_tensorrt import BuildOptions, build_engine
 
+from .commands import done, names, refused, strict_json
 from .fake_cuda import FakeDriver
 from .gpu import LIBRARIES, STATIC, image, install, model_file
 from .test_bundle import KINDS, _desk, _folders, adapter, desk, made  # noqa: F401, fixtures
-from .test_cli import done, names, refused, strict_json
 from .test_trt_bundle import library_of, machine  # noqa: F401, fixture
 
 pytestmark = pytest.mark.usefixtures("built_once")

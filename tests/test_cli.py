@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 import subprocess
@@ -16,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage import data
-from typer.testing import CliRunner, Result
 
 import cli
 from darsr_deploy.adapter import Adapter
@@ -26,6 +24,7 @@ from darsr_deploy.imaging import read_image, write_image
 from darsr_deploy.metrics import psnr
 from darsr_deploy.resample import imresize
 
+from .commands import ALONE, BRIEF, darsr, done, names, refused, strict_json
 from .shared import SHARED, needs_shared
 
 torch = pytest.importorskip("torch", reason="adapting and running adapters needs PyTorch (extra train)")
@@ -44,46 +43,6 @@ ADAPT_KEYS = {
     "device",
 }
 INFER_KEYS = {"input", "output", "engine", "provider", "seconds", "height", "width"}
-ALONE = ("--no-adapter", "--engine", "torch")
-BRIEF = ("--steps", "2", "--device", "cpu", "--threads", "1")
-
-
-def darsr(*arguments: object) -> Result:
-    """Run a command in this process. What would be a traceback for the user fails the test."""
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def done(*arguments: object) -> Result:
-    result = darsr(*arguments)
-    assert result.exit_code == 0, result.stderr
-    return result
-
-
-def refused(*arguments: object, name: object, stdout: str = "") -> str:
-    """Run a command that cannot be done: exit 1, nothing on stdout, and one line that begins with what it is about."""
-    result = darsr(*arguments)
-    assert result.exit_code == 1, (result.exit_code, result.stderr)
-    assert result.stdout == stdout
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {name}"), line
-    assert "; " in line, f"no way out: {line}"
-    return line
-
-
-def strict_json(text: str):
-    """Parsed as other languages do it: NaN and Infinity are no JSON."""
-
-    def refuse(constant: str):
-        raise AssertionError(f"{constant} is no JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def names(folder: Path) -> set[str]:
-    return {p.name for p in folder.iterdir()}
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_the_lines_it_shows_are_those_that_are_printed(tmp_path, photo, monkeypa
     from darsr_deploy.adapter import Adapter
     from darsr_deploy.imaging import write_image
 
-    from .test_cli import darsr
+    from .commands import darsr
 
     monkeypatch.chdir(tmp_path)
     write_image(Path("photo.png"), photo)

@@ -15,7 +15,7 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import write_image
 from export.parity import require_floor
 
-from .test_cli import ALONE, BRIEF, darsr, done, names, refused
+from .commands import ALONE, BRIEF, darsr, done, names, refused
 
 # Stands for Typer, which the command line imports first, and is interrupted there.
 INTERRUPTED = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"

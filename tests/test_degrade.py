@@ -15,8 +15,8 @@ from darsr_train import kernels
 from darsr_train.degrade import KINDS, Degradation, cropped, degrade, draw, reduced, shape_of
 from darsr_train.sets import true_kernel
 
+from .commands import darsr, done, names, refused, strict_json
 from .shared import SHARED, needs_shared
-from .test_cli import darsr, done, names, refused, strict_json
 
 scales = pytest.mark.parametrize("scale", [2, 4])
 SIDES = {2: 12, 4: 34}

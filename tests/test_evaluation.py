@@ -25,8 +25,8 @@ from darsr_train.evaluation_report import summed_up
 from darsr_train.evaluation_run import known_rows
 from darsr_train.sets import find_sets, true_kernel
 
+from .commands import darsr, done, names, refused, strict_json
 from .shared import SHARED, needs_shared, srfbn
-from .test_cli import darsr, done, names, refused, strict_json
 
 ONE_THREAD = ("--device", "cpu", "--threads", "1")
 BRIEF = ("--steps", "2", *ONE_THREAD)

@@ -12,7 +12,7 @@ from darsr_deploy.imaging import read_image, write_image
 from export import parity
 from export.samples import find_photo, gather
 
-from .test_cli import BRIEF, darsr, done, names, refused, strict_json
+from .commands import BRIEF, darsr, done, names, refused, strict_json
 
 pytestmark = pytest.mark.usefixtures("built_once")
 

@@ -127,7 +127,7 @@ def test_readers_say_it(desk):
 )
 def test_commands_say_it(desk, command, said):
     pytest.importorskip("torch", reason="most of these commands need PyTorch (extra train)")
-    from .test_cli import refused
+    from .commands import refused
 
     refused(*command.split(), name=said)
 

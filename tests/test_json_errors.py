@@ -12,7 +12,7 @@ import cli
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import write_image
 
-from .test_cli import darsr, strict_json
+from .commands import darsr, strict_json
 
 # Every command that has --json, and a way in which it fails; {FILE} is a file that is none of ours.
 FAILING = {

@@ -124,10 +124,16 @@ def lowest(requirement: Requirement) -> str:
 
 def is_for_devices(test_file: Path) -> bool:
     """Whether a test file needs darsr_deploy only; imports inside its functions do not count."""
-    imported = set(re.findall(r"^(?:from|import) (\w+)", test_file.read_text(encoding="utf-8"), re.MULTILINE))
-    return (
-        test_file != Path(__file__) and "darsr_deploy" in imported and not imported & {"darsr_train", "export", *HEAVY}
-    )
+    needed = imported(test_file)
+    return test_file != Path(__file__) and "darsr_deploy" in needed and not needed & {"darsr_train", "export", *HEAVY}
+
+
+def imported(test_file: Path) -> set[str]:
+    """Packages that a test file imports at its top, itself or by way of other files of the tests."""
+    text = test_file.read_text(encoding="utf-8")
+    packages = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE))
+    beside = [test_file.with_name(f"{name}.py") for name in re.findall(r"^from \.(\w+) import", text, re.MULTILINE)]
+    return packages.union(*map(imported, beside))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from darsr_train.evaluate import upscale_with
 from darsr_train.pipeline import GlobalCorrection, correction_of
 from darsr_train.preview import filters_of, find, save_preview
 
-from .test_cli import done, names, refused, strict_json
+from .commands import done, names, refused, strict_json
 
 
 @pytest.fixture(scope="module")

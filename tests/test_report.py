@@ -33,7 +33,7 @@ from export.report.page import build_page
 from export.report.pictures import album
 from export.report.subject import Subject, look_at, middle
 
-from .test_cli import darsr, done, names, refused, strict_json
+from .commands import darsr, done, names, refused, strict_json
 
 BENCH = {
     "machine": {"cpu": "Xeon", "cores": 2, "gpus": [{"name": "Orin", "memory_mb": 8}], "start": {"load": 0.5}},

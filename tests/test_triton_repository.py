@@ -13,8 +13,9 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import to_tensor
 from export.triton_repository import configuration, describe_engine, describe_onnx, publish
 
+from .commands import done, names, refused, strict_json
 from .onnx_models import onnx_model
-from .test_cli import done, identity, names, refused, strict_json  # noqa: F401
+from .test_cli import identity  # noqa: F401
 
 schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="tritonclient[grpc] brings Triton's schema")
 from google.protobuf import text_format  # noqa: E402

@@ -20,9 +20,10 @@ pytest.importorskip("torch", reason="the models of these tests are exported (ext
 
 from darsr_deploy.trt_opening import close_bundles
 
+from .commands import darsr, done, names, refused, strict_json
 from .fake_cuda import FakeDriver
 from .gpu import LIBRARIES, filters_file, install, model_file, uninstall
-from .test_cli import INFER_KEYS, darsr, done, names, refused, strict_json
+from .test_cli import INFER_KEYS
 from .test_export_command import _adapted, adapted  # noqa: F401, fixtures
 
 pytestmark = pytest.mark.usefixtures("built_once")
