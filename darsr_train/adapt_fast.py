@@ -42,7 +42,6 @@ from .references import degraded_references
 from .result import Result
 
 _WINDOW = 512  # of a larger image only its middle is used: more does not change the blur, only the seconds
-_KERNEL_SIDE = 14  # of the estimated kernel at x2; at x4 it is applied twice
 _NO_BLUR = 0.3  # mean variance in HR pixels squared: a bicubic reduction, which has nothing to correct, has none
 _BETTER = {"adapted by half": 1.0, "adapted": 0.9}  # share of the loss before that a bolder candidate must be under
 _MILD = 0.4  # strength of the correction where a camera's treatment is certain
@@ -154,7 +153,7 @@ def look(
     if family is not None:
         network = family.member(covariance).to(memory_format=torch.channels_last)
         x = restored(network)
-    kernel = kernels.from_covariance(covariance, "gaussian", _KERNEL_SIDE)
+    kernel = kernels.from_covariance(covariance, "gaussian", kernels.ESTIMATED_SIDE)
     kernel = torch.from_numpy(kernel if scale == 2 else kernels.twice(kernel)).float().to(device)
     blurred = (reduce(x, kernel, scale).clamp(0, 1) * 255).round() / 255
     bicubic = reduce(x, losses.bicubic_table(scale).to(device), scale)

@@ -87,7 +87,8 @@ def random_mixture(random: np.random.Generator, size: int) -> np.ndarray:
     return _normalised(cv2.filter2D(first, -1, odd, borderType=cv2.BORDER_CONSTANT))
 
 
-NEAR_SIDE = 16  # of the kernels below, in HR pixels
+ESTIMATED_SIDE = 14  # of an estimated x2 kernel, in HR pixels; at x4 it is applied twice
+NEAR_SIDE = 16  # of the kernels below
 _NEAR_SPREAD = 0.1  # standard deviation of the log of their variances, and of their tilt in radians
 
 

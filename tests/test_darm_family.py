@@ -107,9 +107,9 @@ SMALL = FamilyTraining(steps=30, batch=4, patch=32, blurs=2, sets=2, hidden=4, w
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_crops_of_a_step_share_a_blur_and_are_always_the_same(photographs, scale):
     crops = BlurredCrops(sorted(photographs.iterdir()), replace(SMALL, scale=scale))
-    covariance, degraded, targets = crops.group(3, 1)
+    covariance, degraded, targets, hr = crops.group(3, 1)
     again = crops.group(3, 1)
-    assert degraded.shape == targets.shape == (2, 3, 32, 32)
+    assert degraded.shape == targets.shape == (2, 3, 32, 32) and hr.shape == (2, 3, 32 * scale, 32 * scale)
     assert np.array_equal(covariance, again[0]) and torch.equal(degraded, again[1]) and torch.equal(targets, again[2])
     assert not np.array_equal(covariance, crops.group(3, 0)[0])
     # in place: what a shift of one pixel would leave is much larger

@@ -31,7 +31,7 @@ EDGE, TOP = 30, 50  # around the divider stands its handle, in the corners above
 
 
 @pytest.fixture(scope="module")
-def page(subject, tmp_path_factory) -> Path:  # noqa: F811
+def page(subject, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(build_page([subject], BENCH), encoding="utf-8")
     return path
@@ -97,7 +97,7 @@ def assert_shows(browser, left: np.ndarray, right: np.ndarray, at: float) -> Non
     assert np.array_equal(image[TOP:, x + EDGE :], right[TOP:, x + EDGE :])
 
 
-def test_left_is_before_and_right_is_after_to_the_pixel(opened, subject):  # noqa: F811
+def test_left_is_before_and_right_is_after_to_the_pixel(opened, subject):
     before, after = (enlarged(subject.pictures[name], 4) for name in ("backbone", "adapted"))
     assert not np.array_equal(before, after)
     assert_shows(opened, before, after, 0.5)
@@ -111,7 +111,7 @@ def test_left_is_before_and_right_is_after_to_the_pixel(opened, subject):  # noq
     assert slider(opened).get_attribute("aria-valuetext") == "97 % Backbone alone, 3 % Adapted"
 
 
-def test_the_divider_follows_mouse_and_finger(opened, subject):  # noqa: F811
+def test_the_divider_follows_mouse_and_finger(opened, subject):
     before, after = (enlarged(subject.pictures[name], 4) for name in ("backbone", "adapted"))
     width = SIZE[1] * 4
     box = stage(opened)
@@ -130,14 +130,14 @@ def test_the_divider_follows_mouse_and_finger(opened, subject):  # noqa: F811
     assert_shows(opened, before, after, value(opened) / 1000)
 
 
-def test_other_pictures_can_be_chosen(opened, subject):  # noqa: F811
+def test_other_pictures_can_be_chosen(opened, subject):
     for name in ("bicubic", "truth"):
         opened.find_element(By.CSS_SELECTOR, f"input[value={name}]").click()
     assert [tag.text for tag in opened.find_elements(By.CLASS_NAME, "tag")] == ["Bicubic", "Truth"]
     assert_shows(opened, *(enlarged(subject.pictures[name], 4) for name in ("bicubic", "truth")), 0.5)
 
 
-def test_enlarged_by_keys_it_can_be_moved_and_stays_exact(opened, subject):  # noqa: F811
+def test_enlarged_by_keys_it_can_be_moved_and_stays_exact(opened, subject):
     before, after = (enlarged(subject.pictures[name], 8) for name in ("backbone", "adapted"))
     height, width = SIZE[0] * 4, SIZE[1] * 4
     for _ in range(2):

@@ -31,7 +31,7 @@ def types(config) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def model(photo, identity, tmp_path_factory):  # noqa: F811
+def model(photo, identity, tmp_path_factory):
     """A repository as the command writes it, and its model folder."""
     folder = tmp_path_factory.mktemp("triton")
     identity.save(folder / "my photo.darsr")
@@ -85,7 +85,7 @@ def test_a_batch_is_its_images_so_the_server_may_join_requests(model, photo):
     np.testing.assert_allclose(joined, np.concatenate(apart), atol=1e-5)
 
 
-def test_nothing_is_replaced_without_being_asked(model, identity, tmp_path):  # noqa: F811
+def test_nothing_is_replaced_without_being_asked(model, identity, tmp_path):
     before = (model / "config.pbtxt").read_bytes()
     source = model.parent.parent / "my photo.onnx"
     with pytest.raises(DarsrError, match="my_photo: exists already; give --overwrite"):

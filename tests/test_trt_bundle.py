@@ -69,7 +69,7 @@ def opened(machine, folder: Path, shapes: Shapes = SHAPES, **options: object) ->
 
 
 @pytest.fixture
-def open_file(machine, made, tmp_path):  # noqa: F811
+def open_file(machine, made, tmp_path):
     """Opens an adapter as ``darsr infer`` does: from its file, with the engines of the cache; told lines are kept."""
     said: list[str] = []
 
@@ -86,7 +86,7 @@ def open_file(machine, made, tmp_path):  # noqa: F811
 # ---- the runtime, on a fake GPU
 
 
-def test_every_adapter_gives_what_onnx_runtime_gives(machine, made):  # noqa: F811
+def test_every_adapter_gives_what_onnx_runtime_gives(machine, made):
     """One after the other and in turns; whole, replayed, at several sizes; at both scales."""
     for scale in (2, 4):
         folder = made(scale)
@@ -111,7 +111,7 @@ def _adapters(scale: int):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8)
 @given(st.sampled_from(KINDS), st.integers(3, 80), st.integers(3, 80), st.integers(16, 30))
-def test_tiles_give_the_whole_picture(machine, made, case, height, width, tile):  # noqa: F811
+def test_tiles_give_the_whole_picture(machine, made, case, height, width, tile):
     """Images larger than the engines take too: compared with the whole picture in ONNX Runtime."""
     mine, lr = adapter(case[0], 2, case[1]), natural_noise(height, width)
     with opened(machine, made()) as bundle, bundle.engine(mine) as engine:
@@ -119,7 +119,7 @@ def test_tiles_give_the_whole_picture(machine, made, case, height, width, tile):
         assert np.abs(tiled.run(lr) - Bundle(made()).engine(mine).run(lr)).max() < 1e-5
 
 
-def test_what_the_engines_cannot_hold_becomes_tiles(machine, made):  # noqa: F811
+def test_what_the_engines_cannot_hold_becomes_tiles(machine, made):
     said: list[str] = []
     lr, mine = natural_noise(90, 70), adapter()
     expected = Bundle(made()).engine(mine).run(lr)
@@ -136,7 +136,7 @@ def test_what_the_engines_cannot_hold_becomes_tiles(machine, made):  # noqa: F81
             TiledEngine(engine).run(lr)
 
 
-def test_little_memory_on_the_device_means_small_tiles(machine, made):  # noqa: F811
+def test_little_memory_on_the_device_means_small_tiles(machine, made):
     """As the free memory says; and where it says too much, by halving, with all of the larger tile's memory given back."""
     said: list[str] = []
     lr, mine = natural_noise(64, 64), adapter()
@@ -155,7 +155,7 @@ def test_little_memory_on_the_device_means_small_tiles(machine, made):  # noqa: 
         assert said == ["out of memory with 40 pixels at a time; going on with tiles of 20"]
 
 
-def test_weights_are_uploaded_once_for_each_adapter(machine, made, monkeypatch):  # noqa: F811
+def test_weights_are_uploaded_once_for_each_adapter(machine, made, monkeypatch):
     copied: Counter[int] = Counter()
     copy = type(machine.driver).cuMemcpyHtoDAsync_v2
     with opened(machine, made()) as bundle:
@@ -180,7 +180,7 @@ def _counted(driver, copy, copied):
     return counted
 
 
-def test_two_threads_with_two_adapters(machine, made):  # noqa: F811
+def test_two_threads_with_two_adapters(machine, made):
     """A video's next adapter is opened while frames flow with the last."""
     results: dict[int, np.ndarray] = {}
     reference, lr = Bundle(made()), image(20, 20)
@@ -203,7 +203,7 @@ def test_two_threads_with_two_adapters(machine, made):  # noqa: F811
         assert np.abs(results[seed] - reference.engine(adapters[seed]).run(lr)).max() < 2e-6
 
 
-def test_what_is_bound_is_compared_every_time(machine, made):  # noqa: F811
+def test_what_is_bound_is_compared_every_time(machine, made):
     """A runtime that computes with other weights than the file's, or that lost some on the way, does not run the adapter."""
     with opened(machine, made()) as bundle:
         bundle.engine(adapter()).__exit__()
@@ -226,7 +226,7 @@ def test_what_is_bound_is_compared_every_time(machine, made):  # noqa: F811
                 bundle.engine(adapter(), "a.darsr")
 
 
-def test_the_reference_is_the_correction(made):  # noqa: F811
+def test_the_reference_is_the_correction(made):
     """NumPy against the graph in ONNX Runtime; an order of weights that is another is told apart."""
     manifest, lr = Manifest.load(made()), small_picture()
     session = Bundle(made()).session("correction", None)
@@ -279,7 +279,7 @@ def test_damaged_engines_are_built_again(machine, open_file, tmp_path):
     assert machine.trt.builds == 10 and sum("building it again" in line for line in open_file.said) == 5
 
 
-def test_engines_that_compute_something_else_are_not_kept(machine, open_file, made, tmp_path):  # noqa: F811
+def test_engines_that_compute_something_else_are_not_kept(machine, open_file, made, tmp_path):
     machine.trt.error = 5e-3
     with pytest.raises(DarsrError, match="not what was computed"):
         open_file(adapter())
@@ -303,7 +303,7 @@ def test_another_gpu_has_engines_of_its_own(machine, open_file, monkeypatch, tmp
     assert other.driver.left_over() == {} and len(list((tmp_path / "engines").glob("*.engine"))) == 2
 
 
-def test_engines_of_another_bundle_are_refused(machine, made):  # noqa: F811
+def test_engines_of_another_bundle_are_refused(machine, made):
     library = library_of(machine)
     with TrtBundle(made(2), library) as bundle:
         for graph, scale in (("backbone", 4), ("stats0", 2)):
@@ -343,7 +343,7 @@ def rtx():
 
 @pytest.mark.tensorrt
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_all_graphs_of_a_bundle_are_built_for_real(rtx, made, precision):  # noqa: F811
+def test_all_graphs_of_a_bundle_are_built_for_real(rtx, made, precision):
     """Typed as the files say, for two GPUs in one engine; the weights are inputs of fixed shapes."""
     folder = made(2, precision)
     manifest = Manifest.load(folder)
@@ -385,7 +385,7 @@ def _parsed(rtx, data: bytes):
     return network
 
 
-def test_each_adapter_needs_its_graphs(made):  # noqa: F811
+def test_each_adapter_needs_its_graphs(made):
     fitted = {case: fit(adapter(case[0], 2, case[1]), Manifest.load(made()), "b", "a") for case in KINDS}
     needed = {case: graphs_of(each) + tile_graphs_of(each) for case, each in fitted.items()}
     assert needed["none", 0] == ["backbone"] and needed["global", 1] == ["filter", "backbone", "backprojection"]

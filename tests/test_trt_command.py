@@ -54,7 +54,7 @@ def difference(one: str, other: str) -> int:
     return int(np.abs(read_image(one).astype(int) - read_image(other).astype(int)).max())
 
 
-def test_adapter_to_picture(machine, adapted):  # noqa: F811
+def test_adapter_to_picture(machine, adapted):
     """Exported, built, compared, kept; the second time neither; the picture is ONNX Runtime's."""
     done("infer", "photo.png", "--engine", "ort", "-o", "ort.png")
     first = done("infer", "photo.png", "--engine", "trt", "-o", "trt.png", "--json")
@@ -71,7 +71,7 @@ def test_adapter_to_picture(machine, adapted):  # noqa: F811
         assert facts.targets == (("sm_89",) if machine.family == "trt-rtx" else ())
 
 
-def test_an_adapter_in_int8_is_a_model_of_its_own(machine, adapted):  # noqa: F811
+def test_an_adapter_in_int8_is_a_model_of_its_own(machine, adapted):
     """Bundles have no int8: exported, built for this adapter alone, compared with PyTorch, kept."""
     first = done("infer", "photo.png", "--engine", "trt", "--precision", "int8", "-o", "one.png")
     assert "engine for Fake RTX, 3x3,480x640,1920x1920 (once; it is kept in the cache)" in first.stderr
@@ -81,7 +81,7 @@ def test_an_adapter_in_int8_is_a_model_of_its_own(machine, adapted):  # noqa: F8
     assert "--precision fp16" in line
 
 
-def test_adapters_swapped_in_a_bundle_and_in_tiles(machine, adapted):  # noqa: F811
+def test_adapters_swapped_in_a_bundle_and_in_tiles(machine, adapted):
     """As on a device: a bundle, then another adapter for it. The second builds nothing."""
     done("export", "photo.darsr", "--split")
     own = Adapter.load("photo.darsr")
@@ -104,7 +104,7 @@ def test_adapters_swapped_in_a_bundle_and_in_tiles(machine, adapted):  # noqa: F
     assert "checksum differs" in refused(*line, "--engine", "trt", name=str(Path("photo.bundle/stats0.onnx")))
 
 
-def test_a_version_that_wants_constant_weights_builds_for_each_adapter(machine, adapted):  # noqa: F811
+def test_a_version_that_wants_constant_weights_builds_for_each_adapter(machine, adapted):
     machine.trt.fixed_weights = True
     first = done("infer", "photo.png", "--engine", "trt", "-o", "trt.png")
     assert "The kernel must be an initializer!): going on with an engine for this adapter alone" in first.stderr
@@ -117,14 +117,14 @@ def test_a_version_that_wants_constant_weights_builds_for_each_adapter(machine, 
     assert line.startswith("error: engine of correction: ") and line.endswith("use --engine ort")
 
 
-def test_the_backbone_alone(machine, adapted):  # noqa: F811
+def test_the_backbone_alone(machine, adapted):
     done("infer", "photo.png", "--no-adapter", "--scale", "2", "--engine", "trt", "--tile", "24", "-o", "trt.png")
     assert machine.trt.builds == 1
     done("infer", "photo.png", "--no-adapter", "--scale", "2", "-o", "ort.png")
     assert difference("trt.png", "ort.png") <= 1
 
 
-def test_a_damaged_engine_in_the_cache_is_built_again(machine, adapted):  # noqa: F811
+def test_a_damaged_engine_in_the_cache_is_built_again(machine, adapted):
     done("export", "photo.darsr")
     line = ("infer", "photo.png", "--model", "photo.onnx", "--engine", "trt")
     done(*line, "-o", "one.png")
@@ -138,7 +138,7 @@ def test_a_damaged_engine_in_the_cache_is_built_again(machine, adapted):  # noqa
         assert difference("one.png", "two.png") == 0
 
 
-def test_another_gpu_has_an_engine_of_its_own(machine, adapted, monkeypatch):  # noqa: F811
+def test_another_gpu_has_an_engine_of_its_own(machine, adapted, monkeypatch):
     done("export", "photo.darsr")
     line = ("infer", "photo.png", "--model", "photo.onnx", "--engine", "trt")
     done(*line, "-o", "one.png")
@@ -147,7 +147,7 @@ def test_another_gpu_has_an_engine_of_its_own(machine, adapted, monkeypatch):  #
     assert len(list(Path("own/engines").glob("*.engine"))) == 2
 
 
-def test_an_engine_file(adapted, own, monkeypatch):  # noqa: F811
+def test_an_engine_file(adapted, own, monkeypatch):
     machine = install(monkeypatch, *LIBRARIES[3])
     export = done(
         "export", "photo.darsr", "--format", machine.family, "--precision", "fp16", "--shape", "80x96", "--json"
@@ -168,7 +168,7 @@ def test_an_engine_file(adapted, own, monkeypatch):  # noqa: F811
     done(*model, "--trust")
 
 
-def test_a_model_file_in_tensorrt(machine, adapted):  # noqa: F811
+def test_a_model_file_in_tensorrt(machine, adapted):
     done("export", "photo.darsr")
     result = done("infer", "photo.png", "--model", "photo.onnx", "--engine", machine.family, "-o", "trt.png")
     assert "building the" in result.stderr
@@ -176,7 +176,7 @@ def test_a_model_file_in_tensorrt(machine, adapted):  # noqa: F811
     assert difference("trt.png", "ort.png") == 0
 
 
-def test_filters_take_their_coefficients_along(adapted, own, monkeypatch):  # noqa: F811
+def test_filters_take_their_coefficients_along(adapted, own, monkeypatch):
     machine = install(monkeypatch, *LIBRARIES[0])
     done("export", "photo.darsr", "--format", machine.family, "--form", "filters", "-o", "one.engine")
     assert coefficients_path("one.engine").is_file()
@@ -204,7 +204,7 @@ def test_filters_take_their_coefficients_along(adapted, own, monkeypatch):  # no
     assert Path("mine.coeff.safetensors").read_bytes() == Path("m.coeff.safetensors").read_bytes()
 
 
-def test_an_engine_that_computes_something_else_leaves_nothing(machine, adapted):  # noqa: F811
+def test_an_engine_that_computes_something_else_leaves_nothing(machine, adapted):
     machine.trt.error = 0.01
     before = names(Path())
     line = refused("export", "photo.darsr", "--format", machine.family, name="photo.engine")
@@ -212,7 +212,7 @@ def test_an_engine_that_computes_something_else_leaves_nothing(machine, adapted)
     assert names(Path()) == before
 
 
-def test_options_that_do_not_go_together(machine, adapted):  # noqa: F811
+def test_options_that_do_not_go_together(machine, adapted):
     engine = ("export", "photo.darsr", "--format", machine.family)
     assert "is for engines" in refused("export", "photo.darsr", "--shape", "8x8", name="--shape")
     assert "choose one of onnx, trt, trt-rtx" in refused(
@@ -224,14 +224,14 @@ def test_options_that_do_not_go_together(machine, adapted):  # noqa: F811
     assert "--overwrite" in refused(*engine, name="photo.engine")
 
 
-def test_a_jetson_with_rtx_is_told_the_other_way(adapted, monkeypatch, own):  # noqa: F811
+def test_a_jetson_with_rtx_is_told_the_other_way(adapted, monkeypatch, own):
     install(monkeypatch, *LIBRARIES[3], FakeDriver("Orin", (8, 7)))
     line = refused("infer", "photo.png", "--engine", "trt", name="Orin (sm_87)")
     assert "--format trt" in line and "--engine ort works here" in line
 
 
 @pytest.mark.parametrize("engine", ["trt", "trt-rtx"])
-def test_no_library_and_no_gpu_are_one_line(adapted, monkeypatch, own, engine):  # noqa: F811
+def test_no_library_and_no_gpu_are_one_line(adapted, monkeypatch, own, engine):
     """Said at once: nothing was exported."""
     uninstall(monkeypatch)
     assert 'pip install "tensorrt' in refused("infer", "photo.png", "--engine", engine, name="TensorRT")
@@ -242,7 +242,7 @@ def test_no_library_and_no_gpu_are_one_line(adapted, monkeypatch, own, engine): 
 
 
 @pytest.mark.tensorrt
-def test_ahead_of_time_for_two_gpus_without_any(adapted, own):  # noqa: F811
+def test_ahead_of_time_for_two_gpus_without_any(adapted, own):
     """The real TensorRT for RTX: what continuous integration runs."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX (extra trt-rtx) is not installed")
     asked = ("export", "photo.darsr", "--format", "trt-rtx", "--target", "sm_86,sm_89", "--json")
@@ -274,7 +274,7 @@ def test_an_engine_from_a_model_file_without_torch_and_onnx(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.tensorrt
-def test_on_a_real_gpu(adapted, own):  # noqa: F811
+def test_on_a_real_gpu(adapted, own):
     """Built, compared and run on the GPU at hand."""
     from darsr_deploy.cuda_driver import Device
     from darsr_deploy.errors import DarsrError
