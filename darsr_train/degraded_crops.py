@@ -6,9 +6,11 @@ noisy or compressed, or treated as a camera does; always 8 bits. Its target is t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import read_image
-from darsr_deploy.resample import to_uint8
+from darsr_deploy.resample import imresize, to_uint8
 
 from . import kernels
 from .camera import Camera, through_jpeg
@@ -42,6 +44,32 @@ class Degradations(TrainingOptions):
     camera_share: float = 0.25  # noise, sharpening and JPEG of a camera instead of the two above
     camera_shift: float = 0.6  # standard deviation of such a crop's offset from its target, HR pixels
     candidates: int = 2  # crops drawn for each one used: the one with most detail is taken, flat ones teach little
+    half_share: float = 0.0  # of the crops: from photographs reduced to half their size, whose scenes are sharper
+    sharpened_share: float = 0.0  # of the crops: sharpened before they are degraded, as cameras and people do
+
+
+class _Pool:
+    """Images of which crops are drawn, larger ones more often, since they hold more.
+
+    Args:
+        least: side of the photographs that would do, for the error where there is none.
+    """
+
+    def __init__(self, images: Iterable[np.ndarray], side: int, least: int) -> None:
+        self.images = [image for image in images if min(image.shape[:2]) >= side]
+        if not self.images:
+            why = f"none is in colour with sides of at least {least} px"
+            raise DarsrError("training images", why, "give a folder of larger photographs")
+        areas = np.array([image.shape[0] * image.shape[1] for image in self.images], np.float64)
+        self.chance = areas / areas.sum()
+
+    def crops(self, random: np.random.Generator, side: int, count: int) -> list[np.ndarray]:
+        crops = []
+        for index in random.choice(len(self.images), count, p=self.chance):
+            image = self.images[index]
+            top, left = (int(random.integers(0, length - side + 1)) for length in image.shape[:2])
+            crops.append(image[top : top + side, left : left + side])
+        return crops
 
 
 class DegradedCrops:
@@ -52,16 +80,9 @@ class DegradedCrops:
         s = options.scale
         self.size = options.kernel if s == 2 else 3 * options.kernel - 2
         self.side = s * options.patch + self.size - s
-        images = (read_image(path) for path in paths)
-        self.images = [im for im in images if im.ndim == 3 and min(im.shape[:2]) >= self.side]
-        if not self.images:
-            raise DarsrError(
-                "training images",
-                f"none is in colour with sides of at least {self.side} px",
-                "give a folder of larger photographs",
-            )
-        areas = np.array([im.shape[0] * im.shape[1] for im in self.images], np.float64)
-        self.chance = areas / areas.sum()
+        images = [image for image in map(read_image, paths) if image.ndim == 3]
+        self.photographs = _Pool(images, self.side, self.side)
+        self.halves = _Pool(map(_halved, images), self.side, 2 * self.side) if options.half_share else None
         table = bicubic_table(s)
         self.bicubic = F.pad(table, ((self.size - table.shape[-1]) // 2,) * 4)
 
@@ -96,12 +117,12 @@ class DegradedCrops:
 
     def sharp(self, random: np.random.Generator) -> np.ndarray:
         """A sharp crop: uint8 side x side x 3, the HR image of a sample and the rim that its kernel reaches into."""
-        crops = []
-        for index in random.choice(len(self.images), self.options.candidates, p=self.chance):
-            image = self.images[index]
-            top, left = (int(random.integers(0, side - self.side + 1)) for side in image.shape[:2])
-            crops.append(image[top : top + self.side, left : left + self.side])
+        half = self.halves is not None and random.random() < self.options.half_share
+        pool = self.halves if half else self.photographs
+        crops = pool.crops(random, self.side, self.options.candidates)
         best = max(crops, key=detail) if len(crops) > 1 else crops[0]
+        if self.options.sharpened_share and random.random() < self.options.sharpened_share:
+            best = _sharpened(best, random)
         return np.ascontiguousarray(np.rot90(best, int(random.integers(4))))
 
     def kernel(self, random: np.random.Generator) -> np.ndarray:
@@ -136,6 +157,17 @@ class DegradedCrops:
         if random.random() < o.jpeg_share:
             pixels = through_jpeg(pixels, int(random.integers(o.jpeg_quality, 101)))
         return pixels.astype(np.float32) / 255
+
+
+def _halved(image: np.ndarray) -> np.ndarray:
+    return imresize(image, image.shape[0] // 2, image.shape[1] // 2)
+
+
+def _sharpened(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Unsharp masking, up to strongly."""
+    amount, radius = random.uniform(0, 1), random.uniform(0.6, 1.3)
+    image = image.astype(np.float32)
+    return to_uint8(image + amount * (image - cv2.GaussianBlur(image, (0, 0), radius)))
 
 
 def detail(crop: np.ndarray) -> float:

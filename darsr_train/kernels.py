@@ -47,10 +47,22 @@ def _normalised(kernel: np.ndarray) -> np.ndarray:
 
 
 def random_gaussian(
-    random: np.random.Generator, size: int, low: float = 0.6, high: float = 5.0, noise: float = 0.25
+    random: np.random.Generator,
+    size: int,
+    low: float = 0.6,
+    high: float = 5.0,
+    noise: float = 0.25,
+    by_logarithm: bool = False,
 ) -> np.ndarray:
-    """DIV2KRK's kind: variances U(low, high) on two axes, any angle, taps multiplied by 1 + U(-noise, noise)."""
-    sx, sy = np.sqrt(random.uniform(low, high, 2))
+    """DIV2KRK's kind: variances U(low, high) on two axes, any angle, taps multiplied by 1 + U(-noise, noise).
+
+    Args:
+        by_logarithm: variances even in their logarithm instead, so that narrow blurs are as likely as wide ones.
+    """
+    if by_logarithm:
+        sx, sy = np.sqrt(np.exp(random.uniform(math.log(low), math.log(high), 2)))
+    else:
+        sx, sy = np.sqrt(random.uniform(low, high, 2))
     kernel = gaussian(size, sx, sy, random.uniform(0, math.pi))
     return _normalised(kernel * (1 + random.uniform(-noise, noise, kernel.shape)))
 

@@ -21,28 +21,38 @@ from .degradation import apply_kernels_by_fft
 from .degraded_crops import Degradations, DegradedCrops
 from .prior import load_prior
 
-_SIDE = 160  # of the LR crops
+_SIDE = 150  # of the LR crops
 _HIDDEN = 48
 _HELD_OUT = 0.15  # of the samples
+_BY_LOGARITHM = 0.4  # of the samples: Gaussians whose variances are even in their logarithm, by which errors count
 _SQUARE_BELOW = 0.1  # an error in a logarithm of variance counts by its square up to here, then by its size
 
 
 @torch.no_grad()
-def samples(photographs: list[Path], count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Crops of photographs, blurred at random (one in seventeen is only reduced), restored by the prior and the backbone.
+def samples(
+    photographs: list[Path], count: int, seed: int, half_share: float = 0.5, sharpened_share: float = 0.5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Crops of photographs, blurred at random (a few are only reduced), restored by the prior and the backbone.
+
+    What is taken for blur depends on how sharp scenes are without it, and large photographs are softer, pixel by pixel,
+    than what is seen reduced or sharpened: without both shares, blurs of other collections are told too narrow.
+
+    Args:
+        half_share, sharpened_share: see :class:`.degraded_crops.Degradations`.
 
     Returns:
         Features, count x 4 x n (see :func:`.blur.observe`); logarithms of the covariance by least squares, and of the
         true one, count x 3.
     """
     shares = {"gaussian_share": 0.66, "motion_share": 0.1, "disk_share": 0.1, "mixture_share": 0.08}
+    shares |= {"half_share": half_share, "sharpened_share": sharpened_share}
     crops = DegradedCrops(photographs, Degradations(scale=2, patch=_SIDE, **shares))
     backbone, prior = load_backbone("edge", 2).module, load_prior(2).to(memory_format=torch.channels_last)
     found, estimated, true = [], [], []
     for index in range(count):
         random = np.random.default_rng((seed, index))
         hr = torch.from_numpy(crops.sharp(random)).permute(2, 0, 1)[None].float() / 255
-        kernel = crops.kernel(random)
+        kernel = _kernel(crops, random)
         lr = apply_kernels_by_fft(hr, torch.from_numpy(kernel)[None].float(), 2)[0, 0]
         pixels = crops.sensor(lr.permute(1, 2, 0).numpy(), None, random)
         y = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
@@ -52,6 +62,13 @@ def samples(photographs: list[Path], count: int, seed: int) -> tuple[np.ndarray,
         estimated.append(blur.logarithm(first))
         true.append(blur.logarithm(np.array([[yy, xy], [xy, xx]])))
     return np.array(found), np.array(estimated), np.array(true)
+
+
+def _kernel(crops: DegradedCrops, random: np.random.Generator) -> np.ndarray:
+    if random.random() >= _BY_LOGARITHM:
+        return crops.kernel(random)
+    noise = random.uniform(0, 0.4)
+    return kernels.random_gaussian(random, crops.size, blur.LEAST, 6.0, noise, by_logarithm=True)
 
 
 def train_correction(
@@ -88,11 +105,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=3400)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--half-share", type=float, default=0.5, help="of crops from photographs reduced to half their size"
+    )
+    parser.add_argument("--sharpened-share", type=float, default=0.5, help="of crops sharpened before they are blurred")
     parser.add_argument("--licence", default="unstated")
     given = parser.parse_args()
-    weights, accuracy = train_correction(*samples(list_images(given.images), given.samples, given.seed), given.steps)
+    shares = (given.half_share, given.sharpened_share)
+    found = samples(list_images(given.images), given.samples, given.seed, *shares)
+    weights, accuracy = train_correction(*found, given.steps)
     print(json.dumps(accuracy), file=sys.stderr)
-    options = f"--samples {given.samples} --steps {given.steps} --seed {given.seed}"
+    names = ("samples", "steps", "seed", "half_share", "sharpened_share")
+    options = " ".join(f"--{name.replace('_', '-')} {getattr(given, name)}" for name in names)
     command = f"python -m darsr_train.train_blur {given.images.name} --out {given.out.name} {options}"
     facts = {"licence": given.licence, "data": given.images.name, "command": command, "accuracy": accuracy}
     print(

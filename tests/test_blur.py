@@ -154,7 +154,7 @@ def photographs(tmp_path) -> Path:
     folder = tmp_path / "photographs"
     folder.mkdir()
     for name in ("chelsea", "coffee"):
-        write_image(folder / f"{name}.png", np.kron(getattr(data, name)()[:200, :200], np.ones((2, 2, 1), np.uint8)))
+        write_image(folder / f"{name}.png", np.kron(getattr(data, name)()[:200, :200], np.ones((4, 4, 1), np.uint8)))
     return folder
 
 

@@ -98,3 +98,15 @@ def test_twice_equals_reducing_two_times(size):
     found = reduce(x, torch.from_numpy(composed), 4)
     inner = (..., slice(8, -8), slice(8, -8))  # mirrored borders do not compose
     torch.testing.assert_close(found[inner], expected[inner], rtol=0, atol=1e-12)
+
+
+def test_by_logarithm_narrow_gaussians_are_as_likely_as_wide_ones():
+    random = np.random.default_rng(0)
+
+    def widths(by_logarithm: bool) -> np.ndarray:
+        drawn = [kernels.random_gaussian(random, 24, 0.5, 8.0, 0.0, by_logarithm=by_logarithm) for _ in range(200)]
+        return np.array([np.mean(kernels.second_moments(kernel)[:2]) for kernel in drawn])
+
+    evenly, by_logarithm = widths(False), widths(True)
+    assert by_logarithm.min() > 0.45 and evenly.max() < 8.2
+    assert np.median(by_logarithm) < 0.75 * np.median(evenly)

@@ -189,6 +189,42 @@ def test_no_blur_at_all_is_the_bicubic_table_in_the_middle(photos):
     assert kernel.sum().item() == pytest.approx(1, abs=1e-6)
 
 
+def lies_in(crop: np.ndarray, image: np.ndarray) -> bool:
+    """Whether a square crop, turned or not, is a part of an image."""
+    windows = np.lib.stride_tricks.sliding_window_view(
+        image, crop.shape[:2], axis=(0, 1)
+    )  # rows, columns, 3, side, side
+    for turned in (np.rot90(crop, turns).transpose(2, 0, 1) for turns in range(4)):
+        places = np.argwhere((windows[..., 0, 0] == turned[:, 0, 0]).all(-1))
+        if any(np.array_equal(windows[row, column], turned) for row, column in places):
+            return True
+    return False
+
+
+def test_a_share_of_the_crops_is_of_photographs_reduced_to_half(tmp_path):
+    photograph = np.ascontiguousarray(data.astronaut()[:400, :440])
+    write_image(tmp_path / "a.png", photograph)
+    options = replace(PRIOR, half_share=0.5, candidates=1)
+    crops = DegradedCrops(list_images(tmp_path), options)
+    drawn = [crops.sharp(np.random.default_rng(seed)) for seed in range(12)]
+    of_half = [lies_in(crop, imresize(photograph, 200, 220)) for crop in drawn]
+    assert 2 <= sum(of_half) <= 10
+    assert all(half != lies_in(crop, photograph) for half, crop in zip(of_half, drawn))
+    with pytest.raises(DarsrError, match=f"none is in colour with sides of at least {2 * 216} px"):
+        DegradedCrops(list_images(tmp_path), replace(options, patch=101))
+
+
+def test_sharpened_crops_differ_by_more_from_pixel_to_pixel(photos):
+    def difference(crop: np.ndarray) -> float:
+        return sum(np.abs(np.diff(crop.astype(int), axis=axis)).mean() for axis in (0, 1))
+
+    plain, sharpened = (DegradedCrops(list_images(photos), replace(PRIOR, sharpened_share=s)) for s in (0.0, 1.0))
+    for seed in range(5):
+        before, after = (crops.sharp(np.random.default_rng(seed)) for crops in (plain, sharpened))
+        assert after.dtype == np.uint8 and after.shape == before.shape
+        assert difference(after) > difference(before)
+
+
 def test_too_small_photographs_are_refused(photos):
     with pytest.raises(DarsrError, match="none has sides of at least 400 px"):
         PairedCrops(list_images(photos), 2, 200)
