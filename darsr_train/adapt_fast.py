@@ -70,7 +70,7 @@ def adapt_fast(
     treated = camera_probability(pixels)
     prior = load_prior(options.scale, camera=treated > 0.5).to(device, memory_format=torch.channels_last)
     family = load_family(options.scale).to(device) if options.family and treated <= 0.5 else None
-    evidence, network = look(pixels, prior, family, backbone, options.scale, device)
+    evidence, network, restored = look(pixels, prior, family, backbone, options.scale, device)
     found = {"camera_probability": treated, "kernel_sum": evidence.kernel.sum().item()}
     kernel = {"kernel": evidence.kernel.cpu().numpy()}
     if np.trace(evidence.covariance) / 2 < _NO_BLUR and treated <= 0.5:
@@ -79,6 +79,8 @@ def adapt_fast(
         network, found = prior, {**found, "chosen": "prior", **_took(options, 0)}
     else:
         darm = copy.deepcopy(network if start is None else start).to(device, memory_format=torch.channels_last)
+        if options.fits() or start is not None:
+            restored.pop("adapted", None)
         if options.fits():
             spent = time.perf_counter() - started
             options, history = _fitted(darm, evidence, backbone, options, checkpoint, report, spent)
@@ -86,7 +88,10 @@ def adapt_fast(
         candidates = {"prior": prior}
         if family is not None or start is not None or options.steps > 0:
             candidates |= {"adapted by half": between(prior, darm, 0.5), "adapted": darm}
-        scores = {name: held_out_loss(network, evidence, backbone, options) for name, network in candidates.items()}
+        scores = {
+            name: held_out_loss(network, evidence, backbone, options, restored.get(name))
+            for name, network in candidates.items()
+        }
         chosen = boldest(scores)
         network = candidates[chosen]
         found |= {"chosen": chosen, "held_out_loss": scores, **_took(options, options.steps)}
@@ -140,25 +145,32 @@ def _took(options: AdaptOptions, steps: int) -> dict:
 @torch.no_grad()
 def look(
     pixels: np.ndarray, prior: DARM, family: DarmFamily | None, backbone: nn.Module, scale: int, device: str
-) -> tuple[Evidence, DARM]:
-    """Steps 1 to 3: what the blur is, and the network for it (without a family: the prior)."""
+) -> tuple[Evidence, DARM, dict[str, Tensor]]:
+    """Steps 1 to 3: what the blur is, the network for it (without a family: the prior), and what both make of the image.
+
+    Returns:
+        Evidence; network; the backbone's results (not clipped), of the ``prior`` and, with a family, of the network (``adapted``).
+    """
     window = _middle(pixels)
     y = torch.from_numpy(to_tensor(window)).to(device, memory_format=torch.channels_last)
 
     def restored(network: DARM) -> Tensor:
-        return backbone(network(y).contiguous(memory_format=torch.channels_last)).clamp(0, 1)
+        return backbone(network(y).contiguous(memory_format=torch.channels_last))
 
-    x, network = restored(prior), prior
+    results, network = {"prior": restored(prior)}, prior
+    x = results["prior"].clamp(0, 1)
     covariance = blur.estimate_covariance(x, y, scale)
     if family is not None:
         network = family.member(covariance).to(memory_format=torch.channels_last)
-        x = restored(network)
+        results["adapted"] = restored(network)
+        x = results["adapted"].clamp(0, 1)
     kernel = kernels.from_covariance(covariance, "gaussian", kernels.ESTIMATED_SIDE)
     kernel = torch.from_numpy(kernel if scale == 2 else kernels.twice(kernel)).float().to(device)
     blurred = (reduce(x, kernel, scale).clamp(0, 1) * 255).round() / 255
     bicubic = reduce(x, losses.bicubic_table(scale).to(device), scale)
     enlarged = to_tensor(_enlarge(window, scale))
-    return Evidence(y, blurred, bicubic, torch.from_numpy(enlarged).to(device), kernel, covariance), network
+    evidence = Evidence(y, blurred, bicubic, torch.from_numpy(enlarged).to(device), kernel, covariance)
+    return evidence, network, results
 
 
 def camera_probability(pixels: np.ndarray) -> float:

@@ -186,11 +186,16 @@ def image_loss(
 
 
 @torch.no_grad()
-def held_out_loss(darm: nn.Module, evidence: Evidence, backbone: nn.Module, options: AdaptOptions) -> float:
+def held_out_loss(
+    darm: nn.Module, evidence: Evidence, backbone: nn.Module, options: AdaptOptions, sr: Tensor | None = None
+) -> float:
     """The two cycles where the fit has never been: everywhere, or in the strip where it used the image itself.
 
     The whole image is corrected, since attention is pooled over it. Masked interpolation is left out: it is least where
     nothing is corrected.
+
+    Args:
+        sr: ``backbone(darm(evidence.y))`` where it is known, which is most of the work.
     """
     margin = _margin(evidence.kernel, options.scale)
     area = [[margin, side - margin] for side in evidence.y.shape[-2:]]
@@ -199,7 +204,8 @@ def held_out_loss(darm: nn.Module, evidence: Evidence, backbone: nn.Module, opti
         area[longer][0] = cut + margin
     inner = (..., *(slice(*side) for side in area))
     forward = (darm(evidence.blurred) - evidence.bicubic)[inner].abs().mean()
-    backward = (reduce(backbone(darm(evidence.y)), evidence.kernel, options.scale) - evidence.y)[inner].abs().mean()
+    sr = backbone(darm(evidence.y)) if sr is None else sr
+    backward = (reduce(sr, evidence.kernel, options.scale) - evidence.y)[inner].abs().mean()
     return (forward + backward).item()
 
 

@@ -15,9 +15,11 @@ from darsr_train import adapt_fast, kernels
 from darsr_train.adapt import adapt_image
 from darsr_train.backbones import load_backbone
 from darsr_train.config import AdaptOptions
+from darsr_train.darm import between
 from darsr_train.darm_family import load_family
 from darsr_train.degradation import reduce
 from darsr_train.evaluate import evaluate_image, mean_of, upscale_with
+from darsr_train.fit import held_out_loss
 from darsr_train.pipeline import correction_of, load_pipeline
 from darsr_train.prior import load_prior
 
@@ -76,11 +78,29 @@ def test_the_network_for_the_blur_is_taken_as_it_is(photo, backbone, tmp_path, m
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
     adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2))
     image = read_image(photo)
-    evidence, member = adapt_fast.look(image, load_prior(2), load_family(2), backbone.module, 2, "cpu")
+    prior = load_prior(2).to(memory_format=torch.channels_last)
+    evidence, member, _ = adapt_fast.look(image, prior, load_family(2), backbone.module, 2, "cpu")
     assert adapter.facts["chosen"] == "adapted" and adapter.facts["steps"] == 0 and "losses" not in adapter.facts
     np.testing.assert_allclose(adapter.arrays["kernel"], evidence.kernel.numpy(), atol=1e-6)
     ours, theirs = (upscale_with(n, image).astype(int) for n in (correction_of(adapter), member))
     assert np.abs(ours - theirs).max() <= 1
+    # What is known of the candidates is not computed again, and is the same.
+    options = AdaptOptions.profile("fast", 2)
+    candidates = {"prior": prior, "adapted by half": between(prior, member, 0.5), "adapted": member}
+    losses = {n: held_out_loss(c, evidence, backbone.module, options) for n, c in candidates.items()}
+    assert adapter.facts["held_out_loss"] == pytest.approx(losses, rel=1e-4)
+
+
+def test_what_was_fitted_is_judged_anew(photo, backbone, tmp_path, monkeypatch):
+    """Not by what the network that the fit began with made of the image."""
+    monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
+    fitted, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=3, rate=3e-3))
+    untouched, _ = adapt_image(photo, tmp_path / "b.darsr", backbone, AdaptOptions.profile("fast", 2))
+    before, after = (a.facts["held_out_loss"] for a in (untouched, fitted))
+    assert before["prior"] == after["prior"] and before["adapted"] != pytest.approx(after["adapted"], rel=1e-3)
+    start, _ = adapt_image(photo, tmp_path / "c.darsr", backbone, AdaptOptions.profile("fast", 2, family=False))
+    other, _ = adapt_image(photo, tmp_path / "d.darsr", backbone, AdaptOptions.profile("fast", 2), start=start)
+    assert other.facts["held_out_loss"]["adapted"] == pytest.approx(before["prior"], rel=1e-4)
 
 
 def test_no_steps_and_no_family_keep_the_prior_as_it_is(photo, backbone, tmp_path, monkeypatch):
