@@ -1,4 +1,4 @@
-"""Training of what corrects the estimate of a blur: ``python -m darsr_train.train_blur PHOTOS --out blur.safetensors``."""
+"""Training of what corrects the estimate of a blur and finds that there is none: ``python -m darsr_train.train_blur PHOTOS --out blur.safetensors``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ _SQUARE_BELOW = 0.1  # an error in a logarithm of variance counts by its square 
 
 @torch.no_grad()
 def samples(
-    photographs: list[Path], count: int, seed: int, half_share: float = 0.5, sharpened_share: float = 0.5
+    photographs: list[Path],
+    count: int,
+    seed: int,
+    half_share: float = 0.5,
+    sharpened_share: float = 0.5,
+    only_reduced: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Crops of photographs, blurred at random (a few are only reduced), restored by the prior and the backbone.
 
@@ -39,6 +44,7 @@ def samples(
 
     Args:
         half_share, sharpened_share: see :class:`.degraded_crops.Degradations`.
+        only_reduced: no blur.
 
     Returns:
         Features, count x 4 x n (see :func:`.blur.observe`); logarithms of the covariance by least squares, and of the
@@ -52,7 +58,7 @@ def samples(
     for index in range(count):
         random = np.random.default_rng((seed, index))
         hr = torch.from_numpy(crops.sharp(random)).permute(2, 0, 1)[None].float() / 255
-        kernel = _kernel(crops, random)
+        kernel = crops.bicubic.double().numpy() if only_reduced else _kernel(crops, random)
         lr = apply_kernels_by_fft(hr, torch.from_numpy(kernel)[None].float(), 2)[0, 0]
         pixels = crops.sensor(lr.permute(1, 2, 0).numpy(), None, random)
         y = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
@@ -69,6 +75,11 @@ def _kernel(crops: DegradedCrops, random: np.random.Generator) -> np.ndarray:
         return crops.kernel(random)
     noise = random.uniform(0, 0.4)
     return kernels.random_gaussian(random, crops.size, blur.LEAST, 6.0, noise, by_logarithm=True)
+
+
+def _is_blurred(true: np.ndarray) -> np.ndarray:
+    """Of covariances' logarithms, count x 3: a bicubic reduction's is the least that can be told."""
+    return np.abs(true - blur.logarithm(blur.LEAST * np.eye(2))).sum(1) > 1e-6
 
 
 def train_correction(
@@ -98,11 +109,47 @@ def train_correction(
     return trained(len(found)), accuracy
 
 
+def train_detector(blurred: np.ndarray, reduced: np.ndarray, steps: int = 2500) -> tuple[dict[str, np.ndarray], dict]:
+    """Fit what tells images that were only reduced from blurred ones.
+
+    Args:
+        blurred, reduced: features of both, count x 4 x n.
+
+    Returns:
+        Weights as :mod:`.blur` reads them, and the shares of held-out crops of both that a detector trained without these takes
+        for only reduced.
+    """
+
+    def trained(blurred: np.ndarray, reduced: np.ndarray) -> dict[str, np.ndarray]:
+        rows = np.concatenate([blurred, reduced])
+        # Column 0: only reduced or not; column 1: the weight, by which the blurred ones count twice as much in all.
+        truth = np.repeat([0.0, 1.0], [len(blurred), len(reduced)])
+        weight = np.repeat([1.0, 0.5 * len(blurred) / len(reduced)], [len(blurred), len(reduced)])
+        targets = np.repeat(np.stack([truth, weight], axis=1), rows.shape[1], axis=0)
+        rows = rows.reshape(-1, rows.shape[-1])
+        return small_network.fit(rows, targets, _weighted, _HIDDEN, steps, 1e-3, outputs=1, dropout=0.3, batch=256)
+
+    splits = [int(len(found) * (1 - _HELD_OUT)) for found in (blurred, reduced)]
+    network = trained(blurred[: splits[0]], reduced[: splits[1]])
+    answers = (
+        np.array([small_network.evaluate(network, views).mean() > 0 for views in found[split:]])
+        for found, split in zip((blurred, reduced), splits)
+    )
+    accuracy = {name: round(float(a.mean()), 3) for name, a in zip(("blurred", "only_reduced"), answers)}
+    return trained(blurred, reduced), {"taken_for_reduced": accuracy}
+
+
+def _weighted(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    losses = F.binary_cross_entropy_with_logits(outputs[:, 0], targets[:, 0], reduction="none")
+    return (losses * targets[:, 1]).mean()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the correction of blur estimates.")
     parser.add_argument("images", type=Path, help="folder of photographs")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=3400)
+    parser.add_argument("--reduced", type=int, default=600, help="further samples that are only reduced")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -113,9 +160,14 @@ def main() -> None:
     given = parser.parse_args()
     shares = (given.half_share, given.sharpened_share)
     found = samples(list_images(given.images), given.samples, given.seed, *shares)
-    weights, accuracy = train_correction(*found, given.steps)
+    reduced = samples(list_images(given.images), given.reduced, given.seed + 1, *shares, only_reduced=True)
+    correction, accuracy = train_correction(*found, given.steps)
+    detector, told = train_detector(found[0][_is_blurred(found[2])], reduced[0], given.steps)
+    accuracy |= told
+    weights = {f"correction.{name}": array for name, array in correction.items()}
+    weights |= {f"reduced.{name}": array for name, array in detector.items()}
     print(json.dumps(accuracy), file=sys.stderr)
-    names = ("samples", "steps", "seed", "half_share", "sharpened_share")
+    names = ("samples", "reduced", "steps", "seed", "half_share", "sharpened_share")
     options = " ".join(f"--{name.replace('_', '-')} {getattr(given, name)}" for name in names)
     command = f"python -m darsr_train.train_blur {given.images.name} --out {given.out.name} {options}"
     facts = {"licence": given.licence, "data": given.images.name, "command": command, "accuracy": accuracy}

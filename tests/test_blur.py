@@ -16,6 +16,7 @@ from darsr_deploy.imaging import write_image
 from darsr_train import blur, kernels, sharpness, small_network, train_blur
 from darsr_train.backbones import load_backbone
 from darsr_train.degradation import reduce
+from darsr_train.losses import bicubic_table
 from darsr_train.prior import load_prior
 from darsr_train.train_blur import samples
 
@@ -57,6 +58,16 @@ def test_the_blur_of_a_photograph_is_found(true):
     """Of one that is soft itself, too."""
     y = blurred(true)
     assert distance(blur.estimate_covariance(restored(y), y, 2), true) < 0.35
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_an_image_that_was_only_reduced_has_nothing_to_correct(name):
+    """A correction could only do harm. (A scene that is soft itself cannot be told from a blurred one.)"""
+    hr = photograph(name)
+    y = (reduce(hr, bicubic_table(2), 2).clamp(0, 1) * 255).round() / 255
+    assert np.array_equal(blur.estimate_covariance(restored(y), y, 2), blur.LEAST * np.eye(2))
+    lens = blurred(np.diag([1.5, 1.5]), hr)
+    assert blur.estimate_covariance(restored(lens), lens, 2).trace() > 1.5
 
 
 def test_statistics_of_sharpness_make_the_estimate_better():
@@ -163,18 +174,33 @@ def test_the_samples_of_a_seed_are_always_the_same(photographs):
     again = samples(sorted(photographs.iterdir()), 3, seed=0)
     assert found.shape[:2] == (3, 4) and estimated.shape == true.shape == (3, 3)
     assert all(np.array_equal(a, b) for a, b in zip((found, estimated, true), again))
+    _, _, least = samples(sorted(photographs.iterdir()), 2, seed=0, only_reduced=True)
+    assert np.allclose(least, blur.logarithm(blur.LEAST * np.eye(2)))
+
+
+def test_a_detector_tells_apart_what_can_be_told_apart():
+    random = np.random.default_rng(0)
+    blurred_ones, reduced_ones = random.normal(0, 1, (60, 4, 5)), random.normal(0, 1, (20, 4, 5))
+    reduced_ones[..., 2] += 4
+    network, told = train_blur.train_detector(blurred_ones, reduced_ones, steps=150)
+    assert told["taken_for_reduced"] == {
+        "blurred": pytest.approx(0, abs=0.12),
+        "only_reduced": pytest.approx(1, abs=0.35),
+    }
+    right = [small_network.evaluate(network, views).mean() > 0 for views in [*blurred_ones, *reduced_ones]]
+    assert np.mean(np.array(right) == np.repeat([False, True], [60, 20])) > 0.95
 
 
 def test_training_on_a_folder_gives_a_file_that_the_estimate_reads(photographs, tmp_path, monkeypatch):
     out, y = tmp_path / "blur.safetensors", blurred(BLURS[0])
-    options = f"--out {out} --samples 8 --steps 20 --licence MIT".split()
+    options = f"--out {out} --samples 8 --reduced 7 --steps 20 --licence MIT".split()
     monkeypatch.setattr("sys.argv", ["train_blur", str(photographs), *options])
     train_blur.main()
     facts, _ = read_container(out, "blur", blur.VERSION, "")[:2]
     assert (
-        "--samples 8 --steps 20 --seed 0" in facts["command"]
+        "--samples 8 --reduced 7 --steps 20 --seed 0" in facts["command"]
         and facts["licence"] == "MIT"
-        and set(facts["accuracy"]) == {"least_squares", "corrected"}
+        and set(facts["accuracy"]) == {"least_squares", "corrected", "taken_for_reduced"}
     )
     x = restored(y)
     shipped = blur.estimate_covariance(x, y, 2)
