@@ -42,7 +42,9 @@ from .references import degraded_references
 from .result import Result
 
 _WINDOW = 512  # of a larger image only its middle is used: more does not change the blur, only the seconds
-_NO_BLUR = 0.3  # mean variance in HR pixels squared: a bicubic reduction, which has nothing to correct, has none
+# Mean variance in HR pixels squared up to which nothing is corrected: where such a blur is estimated, the correction is worth less
+# than 0.3 dB if the estimate is right, and costs as much if the image was only reduced.
+_NO_BLUR = 0.4
 _BETTER = {"adapted by half": 1.0, "adapted": 0.9}  # share of the loss before that a bolder candidate must be under
 _MILD = 0.4  # strength of the correction where a camera's treatment is certain
 
