@@ -36,9 +36,10 @@ from .fold import fold
 from .forms import Formed, GivenFilters, take_form
 from .memory import peak_bytes
 from .merge import insert_backbone, opset_of
-from .parity import FLOORS_DB, cases, require_parity
+from .parity import FLOORS_DB, cases, measured_parity, require_floor
 from .precision import FILTER_DOMAIN as DOMAIN
 from .precision import LOW_TYPES, lower, opset_for
+from .quantize import EARLY, quantize
 from .receptive_field import NotLocal, reach
 from .samples import Samples, calibration_crops
 from .session import OPSET
@@ -151,14 +152,18 @@ def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
     return model
 
 
-def typed_model(model: ModelProto, precision: str, formed: Formed, samples: Samples) -> ModelProto:
-    """A float32 model in another precision."""
+def typed_model(
+    model: ModelProto, precision: str, formed: Formed, samples: Samples, early: int = EARLY[0]
+) -> ModelProto:
+    """A float32 model in another precision.
+
+    Args:
+        early: of int8: the backbone's layers that stay float32, behind its first.
+    """
     if precision in LOW_TYPES:
         model = lower(model, precision)
     elif precision == "int8":
-        from .quantize import quantize
-
-        model = quantize(model, _calibration(formed, samples))
+        model = quantize(model, _calibration(formed, samples), early)
     elif precision == "fp32":  # the one for CPUs
         model = slopes_as_convolutions(model)
     _strip(model)
@@ -194,14 +199,12 @@ def export_onnx(
     floor = FLOORS_DB[spec.precision] if floor_db is None else floor_db
     formed = take_form(pipeline, spec.form, samples)
     plain = build_model(formed.pipeline, opset_for(spec.precision, OPSET))
-    model = typed_model(plain, spec.precision, formed, samples)
     spec = spec.extended(
         opset=plain.opset_import[0].version,
         macs_per_lr_pixel=multiply_adds(plain),
         psnr_from_network_db=formed.psnr_from_network_db,
         calibration=samples.origin if spec.precision == "int8" else "",
         source_sha256=samples.photo_sha256 if formed.psnr_from_network_db is not None else "",
-        bytes_per_lr_pixel=peak_bytes(model),
         **_reach(plain),
     )
     with contextlib.ExitStack() as written:
@@ -214,9 +217,15 @@ def export_onnx(
             )
             spec = spec.extended(source_height=height, source_width=width, coefficients_sha256=digest)
         # Measured on a first version of the file; the figure then goes into the metadata and the file is final.
-        _set_metadata(model, spec)
-        temporary.write_bytes(serialised(model))
-        parity = require_parity(temporary, cases(formed, samples), spec.precision, target, floor)
+        for early in EARLY if spec.precision == "int8" else EARLY[:1]:
+            model = typed_model(plain, spec.precision, formed, samples, early)
+            spec = spec.extended(bytes_per_lr_pixel=peak_bytes(model))
+            _set_metadata(model, spec)
+            temporary.write_bytes(serialised(model))
+            parity = measured_parity(temporary, cases(formed, samples), spec.precision, target)
+            if parity >= floor:
+                break
+        require_floor(parity, spec.precision, target, floor)
         spec = spec.extended(parity_psnr_db=round(parity, 2))
         _set_metadata(model, spec)
         data = sealed(serialised(model))

@@ -17,10 +17,12 @@ from darsr_train.backbones import SRFBN, load_backbone
 from darsr_train.backbones.onnx_cost import multiply_adds
 from darsr_train.pipeline import Pipeline
 from darsr_train.prior import load_prior
+from export import to_onnx
 from export.fold import fold
 from export.forms import Formed
 from export.parity import FLOORS_DB, cases, expected_loss_db, parity_db
 from export.precision import LOW_TYPES, kept, lower, opset_for, sensitive
+from export.quantize import EARLY
 from export.reference import evaluate
 from export.samples import Samples, calibration_crops, natural_noise
 from export.to_onnx import OPSET, build_model, export_onnx
@@ -215,3 +217,29 @@ def test_calibration_crops_are_of_one_size():
     crops = calibration_crops(samples)
     assert {c.shape for c in crops} == {(1, 3, 40, 40)}
     assert len(crops) > 20
+
+
+def test_int8_keeps_more_layers_in_float32_where_it_must(tmp_path, monkeypatch):
+    """The first number of them with which the file passes its gate; with none of them, nothing is written."""
+    tried: list[int] = []
+    real = to_onnx.quantize
+
+    def counted(model, feeds, early):
+        tried.append(early)
+        return real(model, feeds, early)
+
+    monkeypatch.setattr(to_onnx, "quantize", counted)
+    figures = iter([40.0, 42.9, 43.1])
+    monkeypatch.setattr(to_onnx, "measured_parity", lambda *_: next(figures))
+    spec, pipe = ModelSpec(2, precision="int8"), shipped()
+    facts = export_onnx(pipe, tmp_path / "m.onnx", spec)
+    assert tried == list(EARLY) and facts["parity_psnr_db"] == 43.1
+    with pytest.raises(StopIteration):
+        next(figures)
+    monkeypatch.setattr(to_onnx, "measured_parity", lambda *_: 41.0)
+    with pytest.raises(DarsrError, match=r"41\.0 dB, at least 43\.0 dB are required, so nothing was written"):
+        export_onnx(pipe, tmp_path / "never.onnx", spec)
+    assert not (tmp_path / "never.onnx").exists()
+    tried.clear()
+    export_onnx(pipe, tmp_path / "low.onnx", spec, floor_db=41.0)
+    assert tried == [EARLY[0]]
