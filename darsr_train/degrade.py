@@ -4,15 +4,18 @@ The kinds:
 
 * ``gaussian``: anisotropic, variances U(0.6, 5), taps multiplied by 1 + U(-0.25, 0.25), as DIV2KRK has them
   (Bell-Kligler et al., KernelGAN, NeurIPS 2019);
+* ``narrow``: Gaussians so narrow that a scene's own softness hides them, variances from 0.3 to 1.3, even in their logarithm;
 * ``variant``: blur that changes across the image, from one Gaussian at the left to another at the right;
-* ``motion``: camera shake; ``disk``: defocus; ``other``: one of these two for each image.
+* ``motion``: camera shake; ``disk``: defocus; ``other``: one of these two for each image;
+* ``none``: only reduced bicubically, which nothing should be done about.
 
-At x4 the x2 operation is applied twice, as one kernel. LR pixel i sits at HR coordinate ``s * i + (s - 1) / 2``; borders
+At x4 the x2 operation is applied twice, as one kernel (``none``: bicubic by 4). LR pixel i sits at HR coordinate ``s * i + (s - 1) / 2``; borders
 are mirrored with the border sample repeated; the LR image has 8 bits.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -34,10 +37,17 @@ from darsr_deploy.resample import to_uint8
 from . import kernels
 from .adapt import sha256_of, versions
 from .degradation import reduce
+from .losses import bicubic_table
 from .sets import least_side
 
-KINDS = ("gaussian", "variant", "motion", "disk", "other")
+KINDS = ("gaussian", "narrow", "variant", "motion", "disk", "other", "none")
 _SIZE = 12  # side of an x2 kernel in HR pixels; even: centred between its middle taps
+_MAKE = {
+    "gaussian": kernels.random_gaussian,
+    "narrow": functools.partial(kernels.random_gaussian, low=0.3, high=1.3, by_logarithm=True),
+    "motion": kernels.random_motion,
+    "disk": kernels.random_disk,
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Degradation:
     """What was drawn for one image.
 
     Attributes:
-        kind: ``gaussian``, ``variant``, ``motion`` or ``disk``.
+        kind: one of :data:`KINDS`, never ``other``.
         kernels: one, or for ``variant`` those of the left and the right end; square, even-sized, sum 1, float64.
     """
 
@@ -74,11 +84,12 @@ def draw(kind: str, scale: int, seed: int, name: str) -> Degradation:
     random = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
     if kind == "other":
         kind = "motion" if random.random() < 0.5 else "disk"
+    if kind == "none":
+        return Degradation(kind, (kernels.normalised(bicubic_table(scale).double().numpy()),))
     if kind == "variant":
         drawn = [kernels.random_gaussian(random, _SIZE, noise=0) for _ in range(2)]
     else:
-        make = {"gaussian": kernels.random_gaussian, "motion": kernels.random_motion, "disk": kernels.random_disk}
-        drawn = [make[kind](random, _SIZE)]
+        drawn = [_MAKE[kind](random, _SIZE)]
     return Degradation(kind, tuple(k if scale == 2 else kernels.twice(k) for k in drawn))
 
 

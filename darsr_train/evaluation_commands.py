@@ -123,7 +123,10 @@ def degrade(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for LR/, HR/, kernel/ and manifest.json.")],
     kind: Annotated[
         list[str],
-        typer.Option(help="gaussian, variant, motion, disk or other (motion or disk); several make a set each in OUT."),
+        typer.Option(
+            help="gaussian, narrow, variant, motion, disk, other (motion or disk) or none (only reduced); "
+            "several make a set each in OUT."
+        ),
     ] = ("gaussian",),
     scale: Annotated[int, typer.Option(help="2 or 4.")] = 2,
     crop: Annotated[int | None, typer.Option(min=1, help="Take the middle: largest side of HR in pixels.")] = None,

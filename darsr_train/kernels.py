@@ -21,14 +21,14 @@ def gaussian(size: int, sigma_x: float, sigma_y: float, angle: float) -> np.ndar
     """Anisotropic Gaussian with the given standard deviations, turned by ``angle`` radians."""
     y, x = _grid(size)
     along, across = x * math.cos(angle) + y * math.sin(angle), -x * math.sin(angle) + y * math.cos(angle)
-    return _normalised(np.exp(-0.5 * ((along / sigma_x) ** 2 + (across / sigma_y) ** 2)))
+    return normalised(np.exp(-0.5 * ((along / sigma_x) ** 2 + (across / sigma_y) ** 2)))
 
 
 def disk(size: int, radius: float, softness: float = 0.5) -> np.ndarray:
     """Uniform disk (defocus) whose rim falls off over about ``softness`` px."""
     y, x = _grid(size, 4)
     fine = 1 / (1 + np.exp(np.clip((np.hypot(x, y) - radius) / (0.25 * softness), -50, 50)))
-    return _normalised(fine.reshape(size, 4, size, 4).mean((1, 3)))
+    return normalised(fine.reshape(size, 4, size, 4).mean((1, 3)))
 
 
 def motion(size: int, length: float, angle: float, bend: float, thickness: float) -> np.ndarray:
@@ -39,10 +39,11 @@ def motion(size: int, length: float, angle: float, bend: float, thickness: float
     path -= path.mean(1, keepdims=True)
     y, x = _grid(size)
     distance = (y[..., None] - path[0]) ** 2 + (x[..., None] - path[1]) ** 2
-    return _normalised(np.exp(-0.5 * distance / thickness**2).sum(-1))
+    return normalised(np.exp(-0.5 * distance / thickness**2).sum(-1))
 
 
-def _normalised(kernel: np.ndarray) -> np.ndarray:
+def normalised(kernel: np.ndarray) -> np.ndarray:
+    """With sum 1."""
     return kernel / kernel.sum()
 
 
@@ -64,7 +65,7 @@ def random_gaussian(
     else:
         sx, sy = np.sqrt(random.uniform(low, high, 2))
     kernel = gaussian(size, sx, sy, random.uniform(0, math.pi))
-    return _normalised(kernel * (1 + random.uniform(-noise, noise, kernel.shape)))
+    return normalised(kernel * (1 + random.uniform(-noise, noise, kernel.shape)))
 
 
 def random_disk(random: np.random.Generator, size: int) -> np.ndarray:
@@ -96,7 +97,7 @@ def random_mixture(random: np.random.Generator, size: int) -> np.ndarray:
     odd = cv2.filter2D(narrow, -1, np.full((2, 2), 0.25), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)[
         : size - 1, : size - 1
     ]
-    return _normalised(cv2.filter2D(first, -1, odd, borderType=cv2.BORDER_CONSTANT))
+    return normalised(cv2.filter2D(first, -1, odd, borderType=cv2.BORDER_CONSTANT))
 
 
 ESTIMATED_SIDE = 14  # of an estimated x2 kernel, in HR pixels; at x4 it is applied twice
@@ -118,7 +119,7 @@ def from_covariance(covariance: np.ndarray, shape: str, size: int = NEAR_SIDE) -
         fine = _step(np.hypot(short, long) - 1.935)
     else:  # and so has a line of this half length with soft ends
         fine = np.exp(-0.5 * short**2) * _step(np.abs(long) - 1.687)
-    return _normalised(fine.reshape(size, 3, size, 3).mean((1, 3)))
+    return normalised(fine.reshape(size, 3, size, 3).mean((1, 3)))
 
 
 def _step(distance: np.ndarray) -> np.ndarray:
@@ -134,7 +135,7 @@ def random_near(random: np.random.Generator, covariance: np.ndarray, other_shape
     axes = axes @ np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
     shape = ("disk", "motion")[random.integers(2)] if random.random() < other_shapes else "gaussian"
     kernel = from_covariance(axes @ np.diag(variances) @ axes.T, shape)
-    return _normalised(kernel * (1 + random.uniform(0, 0.3) * random.uniform(-1, 1, kernel.shape)))
+    return normalised(kernel * (1 + random.uniform(0, 0.3) * random.uniform(-1, 1, kernel.shape)))
 
 
 def second_moments(kernel: np.ndarray) -> np.ndarray:
@@ -146,7 +147,7 @@ def second_moments(kernel: np.ndarray) -> np.ndarray:
 def shifted(kernel: np.ndarray, down: float, right: float) -> np.ndarray:
     """Moved by fractions of a pixel (linear interpolation), sum 1."""
     matrix = np.array([[1, 0, right], [0, 1, down]])
-    return _normalised(cv2.warpAffine(kernel, matrix, kernel.shape[::-1], flags=cv2.INTER_LINEAR))
+    return normalised(cv2.warpAffine(kernel, matrix, kernel.shape[::-1], flags=cv2.INTER_LINEAR))
 
 
 def twice(kernel: np.ndarray) -> np.ndarray:

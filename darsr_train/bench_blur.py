@@ -1,0 +1,134 @@
+"""How well blurs are estimated, and what the errors cost: ``python -m darsr_train.bench_blur SET...`` (x2, with kernel/).
+
+Every image is restored by the family's network for its estimated blur, for the same blur a little narrower and wider, and
+for the true one, each with back-projection and without the choice of ``fast`` (which may restore more mildly). Prints a
+Markdown table with a row for each set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.imaging import to_image, to_tensor
+from darsr_deploy.metrics import psnr_y
+
+from . import blur, kernels
+from .backbones import load_backbone
+from .backprojection import BackProjection
+from .config import AdaptOptions
+from .darm_family import load_family
+from .evaluate import check_truth
+from .prior import load_prior
+from .sets import Pair, find_sets, true_kernel
+
+_SCALE = 2
+OFFSETS = (-0.2, -0.1, 0.0, 0.1, 0.2)  # of the width's logarithm, from what is estimated
+
+
+class Restorers:
+    """The parts of ``fast`` at x2, run for any blur.
+
+    Args:
+        blur_weights, family: files to use instead of the package's own.
+    """
+
+    def __init__(self, backbone: str, family: Path | None) -> None:
+        self.backbone = load_backbone(backbone, _SCALE).module
+        self.prior, self.family = load_prior(_SCALE), load_family(_SCALE, family)
+        self.rounds = AdaptOptions.profile("fast", _SCALE).rounds
+
+    @torch.inference_mode()
+    def estimate(self, y: Tensor) -> np.ndarray:
+        """2 x 2, HR pixels squared; :data:`.blur.LEAST` on both axes where the image seems only reduced."""
+        return blur.estimate_covariance(self.backbone(self.prior(y)).clamp(0, 1), y, _SCALE)
+
+    @torch.inference_mode()
+    def restored(self, y: Tensor, covariance: np.ndarray) -> np.ndarray:
+        """8-bit image by the network for this blur, and back-projection."""
+        kernel = torch.from_numpy(kernels.from_covariance(covariance, "gaussian", kernels.ESTIMATED_SIDE)).float()
+        sr = self.backbone(self.family.member(covariance)(y))
+        return to_image(BackProjection(kernel, _SCALE, self.rounds)(sr, y).clamp(0, 1).numpy())
+
+
+def measure(pair: Pair, restorers: Restorers) -> dict:
+    """What is estimated of one image, by how much that is off, and the Y-PSNR of every way.
+
+    Returns:
+        ``reduced``: whether the image is taken for one that was only reduced; ``errors``: estimate less truth of the
+        covariance's logarithm (width, elongation along the axes and across them), None if so; ``told``: Y-PSNR for every
+        offset and for ``"truth"``; ``alone``: that of the backbone alone.
+    """
+    pixels, hr = check_truth(pair.lr, pair.hr, _SCALE)
+    yy, xx, xy = kernels.second_moments(true_kernel(pair.kernel))
+    truth = np.array([[yy, xy], [xy, xx]])
+    y = torch.from_numpy(to_tensor(pixels)).contiguous(memory_format=torch.channels_last)
+    found = restorers.estimate(y)
+    parts = blur.logarithm(found)
+    told = {offset: blur.from_logarithm(parts + [offset, 0, 0]) for offset in OFFSETS} | {"truth": truth}
+    reduced = bool(np.allclose(found, blur.LEAST * np.eye(2)))
+    return {
+        "reduced": reduced,
+        "errors": None if reduced else parts - blur.logarithm(truth),
+        "told": {name: psnr_y(restorers.restored(y, given), hr, _SCALE) for name, given in told.items()},
+        "alone": psnr_y(to_image(_alone(restorers, y)), hr, _SCALE),
+    }
+
+
+@torch.inference_mode()
+def _alone(restorers: Restorers, y: Tensor) -> np.ndarray:
+    return restorers.backbone(y).numpy()
+
+
+def table(results: dict[str, list[dict]]) -> str:
+    """Markdown, a row for each set."""
+    ways = [*(f"{offset:+.1f}" if offset else "as estimated" for offset in OFFSETS), "the truth"]
+    heads = ["set", "images", "taken for only reduced", "width", "elongation", "backbone alone", *ways]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name, rows in results.items():
+        errors = np.array([row["errors"] for row in rows if row["errors"] is not None]).reshape(-1, 3)
+        width, elongation = "", ""
+        if len(errors):
+            width = f"{np.median(errors[:, 0]):+.2f}, {np.median(np.abs(errors[:, 0])):.2f}"
+            elongation = f"{np.median(np.hypot(errors[:, 1], errors[:, 2])):.2f}"
+        told = [f"{np.mean([row['told'][way] for row in rows]):.2f}" for way in (*OFFSETS, "truth")]
+        reduced = sum(row["reduced"] for row in rows)
+        cells = [name, len(rows), reduced, width, elongation, f"{np.mean([row['alone'] for row in rows]):.2f}", *told]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How well blurs are estimated, and what the errors cost (x2).")
+    parser.add_argument("sets", type=Path, nargs="+", help="sets with LR/, HR/ and kernel/, or folders of such sets")
+    parser.add_argument("--backbone", default="edge")
+    parser.add_argument("--family", type=Path, help="instead of the package's own")
+    parser.add_argument("--limit", type=int, help="images of each set")
+    parser.add_argument("--threads", type=int, default=0)
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+
+    def warn(text: object) -> None:
+        print(text, file=sys.stderr)
+
+    results = {}
+    try:
+        restorers = Restorers(given.backbone, given.family)
+        for found in find_sets(given.sets, _SCALE, warn, warn):
+            results[found.name] = [measure(pair, restorers) for pair in found.pairs[: given.limit]]
+            warn(found.name)
+    except DarsrError as error:
+        sys.exit(f"error: {error}")
+    print(table(results))
+    print("\nWidth: median of the errors, and of their sizes, in the logarithm of the variance; elongation: median size.")
+
+
+if __name__ == "__main__":
+    main()
