@@ -4,10 +4,10 @@ The published procedure learns everything from one image. Here a pre-trained cor
 first result, the blur follows from it in closed form, and the network for this blur from the blur:
 
 1. correct with the prior, super-resolve: ``x = backbone(DARM(y))``;
-2. the spread of the kernel that best reduces ``x`` to the given image, by least squares, its elongation corrected;
-3. the correction network for this blur, a member of the family (:mod:`.darm_family`). Where there is no family (x4), or where
-   more steps are asked for, DARM is fitted to reference photographs blurred by kernels like the estimated one, since what
-   an image's blur destroyed cannot be learned from that image (:mod:`.fit` can add DARSR's own terms on the image);
+2. the spread of the kernel that best reduces ``x`` to the given image, by least squares, corrected (:mod:`.blur`);
+3. the correction network for this blur, a member of the family (:mod:`.darm_family`). Where more steps are asked for, DARM
+   is fitted to reference photographs blurred by kernels like the estimated one, since what an image's blur destroyed cannot
+   be learned from that image (:mod:`.fit` can add DARSR's own terms on the image);
 4. choose without ground truth: no correction where there is no blur; the prior where a camera's treatment shows
    (:mod:`.traces`), and the more mildly the surer that is; else the prior, the network for the blur, or the middle between
    their weights: the bolder, the more clearly it must explain the image better;
@@ -166,8 +166,7 @@ def look(
         network = family.member(covariance).to(memory_format=torch.channels_last)
         results["adapted"] = restored(network)
         x = results["adapted"].clamp(0, 1)
-    kernel = kernels.from_covariance(covariance, "gaussian", kernels.ESTIMATED_SIDE)
-    kernel = torch.from_numpy(kernel if scale == 2 else kernels.twice(kernel)).float().to(device)
+    kernel = torch.from_numpy(kernels.estimated(covariance, scale)).float().to(device)
     blurred = (reduce(x, kernel, scale).clamp(0, 1) * 255).round() / 255
     bicubic = reduce(x, losses.bicubic_table(scale).to(device), scale)
     enlarged = to_tensor(_enlarge(window, scale))

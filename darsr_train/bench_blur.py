@@ -1,4 +1,4 @@
-"""How well blurs are estimated, and what the errors cost: ``python -m darsr_train.bench_blur SET...`` (x2, with kernel/).
+"""How well blurs are estimated, and what the errors cost: ``python -m darsr_train.bench_blur SET...`` (with kernel/).
 
 Every image is restored by the family's network for its estimated blur, for the same blur a little narrower and wider, and
 for the true one, each with back-projection and without the choice of ``fast`` (which may restore more mildly). Prints a
@@ -28,33 +28,38 @@ from .evaluate import check_truth
 from .prior import load_prior
 from .sets import Pair, find_sets, true_kernel
 
-_SCALE = 2
 OFFSETS = (-0.2, -0.1, 0.0, 0.1, 0.2)  # of the width's logarithm, from what is estimated
 
 
 class Restorers:
-    """The parts of ``fast`` at x2, run for any blur.
+    """The parts of ``fast``, run for any blur.
 
     Args:
-        blur_weights, family: files to use instead of the package's own.
+        family: a file to use instead of the package's own.
     """
 
-    def __init__(self, backbone: str, family: Path | None) -> None:
-        self.backbone = load_backbone(backbone, _SCALE).module
-        self.prior, self.family = load_prior(_SCALE), load_family(_SCALE, family)
-        self.rounds = AdaptOptions.profile("fast", _SCALE).rounds
+    def __init__(self, scale: int, backbone: str = "edge", family: Path | None = None) -> None:
+        self.scale = scale
+        self.backbone = load_backbone(backbone, scale).module
+        self.prior, self.family = load_prior(scale), load_family(scale, family)
+        self.rounds = AdaptOptions.profile("fast", scale).rounds
 
     @torch.inference_mode()
     def estimate(self, y: Tensor) -> np.ndarray:
         """2 x 2, HR pixels squared; :data:`.blur.LEAST` on both axes where the image seems only reduced."""
-        return blur.estimate_covariance(self.backbone(self.prior(y)).clamp(0, 1), y, _SCALE)
+        return blur.estimate_covariance(self.backbone(self.prior(y)).clamp(0, 1), y, self.scale)
+
+    @torch.inference_mode()
+    def alone(self, y: Tensor) -> np.ndarray:
+        """8-bit image by the backbone, without a correction."""
+        return to_image(self.backbone(y).numpy())
 
     @torch.inference_mode()
     def restored(self, y: Tensor, covariance: np.ndarray) -> np.ndarray:
         """8-bit image by the network for this blur, and back-projection."""
-        kernel = torch.from_numpy(kernels.from_covariance(covariance, "gaussian", kernels.ESTIMATED_SIDE)).float()
+        kernel = kernels.estimated(covariance, self.scale)
         sr = self.backbone(self.family.member(covariance)(y))
-        return to_image(BackProjection(kernel, _SCALE, self.rounds)(sr, y).clamp(0, 1).numpy())
+        return to_image(BackProjection(torch.from_numpy(kernel).float(), self.scale, self.rounds)(sr, y).numpy())
 
 
 def measure(pair: Pair, restorers: Restorers) -> dict:
@@ -65,25 +70,19 @@ def measure(pair: Pair, restorers: Restorers) -> dict:
         covariance's logarithm (width, elongation along the axes and across them), None if so; ``told``: Y-PSNR for every
         offset and for ``"truth"``; ``alone``: that of the backbone alone.
     """
-    pixels, hr = check_truth(pair.lr, pair.hr, _SCALE)
-    yy, xx, xy = kernels.second_moments(true_kernel(pair.kernel))
-    truth = np.array([[yy, xy], [xy, xx]])
+    pixels, hr = check_truth(pair.lr, pair.hr, restorers.scale)
+    truth = blur.covariance_of(true_kernel(pair.kernel), restorers.scale)
     y = torch.from_numpy(to_tensor(pixels)).contiguous(memory_format=torch.channels_last)
     found = restorers.estimate(y)
-    parts = blur.logarithm(found)
+    parts, reduced = blur.logarithm(found), bool(np.allclose(found, blur.LEAST * np.eye(2)))
     told = {offset: blur.from_logarithm(parts + [offset, 0, 0]) for offset in OFFSETS} | {"truth": truth}
-    reduced = bool(np.allclose(found, blur.LEAST * np.eye(2)))
+    images = {name: restorers.restored(y, given) for name, given in told.items()}
     return {
         "reduced": reduced,
         "errors": None if reduced else parts - blur.logarithm(truth),
-        "told": {name: psnr_y(restorers.restored(y, given), hr, _SCALE) for name, given in told.items()},
-        "alone": psnr_y(to_image(_alone(restorers, y)), hr, _SCALE),
+        "told": {name: psnr_y(image, hr, restorers.scale) for name, image in images.items()},
+        "alone": psnr_y(restorers.alone(y), hr, restorers.scale),
     }
-
-
-@torch.inference_mode()
-def _alone(restorers: Restorers, y: Tensor) -> np.ndarray:
-    return restorers.backbone(y).numpy()
 
 
 def table(results: dict[str, list[dict]]) -> str:
@@ -105,8 +104,9 @@ def table(results: dict[str, list[dict]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How well blurs are estimated, and what the errors cost (x2).")
+    parser = argparse.ArgumentParser(description="How well blurs are estimated, and what the errors cost.")
     parser.add_argument("sets", type=Path, nargs="+", help="sets with LR/, HR/ and kernel/, or folders of such sets")
+    parser.add_argument("--scale", type=int, default=2, choices=(2, 4))
     parser.add_argument("--backbone", default="edge")
     parser.add_argument("--family", type=Path, help="instead of the package's own")
     parser.add_argument("--limit", type=int, help="images of each set")
@@ -115,19 +115,21 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
 
-    def warn(text: object) -> None:
+    def say(text: object) -> None:
         print(text, file=sys.stderr)
 
     results = {}
     try:
-        restorers = Restorers(given.backbone, given.family)
-        for found in find_sets(given.sets, _SCALE, warn, warn):
+        restorers = Restorers(given.scale, given.backbone, given.family)
+        for found in find_sets(given.sets, given.scale, say, say):
             results[found.name] = [measure(pair, restorers) for pair in found.pairs[: given.limit]]
-            warn(found.name)
+            say(found.name)
     except DarsrError as error:
         sys.exit(f"error: {error}")
     print(table(results))
-    print("\nWidth: median of the errors, and of their sizes, in the logarithm of the variance; elongation: median size.")
+    print(
+        "\nWidth: median of the errors, and of their sizes, in the logarithm of the variance; elongation: median size."
+    )
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from darsr_deploy.container import read_container
 
-from . import sharpness, small_network
+from . import kernels, sharpness, small_network
 from .closed_form import degradation_kernel
 from .degradation import reduce
 from .losses import bicubic_table
 
 VERSION = 2
 LEAST, LARGEST = 0.25, 8.0  # variances in HR pixels squared: what 13 taps can tell
-_WEIGHTS = Path(__file__).parent / "weights" / "blur.safetensors"
+_WEIGHTS = Path(__file__).parent / "weights"
 
 # Networks restore towards the average blur: the kernel that turns a restored image into the given one has the right mean
 # variance but only half the anisotropy. On 50 crops of training photographs under random Gaussians the error of the
@@ -44,45 +44,49 @@ _LUMA = np.array([65.481, 128.553, 24.966]) / 219  # BT.601
 def estimate_covariance(x: Tensor, y: Tensor, scale: int) -> np.ndarray:
     """Second moments (2 x 2, order y, x) of the x2 kernel that turned the scene into ``y``, in HR pixels squared.
 
-    Where the image seems only reduced, both variances are :data:`LEAST`, which is said at x2 alone.
-    At x4 that kernel acts twice. From the estimate reduced bicubically by 2 the given image is one blur away, of
-    1 + 1/4 of its variance: the second pass, and the first one seen at half the resolution.
+    At x4 that kernel acts twice. Where the image seems only reduced, both variances are :data:`LEAST`.
 
     Args:
         x: 1 x 3 x sH x sW, the restored image in [0, 1].
         y: 1 x 3 x H x W, the given one, sides of at least 32.
     """
-    if scale == 4:  # the network knows x2 alone: with it gaussian_x4 reaches 21.68 dB, without 21.70
-        reduced = reduce(x, bicubic_table(2).to(x.device), 2).cpu()
-        return elongated(_moments(_symmetric(degradation_kernel(reduced, y.cpu(), 2)))) / 1.25
-    found, first = observe(x.cpu(), y.cpu())
-    if only_reduced(found) > 0:
+    found, first = observe(x.cpu(), y.cpu(), scale)
+    if only_reduced(found, scale) > 0:
         return LEAST * np.eye(2)
-    change = (small_network.evaluate(_weights("correction"), found) * SIGNS).mean(0).clip(-_MOST, _MOST)
+    change = (small_network.evaluate(_weights("correction", scale), found) * SIGNS).mean(0).clip(-_MOST, _MOST)
     return from_logarithm(logarithm(first) + change - _CAUTION)
 
 
-def only_reduced(found: np.ndarray) -> float:
-    """Log odds that an image was reduced bicubically and not blurred, from its features (see :func:`observe`).
-
-    Of 120 images of BSDS500 that were only reduced 95 % are found; of 474 blurred with a variance of 1 and more 1 is.
-    """
-    return float(small_network.evaluate(_weights("reduced"), found).mean())
+def only_reduced(found: np.ndarray, scale: int) -> float:
+    """Log odds that an image was reduced bicubically and not blurred, from its features (see :func:`observe`)."""
+    return float(small_network.evaluate(_weights("reduced", scale), found).mean())
 
 
-def observe(x: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """What the network is told of a restored x2 image and the given one, and the covariance by least squares.
+def observe(x: Tensor, y: Tensor, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the network is told of a restored image and the given one, and the covariance by least squares.
+
+    At x4 the restored image is reduced bicubically by 2 first, from which the given one is one blur away: of 1 + 1/4 of the
+    x2 kernel's variance, the second pass, and the first one seen at half the resolution.
 
     Returns:
-        Features, 4 x n, of the views of :mod:`.sharpness`; covariance, 2 x 2.
+        Features, 4 x n, of the views of :mod:`.sharpness`; covariance of the x2 kernel, 2 x 2.
     """
+    if scale == 4:
+        x = reduce(x, bicubic_table(2), 2)
     kernel = degradation_kernel(x, y, 2)
     unexplained = (reduce(x, kernel, 2) - y)[..., 8:-8, 8:-8].std().item() * 255
     of_all = [kernel.sum().item(), math.log(unexplained + 0.05)]
     part = _symmetric(kernel)
     luma = (y[0].permute(1, 2, 0).numpy() @ _LUMA * 255).astype(np.float32)
     of_kernel = np.array([[*of_all, *_of_kernel(sharpness.viewed(part, *view))] for view in sharpness.VIEWS])
-    return np.hstack([of_kernel, sharpness.features(luma)]), elongated(_moments(part))
+    first = elongated(_moments(part)) / (1 if scale == 2 else 1.25)
+    return np.hstack([of_kernel, sharpness.features(luma)]), first
+
+
+def covariance_of(kernel: np.ndarray, scale: int) -> np.ndarray:
+    """Second moments (2 x 2, order y, x) of a k x k kernel; at x4 of the x2 kernel that it is twice."""
+    yy, xx, xy = kernels.second_moments(kernel)
+    return np.array([[yy, xy], [xy, xx]]) / (1 if scale == 2 else 5)  # 1 + 2^2
 
 
 def _of_kernel(part: np.ndarray) -> list[float]:
@@ -156,8 +160,9 @@ def _limited(covariance: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _weights(network: str) -> dict[str, np.ndarray]:
+def _weights(network: str, scale: int) -> dict[str, np.ndarray]:
     """Of ``correction`` or ``reduced``."""
-    arrays = read_container(_WEIGHTS, "blur", VERSION, "install the package again")[1]
+    file = _WEIGHTS / f"blur-x{scale}.safetensors"
+    arrays = read_container(file, "blur", VERSION, "install the package again")[1]
     prefix = f"{network}."
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -19,7 +19,7 @@ class AdaptOptions:
     batch: int = 4  # crops a step
     crop: int = 64  # side of an LR crop in pixels
     rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
-    family: bool = True  # fast, x2 only: begin with the network for the estimated blur, not with the prior
+    family: bool = True  # fast only: begin with the network for the estimated blur, not with the prior
     references: int = 96  # fast only: blurred crops of reference photographs the fit draws from
     forward_cycle: float = 0.0  # fast only: weight of |DARM(reduce(x, k)) - bicubic(x)| on the estimated HR image
     cycle: float = 0.0  # fast only: weight of the backward cycle |reduce(backbone(DARM(y)), k) - y|
@@ -34,8 +34,6 @@ class AdaptOptions:
             raise ValueError(f"scale is {self.scale}; expected 2 or 4")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; expected at least 0")
-        if self.family and self.scale != 2:
-            raise ValueError(f"family is for scale 2, and the scale is {self.scale}")
         if self.budget is not None and not self.budget > 0:
             raise ValueError(f"budget is {self.budget}; expected more than 0 seconds")
         if self.budget is not None and self.name != "fast":
@@ -56,7 +54,7 @@ class AdaptOptions:
             ValueError: unknown profile, or a value out of range.
         """
         profiles = {
-            "fast": cls(scale=scale) if scale == 2 else cls(scale=scale, steps=FIT_STEPS, family=False),
+            "fast": cls(scale=scale),
             "paper": cls(
                 "paper",
                 scale,

@@ -122,6 +122,12 @@ def from_covariance(covariance: np.ndarray, shape: str, size: int = NEAR_SIDE) -
     return normalised(fine.reshape(size, 3, size, 3).mean((1, 3)))
 
 
+def estimated(covariance: np.ndarray, scale: int) -> np.ndarray:
+    """The kernel that an estimate of the x2 blur stands for: the Gaussian, at x4 applied twice."""
+    kernel = from_covariance(covariance, "gaussian", ESTIMATED_SIDE)
+    return kernel if scale == 2 else twice(kernel)
+
+
 def _step(distance: np.ndarray) -> np.ndarray:
     """1 inside (negative distances), 0 outside, soft over about a quarter of a standard deviation."""
     return 1 / (1 + np.exp(np.clip(8 * distance, -50, 50)))

@@ -1,4 +1,4 @@
-"""Training of what corrects the estimate of a blur and finds that there is none: ``python -m darsr_train.train_blur PHOTOS --out blur.safetensors``."""
+"""Training of what corrects the estimate of a blur and finds that there is none: ``python -m darsr_train.train_blur PHOTOS --out blur-x2.safetensors``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .degradation import apply_kernels_by_fft
 from .degraded_crops import Degradations, DegradedCrops
 from .prior import load_prior
 
-_SIDE = 150  # of the LR crops
+_SIDES = {2: 150, 4: 100}  # of the LR crops of each scale: at x4 photographs hold no larger ones
 _HIDDEN = 48
 _HELD_OUT = 0.15  # of the samples
 _BY_LOGARITHM = 0.4  # of the samples: Gaussians whose variances are even in their logarithm, by which errors count
@@ -36,6 +36,7 @@ def samples(
     half_share: float = 0.5,
     sharpened_share: float = 0.5,
     only_reduced: bool = False,
+    scale: int = 2,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Crops of photographs, blurred at random (a few are only reduced), restored by the prior and the backbone.
 
@@ -48,25 +49,24 @@ def samples(
 
     Returns:
         Features, count x 4 x n (see :func:`.blur.observe`); logarithms of the covariance by least squares, and of the
-        true one, count x 3.
+        true one, count x 3, of the x2 kernel at both scales.
     """
     shares = {"gaussian_share": 0.66, "motion_share": 0.1, "disk_share": 0.1, "mixture_share": 0.08}
     shares |= {"half_share": half_share, "sharpened_share": sharpened_share}
-    crops = DegradedCrops(photographs, Degradations(scale=2, patch=_SIDE, **shares))
-    backbone, prior = load_backbone("edge", 2).module, load_prior(2).to(memory_format=torch.channels_last)
+    crops = DegradedCrops(photographs, Degradations(scale=scale, patch=_SIDES[scale], **shares))
+    backbone, prior = load_backbone("edge", scale).module, load_prior(scale).to(memory_format=torch.channels_last)
     found, estimated, true = [], [], []
     for index in range(count):
         random = np.random.default_rng((seed, index))
         hr = torch.from_numpy(crops.sharp(random)).permute(2, 0, 1)[None].float() / 255
         kernel = crops.bicubic.double().numpy() if only_reduced else _kernel(crops, random)
-        lr = apply_kernels_by_fft(hr, torch.from_numpy(kernel)[None].float(), 2)[0, 0]
+        lr = apply_kernels_by_fft(hr, torch.from_numpy(kernel)[None].float(), scale)[0, 0]
         pixels = crops.sensor(lr.permute(1, 2, 0).numpy(), None, random)
         y = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
-        features, first = blur.observe(backbone(prior(y)).clamp(0, 1), y)
-        yy, xx, xy = kernels.second_moments(kernel)
+        features, first = blur.observe(backbone(prior(y)).clamp(0, 1), y, scale)
         found.append(features)
         estimated.append(blur.logarithm(first))
-        true.append(blur.logarithm(np.array([[yy, xy], [xy, xx]])))
+        true.append(blur.logarithm(blur.covariance_of(kernel, scale)))
     return np.array(found), np.array(estimated), np.array(true)
 
 
@@ -74,7 +74,8 @@ def _kernel(crops: DegradedCrops, random: np.random.Generator) -> np.ndarray:
     if random.random() >= _BY_LOGARITHM:
         return crops.kernel(random)
     noise = random.uniform(0, 0.4)
-    return kernels.random_gaussian(random, crops.size, blur.LEAST, 6.0, noise, by_logarithm=True)
+    kernel = kernels.random_gaussian(random, crops.options.kernel, blur.LEAST, 6.0, noise, by_logarithm=True)
+    return kernel if crops.options.scale == 2 else kernels.twice(kernel)
 
 
 def _is_blurred(true: np.ndarray) -> np.ndarray:
@@ -148,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the correction of blur estimates.")
     parser.add_argument("images", type=Path, help="folder of photographs")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scale", type=int, default=2, choices=sorted(_SIDES))
     parser.add_argument("--samples", type=int, default=3400)
     parser.add_argument("--reduced", type=int, default=600, help="further samples that are only reduced")
     parser.add_argument("--steps", type=int, default=4000)
@@ -158,16 +160,17 @@ def main() -> None:
     parser.add_argument("--sharpened-share", type=float, default=0.5, help="of crops sharpened before they are blurred")
     parser.add_argument("--licence", default="unstated")
     given = parser.parse_args()
-    shares = (given.half_share, given.sharpened_share)
-    found = samples(list_images(given.images), given.samples, given.seed, *shares)
-    reduced = samples(list_images(given.images), given.reduced, given.seed + 1, *shares, only_reduced=True)
+    shares = {"half_share": given.half_share, "sharpened_share": given.sharpened_share, "scale": given.scale}
+    photographs = list_images(given.images)
+    found = samples(photographs, given.samples, given.seed, **shares)
+    reduced = samples(photographs, given.reduced, given.seed + 1, **shares, only_reduced=True)
     correction, accuracy = train_correction(*found, given.steps)
     detector, told = train_detector(found[0][_is_blurred(found[2])], reduced[0], given.steps)
     accuracy |= told
     weights = {f"correction.{name}": array for name, array in correction.items()}
     weights |= {f"reduced.{name}": array for name, array in detector.items()}
     print(json.dumps(accuracy), file=sys.stderr)
-    names = ("samples", "reduced", "steps", "seed", "half_share", "sharpened_share")
+    names = ("scale", "samples", "reduced", "steps", "seed", "half_share", "sharpened_share")
     options = " ".join(f"--{name.replace('_', '-')} {getattr(given, name)}" for name in names)
     command = f"python -m darsr_train.train_blur {given.images.name} --out {given.out.name} {options}"
     facts = {"licence": given.licence, "data": given.images.name, "command": command, "accuracy": accuracy}

@@ -173,8 +173,7 @@ def _enlarged_error(options: FamilyTraining, device: str) -> Callable[[Tensor, G
     def error(corrected: Tensor, group: Group) -> Tensor:
         with options.autocast(device):
             sr = backbone(corrected)
-        kernel = kernels.from_covariance(group.covariance, "gaussian", kernels.ESTIMATED_SIDE)
-        kernel = torch.from_numpy(kernel if options.scale == 2 else kernels.twice(kernel)).float()
+        kernel = torch.from_numpy(kernels.estimated(group.covariance, options.scale)).float()
         sr = BackProjection(kernel, options.scale, rounds).to(device)(sr.float(), group.degraded)
         share = options.enlarged
         return share * _negative_psnr(sr, group.hr) + (1 - share) * _negative_psnr(corrected, group.targets)

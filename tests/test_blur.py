@@ -77,7 +77,7 @@ def test_statistics_of_sharpness_make_the_estimate_better():
             y = blurred(true, photograph(name))
             x = restored(y)
             found.append(distance(blur.estimate_covariance(x, y, 2), true))
-            alone.append(distance(blur.observe(x, y)[1], true))
+            alone.append(distance(blur.observe(x, y, 2)[1], true))
     assert np.mean(found) < 0.8 * np.mean(alone), (found, alone)
 
 
@@ -93,8 +93,8 @@ def test_the_views_of_an_image_are_told_apart_by_their_signs():
     """What the network is told of a mirrored image is what it is told of the image's mirrored view."""
     y = blurred(BLURS[0])[..., :112, :144]  # sides that the windows of the spectra fit into from both ends
     x = restored(y)
-    plain, covariance = blur.observe(x, y)
-    flipped, mirrored = blur.observe(x.flip(-1), y.flip(-1))
+    plain, covariance = blur.observe(x, y, 2)
+    flipped, mirrored = blur.observe(x.flip(-1), y.flip(-1), 2)
     np.testing.assert_allclose(flipped[[1, 0]], plain[[0, 1]], rtol=0.05, atol=0.1)
     logarithms = [blur.logarithm(c) for c in (covariance, mirrored, covariance[::-1, ::-1])]
     np.testing.assert_allclose(logarithms[1], logarithms[0] * blur.SIGNS[1], atol=0.08)
@@ -192,19 +192,19 @@ def test_a_detector_tells_apart_what_can_be_told_apart():
 
 
 def test_training_on_a_folder_gives_a_file_that_the_estimate_reads(photographs, tmp_path, monkeypatch):
-    out, y = tmp_path / "blur.safetensors", blurred(BLURS[0])
+    out, y = tmp_path / "blur-x2.safetensors", blurred(BLURS[0])
     options = f"--out {out} --samples 8 --reduced 7 --steps 20 --licence MIT".split()
     monkeypatch.setattr("sys.argv", ["train_blur", str(photographs), *options])
     train_blur.main()
     facts, _ = read_container(out, "blur", blur.VERSION, "")[:2]
     assert (
-        "--samples 8 --reduced 7 --steps 20 --seed 0" in facts["command"]
+        "--scale 2 --samples 8 --reduced 7 --steps 20 --seed 0" in facts["command"]
         and facts["licence"] == "MIT"
         and set(facts["accuracy"]) == {"least_squares", "corrected", "taken_for_reduced"}
     )
     x = restored(y)
     shipped = blur.estimate_covariance(x, y, 2)
-    monkeypatch.setattr(blur, "_WEIGHTS", out)
+    monkeypatch.setattr(blur, "_WEIGHTS", tmp_path)
     blur._weights.cache_clear()
     try:
         assert not np.array_equal(blur.estimate_covariance(x, y, 2), shipped)
