@@ -16,6 +16,7 @@ from .atomic import atomic_path
 from .errors import DarsrError
 from .shapes import Shapes
 from .spec import ModelSpec
+from .typed import check_types
 
 SUFFIX = ".engine"
 KIND, VERSION = "engine", 1
@@ -91,9 +92,10 @@ def read_facts(engine: Path) -> EngineFacts:
         facts["spec"] = ModelSpec.from_json(json.dumps(facts["spec"]), str(path))
         facts["shapes"] = Shapes.from_json(facts["shapes"], str(path))
         facts["targets"] = tuple(facts["targets"])
+        check_types(EngineFacts, facts)
         return EngineFacts(**facts)
     except (KeyError, TypeError) as error:
-        raise DarsrError(str(path), f"lacks a fact or has one too many ({error})", way_out) from error
+        raise DarsrError(str(path), f"lacks a fact, has one too many or a wrong one ({error})", way_out) from error
 
 
 def read_engine(engine: str | Path) -> tuple[bytes, EngineFacts]:

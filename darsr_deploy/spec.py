@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .errors import DarsrError
+from .typed import check_types
 
 METADATA_KEY = "darsr"  # in ONNX's metadata_props
 VERSION = 2
@@ -95,6 +96,7 @@ class ModelSpec:
                 raise DarsrError(
                     path, f"has metadata version {values['version']}, this program reads {VERSION}", "export it again"
                 )
+            check_types(cls, values)
             return cls(**values)
         except (ValueError, TypeError, KeyError) as error:
             raise DarsrError(

@@ -75,7 +75,7 @@ def measure(pair: Pair, restorers: Restorers) -> dict:
     y = torch.from_numpy(to_tensor(pixels)).contiguous(memory_format=torch.channels_last)
     found = restorers.estimate(y)
     parts, reduced = blur.logarithm(found), bool(np.allclose(found, blur.LEAST * np.eye(2)))
-    told = {offset: blur.from_logarithm(parts + [offset, 0, 0]) for offset in OFFSETS} | {"truth": truth}
+    told = {offset: blur.from_logarithm(parts + np.array([offset, 0, 0])) for offset in OFFSETS} | {"truth": truth}
     images = {name: restorers.restored(y, given) for name, given in told.items()}
     return {
         "reduced": reduced,

@@ -86,6 +86,32 @@ def test_a_sidecar_that_was_written_otherwise(engine, change):
         read_facts(engine)
 
 
+WRONG = {
+    "sha256": 5,
+    "bytes": "450",
+    "typed": 1,
+    "targets": [86],
+    "layers": {"CONVOLUTION": "26"},
+    "device_parity_psnr_db": True,
+    "gpu": None,
+}
+
+
+@pytest.mark.parametrize("fact", WRONG)
+def test_a_fact_of_a_wrong_type_is_named(engine, fact):
+    test_a_sidecar_that_was_written_otherwise(engine, {"facts": {**read_facts(engine).to_json(), fact: WRONG[fact]}})
+    with pytest.raises(DarsrError, match=rf"photo\.engine\.json: .*\(field {fact} is "):
+        read_facts(engine)
+
+
+def test_a_contract_of_wrong_types_is_none():
+    good = ModelSpec(2, parity_psnr_db=80, halo=3).to_json()
+    assert ModelSpec.from_json(json.dumps(good), "a.onnx").parity_psnr_db == 80  # a whole number of decibels
+    for name, value in {"scale": "2", "halo": 1.5, "backbone": None, "alignment": True}.items():
+        with pytest.raises(DarsrError, match=r"a\.onnx: does not hold the metadata"):
+            ModelSpec.from_json(json.dumps(good | {name: value}), "a.onnx")
+
+
 def test_a_full_disk_leaves_the_older_engine(engine, monkeypatch):
     before = read_engine(engine)
 
