@@ -21,9 +21,11 @@ from darsr_train.prior import load_prior
 from darsr_train.train_blur import samples
 
 
-def photograph(name: str) -> torch.Tensor:
-    """HR 1 x 3 x 240 x 300; none of these is among the training photographs."""
-    return torch.from_numpy(getattr(data, name)()[:240, 60:360].transpose(2, 0, 1)[None].astype(np.float32)) / 255
+def photograph(name: str, scale: int = 2) -> torch.Tensor:
+    """HR 1 x 3 x 240 x 300, at x4 300 x 400; none of these is among the training photographs."""
+    height, width = (240, 300) if scale == 2 else (300, 400)
+    part = getattr(data, name)()[:height, 40 : 40 + width]
+    return torch.from_numpy(part.transpose(2, 0, 1)[None].astype(np.float32)) / 255
 
 
 PHOTO = photograph("chelsea")
@@ -34,14 +36,14 @@ def turned(variances: tuple[float, float], angle: float) -> np.ndarray:
     return axes @ np.diag(variances) @ axes.T
 
 
-def blurred(covariance: np.ndarray, photo: torch.Tensor = PHOTO) -> torch.Tensor:
-    kernel = torch.from_numpy(kernels.from_covariance(covariance, "gaussian", 16)).float()
-    return (reduce(photo, kernel, 2).clamp(0, 1) * 255).round() / 255
+def blurred(covariance: np.ndarray, photo: torch.Tensor = PHOTO, scale: int = 2) -> torch.Tensor:
+    kernel = torch.from_numpy(kernels.estimated(covariance, scale)).float()
+    return (reduce(photo, kernel, scale).clamp(0, 1) * 255).round() / 255
 
 
 @torch.no_grad()
-def restored(y: torch.Tensor) -> torch.Tensor:
-    return load_backbone("edge", 2).module(load_prior(2)(y)).clamp(0, 1)
+def restored(y: torch.Tensor, scale: int = 2) -> torch.Tensor:
+    return load_backbone("edge", scale).module(load_prior(scale)(y)).clamp(0, 1)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -54,20 +56,27 @@ BLURS = [turned(*blur) for blur in [((3.0, 1.0), 0.5), ((2.0, 2.0), 0.0), ((1.0,
 
 
 @pytest.mark.parametrize("true", BLURS)
-def test_the_blur_of_a_photograph_is_found(true):
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_blur_of_a_photograph_is_found(true, scale):
     """Of one that is soft itself, too."""
-    y = blurred(true)
-    assert distance(blur.estimate_covariance(restored(y), y, 2), true) < 0.35
+    y = blurred(true, photograph("chelsea", scale), scale)
+    assert distance(blur.estimate_covariance(restored(y, scale), y, scale), true) < 0.35
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])
-def test_an_image_that_was_only_reduced_has_nothing_to_correct(name):
+@pytest.mark.parametrize("scale", [2, 4])
+def test_an_image_that_was_only_reduced_has_nothing_to_correct(name, scale):
     """A correction could only do harm. (A scene that is soft itself cannot be told from a blurred one.)"""
-    hr = photograph(name)
-    y = (reduce(hr, bicubic_table(2), 2).clamp(0, 1) * 255).round() / 255
-    assert np.array_equal(blur.estimate_covariance(restored(y), y, 2), blur.LEAST * np.eye(2))
-    lens = blurred(np.diag([1.5, 1.5]), hr)
-    assert blur.estimate_covariance(restored(lens), lens, 2).trace() > 1.5
+    hr = photograph(name, scale)
+    y = (reduce(hr, bicubic_table(scale), scale).clamp(0, 1) * 255).round() / 255
+    assert np.array_equal(blur.estimate_covariance(restored(y, scale), y, scale), blur.LEAST * np.eye(2))
+    lens = blurred(np.diag([1.5, 1.5]), hr, scale)
+    assert blur.estimate_covariance(restored(lens, scale), lens, scale).trace() > 1.5
+
+
+def test_a_kernel_applied_twice_is_known_by_its_x2_kernel():
+    kernel = kernels.from_covariance(BLURS[0], "gaussian", 20)
+    np.testing.assert_allclose(blur.covariance_of(kernel, 2), blur.covariance_of(kernels.twice(kernel), 4), rtol=1e-9)
 
 
 def test_statistics_of_sharpness_make_the_estimate_better():
@@ -169,12 +178,14 @@ def photographs(tmp_path) -> Path:
     return folder
 
 
-def test_the_samples_of_a_seed_are_always_the_same(photographs):
-    found, estimated, true = samples(sorted(photographs.iterdir()), 3, seed=0)
-    again = samples(sorted(photographs.iterdir()), 3, seed=0)
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_samples_of_a_seed_are_always_the_same(photographs, scale):
+    shares = {"half_share": 0.5 if scale == 2 else 0.0, "scale": scale}  # the halves are too small at x4
+    found, estimated, true = samples(sorted(photographs.iterdir()), 3, seed=0, **shares)
+    again = samples(sorted(photographs.iterdir()), 3, seed=0, **shares)
     assert found.shape[:2] == (3, 4) and estimated.shape == true.shape == (3, 3)
     assert all(np.array_equal(a, b) for a, b in zip((found, estimated, true), again))
-    _, _, least = samples(sorted(photographs.iterdir()), 2, seed=0, only_reduced=True)
+    _, _, least = samples(sorted(photographs.iterdir()), 2, seed=0, only_reduced=True, **shares)
     assert np.allclose(least, blur.logarithm(blur.LEAST * np.eye(2)))
 
 
