@@ -34,9 +34,15 @@ def adapt(
     scale: Scale = 2,
     profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
     backbone: BackboneOption = "edge",
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps of a per-image fit (fast at x2 needs none).")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of a per-image fit (fast needs none).")] = None,
     budget: Annotated[
         float | None, typer.Option(help="Seconds of work; as many steps as fit in. The adapter tells how many.")
+    ] = None,
+    amount: Annotated[
+        float | None,
+        typer.Option(
+            help="Sharpen less (down to 0.1) or more (up to 4): a factor of the variance of the blur. 1 if not given."
+        ),
     ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="Another image's adapter to start from (a burst, the next scene).")
@@ -78,7 +84,7 @@ def adapt(
         raise typer.BadParameter("give only one of --steps and --budget")
     if start is not None and steps is None and budget is None and profile == "fast":
         steps = FIT_STEPS  # what another image taught is gone on from, not just taken over
-    options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget)
+    options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget, amount=amount)
     started_from = Adapter.load(start) if start is not None else None
     targets = jobs.Targets(overwrite)
     make_folder(out if several else None)

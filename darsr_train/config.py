@@ -16,6 +16,9 @@ class AdaptOptions:
     seed: int = 0
     steps: int = 0  # of the per-image fit
     budget: float | None = None  # fast only: seconds of work; the steps follow from it
+    amount: float = (
+        1.0  # fast only: by how much wider than it is estimated the blur is taken, as a factor of its variance
+    )
     batch: int = 4  # crops a step
     crop: int = 64  # side of an LR crop in pixels
     rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
@@ -36,8 +39,11 @@ class AdaptOptions:
             raise ValueError(f"seed is {self.seed}; expected at least 0")
         if self.budget is not None and not self.budget > 0:
             raise ValueError(f"budget is {self.budget}; expected more than 0 seconds")
-        if self.budget is not None and self.name != "fast":
-            raise ValueError(f"budget belongs to profile fast, and the profile is {self.name}")
+        if not 0.1 <= self.amount <= 4:
+            raise ValueError(f"amount is {self.amount}; expected 0.1 to 4")
+        for field, default in (("budget", None), ("amount", 1.0)):
+            if getattr(self, field) != default and self.name != "fast":
+                raise ValueError(f"{field} belongs to profile fast, and the profile is {self.name}")
         for field, least in (("steps", 0), ("batch", 1), ("crop", 1), ("references", 0), ("rounds", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} is {getattr(self, field)}; expected at least {least}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.imaging import read_image, write_image
 from darsr_deploy.resample import imresize, to_uint8
-from darsr_train import adapt_fast, kernels
+from darsr_train import adapt_fast, blur, kernels
 from darsr_train.adapt import adapt_image
 from darsr_train.backbones import load_backbone
 from darsr_train.config import AdaptOptions
@@ -123,11 +125,41 @@ def test_the_surer_a_camera_is_the_milder_the_correction(photo, backbone, tmp_pa
     assert strengths[0] > strengths[1] > strengths[2] > 0
 
 
+@pytest.mark.parametrize("certainty", [0.0, 1.0])
+def test_the_amount_makes_a_result_softer_or_sharper(certainty, photo, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: certainty)
+    image, changes, spreads = read_image(photo), [], []
+    for amount in (0.7, 1.0, 1.4):
+        options = AdaptOptions.profile("fast", 2, amount=amount)
+        adapter, _ = adapt_image(photo, tmp_path / f"{amount}.darsr", backbone, options)
+        assert adapter.facts["options"]["amount"] == amount
+        corrected = upscale_with(correction_of(adapter), image)
+        changes.append(np.abs(corrected.astype(float) - image).mean())
+        spreads.append(np.trace(blur.covariance_of(adapter.arrays["kernel"].astype(float), 2)))
+    assert changes[0] < changes[1] < changes[2]
+    assert np.divide(spreads[1:], spreads[:-1]) == pytest.approx(np.array([1 / 0.7, 1.4]), rel=0.1)
+    nothing, _ = adapt_image(photo, tmp_path / "n.darsr", backbone, AdaptOptions.profile("fast", 2, amount=0.1))
+    assert nothing.correction == ("none" if certainty < 0.5 else "network")
+
+
+def test_an_amount_out_of_range_or_of_another_profile():
+    for name, amount, why in (("fast", 0.05, "0.1 to 4"), ("fast", math.nan, "0.1 to 4"), ("paper", 2.0, "belongs to")):
+        with pytest.raises(ValueError, match=why):
+            AdaptOptions.profile(name, 2, amount=amount)
+
+
 @pytest.mark.parametrize(
     "losses, chosen", [((1.0, 0.9, 0.7), "adapted"), ((1.0, 0.9, 0.85), "adapted by half"), ((1.0, 1.1, 0.5), "prior")]
 )
 def test_a_bolder_candidate_must_be_clearly_better(losses, chosen):
     assert adapt_fast.boldest(dict(zip(("prior", "adapted by half", "adapted"), losses))) == chosen
+
+
+@pytest.mark.parametrize("width, chosen", [(1.5, "adapted"), (0.5, "prior"), (-0.8, "adapted")])
+def test_far_from_the_blurs_of_the_prior_the_network_for_the_blur_is_taken(width, chosen):
+    assert adapt_fast.pick({"prior": 1.0, "adapted by half": 1.1, "adapted": 1.2}, width) == chosen
+    assert adapt_fast.pick({"prior": 1.0}, width) == "prior"
+    assert adapt_fast.pick({"prior": 1.0, "adapted by half": 1.1, "adapted": 1.2}, width, asked=True) == "adapted"
 
 
 def test_what_is_not_blurred_is_not_corrected(backbone, tmp_path):

@@ -90,6 +90,12 @@ def test_statistics_of_sharpness_make_the_estimate_better():
     assert np.mean(found) < 0.8 * np.mean(alone), (found, alone)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_surer_a_blur_is_the_less_is_taken_off_its_estimate(scale):
+    taken = [blur.caution(odds, scale) for odds in (-20.0, -3.0, -2.0, -0.5, 0.0)]
+    assert 0 < taken[0] == taken[1] < taken[2] < taken[3] < taken[4] < 0.7
+
+
 def test_turning_an_image_turns_its_blur():
     y = blurred(BLURS[0])
     x = restored(y)
