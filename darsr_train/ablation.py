@@ -24,6 +24,7 @@ from .sets import image_pairs
 VARIANTS: dict[str, dict] = {
     "as shipped": {},
     "without back-projection": {"rounds": 0},
+    "six rounds of back-projection instead of three": {"rounds": 6},
     "without the family (the prior and back-projection)": {"family": False, "steps": 0},
     "without both (the prior)": {"family": False, "steps": 0, "rounds": 0},
     "the prior fitted to the blur instead, 80 steps": {"family": False, "steps": FIT_STEPS},

@@ -93,6 +93,25 @@ def test_the_network_for_the_blur_is_taken_as_it_is(photo, backbone, tmp_path, m
     assert adapter.facts["held_out_loss"] == pytest.approx(losses, rel=1e-4)
 
 
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("top, left", [(0, 0), (256, 640), (448, 64)])
+def test_of_a_large_image_the_part_with_most_detail_is_looked_at(top, left, gray):
+    image = np.full((961, 1153, 3), 90, np.uint8)
+    image[top : top + 512, left : left + 512] = np.kron(data.astronaut()[::2, ::2], np.ones((2, 2, 1), np.uint8))
+    image = image[:, :, 1] if gray else image
+    part = adapt_fast.most_detailed(image)
+    assert np.shares_memory(part, image), "a view: the image may be large"
+    assert np.array_equal(part, image[top : top + 512, left : left + 512])
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (512, 512), (575, 300), (600, 40), (33, 2000), (1500, 1500)])
+def test_there_is_always_a_part_to_look_at(shape):
+    random = np.random.default_rng(0)
+    for image in (np.zeros(shape, np.uint8), random.integers(0, 256, (*shape, 3)).astype(np.uint8)):
+        part = adapt_fast.most_detailed(image)
+        assert part.shape[:2] == tuple(min(side, 512) for side in shape)
+
+
 def test_what_was_fitted_is_judged_anew(photo, backbone, tmp_path, monkeypatch):
     """Not by what the network that the fit began with made of the image."""
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
