@@ -91,7 +91,8 @@ def read_facts(engine: Path) -> EngineFacts:
     try:
         facts["spec"] = ModelSpec.from_json(json.dumps(facts["spec"]), str(path))
         facts["shapes"] = Shapes.from_json(facts["shapes"], str(path))
-        facts["targets"] = tuple(facts["targets"])
+        if isinstance(facts["targets"], list):  # which JSON makes of a tuple
+            facts["targets"] = tuple(facts["targets"])
         check_types(EngineFacts, facts)
         return EngineFacts(**facts)
     except (KeyError, TypeError) as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .engine import LEAST_SIDE
 from .errors import DarsrError
+from .typed import check_types
 
 _SIZE = re.compile(r"(\d+)x(\d+)")
 Size = tuple[int, int]  # height, width
@@ -33,7 +34,8 @@ class Shapes:
     @classmethod
     def from_json(cls, sizes: object, path: str) -> Shapes:
         try:
-            least, usual, largest = ((int(h), int(w)) for h, w in sizes)
+            least, usual, largest = (tuple(size) for size in sizes)
+            check_types(cls, {"least": least, "usual": usual, "largest": largest})
         except (TypeError, ValueError) as error:
             raise DarsrError(path, "field shapes is not three sizes", "build the engine again") from error
         return cls(least, usual, largest)

@@ -28,8 +28,11 @@ def _fits(value: object, hint: object) -> bool:
         return any(_fits(value, part) for part in parts)
     if origin is dict:
         return isinstance(value, dict) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
-    if origin is tuple:  # tuple[X, ...]
-        return isinstance(value, tuple) and all(_fits(v, parts[0]) for v in value)
+    if origin is tuple:  # tuple[X, ...] or tuple[X, Y]
+        if not isinstance(value, tuple):
+            return False
+        kinds = parts[:1] * len(value) if parts[-1] is ... else parts
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
     if hint in (int, float):  # JSON's true is no number, and its 80 may be meant for 80.0
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
     return isinstance(value, hint)

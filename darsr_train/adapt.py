@@ -19,6 +19,7 @@ from darsr_deploy.imaging import read_image
 from .adapt_fast import adapt_fast
 from .adapt_paper import adapt_paper
 from .backbones import Backbone
+from .blur import blur_path
 from .checkpoint import Checkpoint
 from .config import AdaptOptions
 from .darm import DARM
@@ -26,6 +27,7 @@ from .darm_family import family_path
 from .inputs import check_size
 from .pipeline import correction_of
 from .prior import prior_path
+from .traces import traces_path
 
 Report = Callable[[dict], None]
 _STATE = 2  # layout of the unfinished state: 2 holds the losses
@@ -68,8 +70,7 @@ def adapt_image(
     }
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
     if options.name == "fast":
-        networks = (prior_path(options.scale), prior_path(options.scale, camera=True), family_path(options.scale))
-        identity["prior"] = [sha256_of(path) for path in networks]
+        identity["prior"] = [sha256_of(path) for path in shipped_networks(options.scale)]
     identity |= {"versions": versions(), "state": _STATE}
     if start is not None:
         identity["from"] = start.facts.get("source")
@@ -97,6 +98,12 @@ def adapt_image(
     return adapter, seconds
 
 
+def shipped_networks(scale: int) -> list[Path]:
+    """The package's files that profile ``fast`` depends on beside the backbone; not every one is there at every scale."""
+    priors = [prior_path(scale, camera) for camera in (False, True)]
+    return [*priors, family_path(scale), blur_path(scale), traces_path()]
+
+
 def versions() -> dict[str, str]:
     """What an adapter's bytes depend on beside image, options and seed."""
     return {"darsr": importlib.metadata.version("darsr"), "torch": torch.__version__}
@@ -110,7 +117,8 @@ def sha256_of(path: Path) -> str:
 def _finished(out: str | Path, image: Path, backbone: Backbone, options: AdaptOptions, source: dict) -> Adapter:
     """The adapter of a run that had ended already, so that a folder can be resumed."""
     adapter = Adapter.load(out)
-    wanted, found = options.to_json(), dict(adapter.facts.get("options") or {})
+    # what an older program did not know of is as it was then
+    wanted, found = options.to_json(), AdaptOptions().to_json() | dict(adapter.facts.get("options") or {})
     if options.budget is not None:  # the steps of a budget are known only afterwards
         wanted, found = ({**o, "steps": None, "budget": None} for o in (wanted, found))
     same = adapter.backbone_sha256 == backbone.sha256 and found == wanted

@@ -43,10 +43,8 @@ from .prior import load_prior
 from .references import degraded_references
 from .result import Result
 
-_WINDOW = (
-    512  # of a larger image only the part with most detail is used: more does not change the blur, only the seconds
-)
-_BLOCK = 64  # where that part may begin
+# Of a larger image only the part with most detail is looked at: more does not change the blur, only the seconds.
+_WINDOW, _BLOCK = 512, 64  # its side, and the grid that it begins on, in pixels
 # Mean variance in HR pixels squared up to which nothing is corrected: where such a blur is estimated, the correction is worth less
 # than 0.3 dB if the estimate is right, and costs as much if the image was only reduced.
 _NO_BLUR = 0.4
@@ -102,11 +100,14 @@ def adapt_fast(
             name: held_out_loss(network, evidence, backbone, options, restored.get(name))
             for name, network in candidates.items()
         }
-        chosen = pick(scores, blur.logarithm(evidence.covariance)[0], asked=options.amount != 1)
+        chosen, by = boldest(scores), "loss"
+        if "adapted" in candidates and (start is None or options.fits()):  # else it is for another image's blur
+            chosen, by = pick(scores, blur.logarithm(evidence.covariance)[0], asked=options.amount != 1)
         network = candidates[chosen]
-        found |= {"chosen": chosen, "held_out_loss": scores, **_took(options, options.steps)}
-    strength = 1.0 if treated <= 0.5 else options.amount
-    strength *= 1 - (1 - _MILD) * treated
+        found |= {"chosen": chosen, "chosen_by": by, "held_out_loss": scores, **_took(options, options.steps)}
+    strength = 1 - (1 - _MILD) * treated
+    if treated > 0.5:
+        strength = min(1.0, options.amount * strength)
     network = at_strength(network, strength)
     arrays = {f"darm.{name}": tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     rounds = options.rounds if treated <= 0.5 else 0
@@ -134,17 +135,20 @@ def _fitted(
     return options, fit(*fitting, options, checkpoint, report)
 
 
-def pick(scores: dict[str, float], width: float, asked: bool = False) -> str:
-    """The candidate to take: the boldest, or the network for the blur where that is far from the prior's.
+def pick(scores: dict[str, float], width: float, asked: bool = False) -> tuple[str, str]:
+    """The candidate to take, and by what: the boldest by its ``loss``; the network for the blur where that is far from the
+    prior's, by its ``width``, or where it was asked for, by the ``amount``.
 
     Args:
         scores: of every candidate, from the mildest, the held-out loss.
         width: mean logarithm of the estimated variance.
         asked: the blur is not what was estimated but what somebody wants.
     """
-    if "adapted" in scores and (asked or not _JUDGED[0] <= width <= _JUDGED[1]):
-        return "adapted"
-    return boldest(scores)
+    if asked:
+        return "adapted", "amount"
+    if not _JUDGED[0] <= width <= _JUDGED[1]:
+        return "adapted", "width"
+    return boldest(scores), "loss"
 
 
 def boldest(scores: dict[str, float]) -> str:
@@ -184,7 +188,7 @@ def look(
     Returns:
         Evidence; network; the backbone's results (not clipped), of the ``prior`` and, with a family, of the network (``adapted``).
     """
-    window = most_detailed(pixels)
+    window = looked_at(pixels)
     y = torch.from_numpy(to_tensor(window)).to(device, memory_format=torch.channels_last)
 
     def restored(network: DARM) -> Tensor:
@@ -194,7 +198,7 @@ def look(
     x = results["prior"].clamp(0, 1)
     covariance = blur.estimate_covariance(x, y, scale)
     if amount != 1:
-        covariance = blur.wider(covariance, amount)
+        covariance = blur.scaled(covariance, amount)
     if family is not None:
         network = family.member(covariance).to(memory_format=torch.channels_last)
         results["adapted"] = restored(network)
@@ -212,31 +216,32 @@ def camera_probability(pixels: np.ndarray) -> float:
     return 1 / (1 + math.exp(-traces.log_odds(pixels)))
 
 
-def most_detailed(pixels: np.ndarray, side: int = _WINDOW) -> np.ndarray:
-    """The ``side`` x ``side`` part of a uint8 image in which neighbours differ most; of one without detail the middle.
+def looked_at(pixels: np.ndarray) -> np.ndarray:
+    """The part of a uint8 image that its blur is read from: 512 x 512, or as much as there is.
 
-    Sky says nothing of a blur, and what is out of focus says too much. The part begins at a multiple of 64 pixels.
+    Where neighbours differ most, in whole blocks of 64 pixels: sky says nothing of a blur, and what is out of focus says too
+    much. The middle where there is hardly more than that, or no detail.
     """
-    if max(pixels.shape[:2]) < side + _BLOCK:
-        return _middle(pixels, side)
+    if max(pixels.shape[:2]) < _WINDOW + _BLOCK:
+        return _middle(pixels)
     plane = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, 1])
     corner = plane[:-1, :-1]
     detail = cv2.max(cv2.absdiff(corner, plane[1:, :-1]), cv2.absdiff(corner, plane[:-1, 1:]))
     rows, columns = (max(1, length // _BLOCK) for length in detail.shape)
-    detail = detail[: rows * _BLOCK, : columns * _BLOCK]
+    detail = detail[: rows * _BLOCK, : columns * _BLOCK].astype(np.float32)
     blocks = cv2.resize(detail, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float64)
-    shape = tuple(min(count, side // _BLOCK) for count in blocks.shape)
+    shape = tuple(min(count, _WINDOW // _BLOCK) for count in blocks.shape)
     sums = np.lib.stride_tricks.sliding_window_view(blocks, shape).sum((2, 3))
     if sums.max() == sums.min():
-        return _middle(pixels, side)
+        return _middle(pixels)
     top, left = (_BLOCK * int(i) for i in np.unravel_index(sums.argmax(), sums.shape))
-    return pixels[top : top + side, left : left + side]
+    return pixels[top : top + _WINDOW, left : left + _WINDOW]
 
 
-def _middle(pixels: np.ndarray, side: int) -> np.ndarray:
+def _middle(pixels: np.ndarray) -> np.ndarray:
     height, width = pixels.shape[:2]
-    top, left = max(0, height - side) // 2, max(0, width - side) // 2
-    return pixels[top : top + side, left : left + side]
+    top, left = max(0, height - _WINDOW) // 2, max(0, width - _WINDOW) // 2
+    return pixels[top : top + _WINDOW, left : left + _WINDOW]
 
 
 def _enlarge(window: np.ndarray, scale: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """How well blurs are estimated, and what the errors cost: ``python -m darsr_train.bench_blur SET...`` (with kernel/).
 
 Every image is restored by the family's network for its estimated blur, for the same blur a little narrower and wider, and
-for the true one, each with back-projection and without the choice of ``fast`` (which may restore more mildly). Prints a
-Markdown table with a row for each set.
+for the true one, each with back-projection and without the choices of ``fast``, which may restore more mildly, or nothing
+where it finds no blur. Prints a Markdown table with a row for each set.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from darsr_deploy.imaging import to_image, to_tensor
 from darsr_deploy.metrics import psnr_y
 
 from . import blur, kernels
+from .adapt_fast import looked_at
 from .backbones import load_backbone
 from .backprojection import BackProjection
 from .config import AdaptOptions
@@ -73,7 +75,7 @@ def measure(pair: Pair, restorers: Restorers) -> dict:
     pixels, hr = check_truth(pair.lr, pair.hr, restorers.scale)
     truth = blur.covariance_of(true_kernel(pair.kernel), restorers.scale)
     y = torch.from_numpy(to_tensor(pixels)).contiguous(memory_format=torch.channels_last)
-    found = restorers.estimate(y)
+    found = restorers.estimate(torch.from_numpy(to_tensor(looked_at(pixels))))
     parts, reduced = blur.logarithm(found), bool(np.allclose(found, blur.LEAST * np.eye(2)))
     told = {offset: blur.from_logarithm(parts + np.array([offset, 0, 0])) for offset in OFFSETS} | {"truth": truth}
     images = {name: restorers.restored(y, given) for name, given in told.items()}
@@ -115,13 +117,16 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
 
-    def say(text: object) -> None:
+    def say(text: str) -> None:
         print(text, file=sys.stderr)
+
+    def stop(error: DarsrError) -> NoReturn:
+        raise error
 
     results = {}
     try:
         restorers = Restorers(given.scale, given.backbone, given.family)
-        for found in find_sets(given.sets, given.scale, say, say):
+        for found in find_sets(given.sets, given.scale, stop, say):
             results[found.name] = [measure(pair, restorers) for pair in found.pairs[: given.limit]]
             say(found.name)
     except DarsrError as error:

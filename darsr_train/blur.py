@@ -2,7 +2,8 @@
 
 Second moments come from the kernel that best reduces the restored image to the given one, in closed form. A small network
 on statistics of that kernel and of the image's sharpness then takes away what such estimates get wrong. On held-out crops its
-root mean square error in the covariance's logarithm is 0.29 (width) and 0.16 (elongation), that of least squares 0.40 and 0.27:
+root mean square error in the covariance's logarithm is at x2 0.29 (width) and 0.16 (elongation), that of least squares 0.40 and
+0.27, at x4 0.22 and 0.14, and 0.38 and 0.28:
 :mod:`.train_blur` prints and keeps these figures. The narrower a blur, the larger the error: what a scene's own softness
 is and what the lens's cannot be told apart. A second network on the same numbers tells images that were only reduced.
 """
@@ -45,6 +46,11 @@ _DOUBT, _SURE, _DOUBTFUL = 0.4, -3.0, 0.0
 _LUMA = np.array([65.481, 128.553, 24.966]) / 219  # BT.601
 
 
+def blur_path(scale: int) -> Path:
+    """Where what corrects the estimates of a scale lies in the package."""
+    return _WEIGHTS / f"blur-x{scale}.safetensors"
+
+
 def estimate_covariance(x: Tensor, y: Tensor, scale: int) -> np.ndarray:
     """Second moments (2 x 2, order y, x) of the x2 kernel that turned the scene into ``y``, in HR pixels squared.
 
@@ -62,7 +68,7 @@ def estimate_covariance(x: Tensor, y: Tensor, scale: int) -> np.ndarray:
     return from_logarithm(logarithm(first) + change - np.array([caution(odds, scale), 0, 0]))
 
 
-def wider(covariance: np.ndarray, factor: float) -> np.ndarray:
+def scaled(covariance: np.ndarray, factor: float) -> np.ndarray:
     """With variances that are ``factor`` times as large, within what can be told."""
     return from_logarithm(logarithm(covariance) + np.array([math.log(factor), 0, 0]))
 
@@ -181,7 +187,6 @@ def _limited(covariance: np.ndarray) -> np.ndarray:
 @functools.cache
 def _weights(network: str, scale: int) -> dict[str, np.ndarray]:
     """Of ``correction`` or ``reduced``."""
-    file = _WEIGHTS / f"blur-x{scale}.safetensors"
-    arrays = read_container(file, "blur", VERSION, "install the package again")[1]
+    arrays = read_container(blur_path(scale), "blur", VERSION, "install the package again")[1]
     prefix = f"{network}."
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -16,9 +16,7 @@ class AdaptOptions:
     seed: int = 0
     steps: int = 0  # of the per-image fit
     budget: float | None = None  # fast only: seconds of work; the steps follow from it
-    amount: float = (
-        1.0  # fast only: by how much wider than it is estimated the blur is taken, as a factor of its variance
-    )
+    amount: float = 1.0  # fast only: the blur is taken as so many times the variance that was estimated
     batch: int = 4  # crops a step
     crop: int = 64  # side of an LR crop in pixels
     rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0

@@ -148,11 +148,11 @@ def at_strength(darm: DARM, strength: float) -> DARM:
     """
     if darm.dictionary is not None:
         raise ValueError("only a DARM of 13 taps has a strength")
-    weaker = copy.deepcopy(darm)
-    weaker.tail.weight.mul_(strength)
-    weaker.tail.bias.mul_(strength)
-    weaker.tail.bias[12] += 1 - strength
-    return weaker
+    scaled = copy.deepcopy(darm)
+    scaled.tail.weight.mul_(strength)
+    scaled.tail.bias.mul_(strength)
+    scaled.tail.bias[12] += 1 - strength
+    return scaled
 
 
 @torch.no_grad()

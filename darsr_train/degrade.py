@@ -9,8 +9,8 @@ The kinds:
 * ``motion``: camera shake; ``disk``: defocus; ``other``: one of these two for each image;
 * ``none``: only reduced bicubically, which nothing should be done about.
 
-At x4 the x2 operation is applied twice, as one kernel (``none``: bicubic by 4). LR pixel i sits at HR coordinate ``s * i + (s - 1) / 2``; borders
-are mirrored with the border sample repeated; the LR image has 8 bits.
+At x4 the x2 operation is applied twice, as one kernel (``none``: bicubic by 4). LR pixel i sits at HR coordinate
+``s * i + (s - 1) / 2``; borders are mirrored with the border sample repeated; the LR image has 8 bits.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
 
-from .adapt import sha256_of, versions
+from .adapt import sha256_of, shipped_networks, versions
 from .backbones import Backbone, load_backbone
 from .evaluate import METHODS, Plan
-from .prior import load_prior, prior_path
+from .prior import load_prior
 from .runtime import checked_options
 from .sets import ImageSet, Pair
 
@@ -142,7 +142,7 @@ def fingerprint(set_name: str, pair: Pair, plan: Plan, backbone: Backbone, devic
         "kernel": _hash(pair.kernel) if plan.method == "nonblind" else "",
         "backbone": backbone.sha256,
         "scale": backbone.scale,
-        "priors": [_hash(prior_path(backbone.scale, camera)) for camera in (False, True)] if _needs_prior(plan) else [],
+        "networks": [_hash(path) for path in shipped_networks(backbone.scale)] if _needs_prior(plan) else [],
         "device": device.partition(":")[0],
         "versions": _versions(),
     }

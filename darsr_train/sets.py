@@ -118,7 +118,9 @@ def true_kernel(path: Path) -> np.ndarray:
             kernels = [np.asarray(file[name], np.float64) for name in sorted(file.files)]
         mean = np.mean(np.stack(kernels), axis=0)
     except FileNotFoundError as error:
-        raise DarsrError(str(path), "there is no true kernel, which nonblind needs", "use another --method") from error
+        raise DarsrError(
+            str(path), "there is no true kernel", "make the set with darsr degrade, or measure what needs none"
+        ) from error
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DarsrError(str(path), "holds no kernels of one size", "make the set again with darsr degrade") from error
     good = mean.ndim == 2 and mean.shape[0] == mean.shape[1] and np.isfinite(mean).all()

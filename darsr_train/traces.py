@@ -19,7 +19,7 @@ from . import small_network
 
 TILE = 128  # side of the crops it was trained on
 VERSION = 1
-_WEIGHTS = Path(__file__).parent / "weights" / "traces.safetensors"
+_WEIGHTS = Path(__file__).parent / "weights"
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # High-pass filters of unit norm: the two Laplacians, and second differences along the rows and the columns.
@@ -70,6 +70,11 @@ def spectrum(plane: np.ndarray) -> list[float]:
     return [np.log(power[(radius >= low) & (radius < low + 0.05)].mean() + 1e-3) for low in _BANDS]
 
 
+def traces_path() -> Path:
+    """Where the detector lies in the package."""
+    return _WEIGHTS / "traces.safetensors"
+
+
 def log_odds(pixels: np.ndarray) -> float:
     """Mean log-odds over the tiles of a uint8 H x W or H x W x 3 image that a camera's treatment is visible."""
     if pixels.ndim == 2:
@@ -81,7 +86,7 @@ def log_odds(pixels: np.ndarray) -> float:
 
 @functools.cache
 def _weights() -> dict[str, np.ndarray]:
-    return read_container(_WEIGHTS, "traces", VERSION, "install the package again")[1]
+    return read_container(traces_path(), "traces", VERSION, "install the package again")[1]
 
 
 def _starts(side: int) -> list[int]:

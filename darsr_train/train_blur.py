@@ -160,10 +160,10 @@ def main() -> None:
     parser.add_argument("--sharpened-share", type=float, default=0.5, help="of crops sharpened before they are blurred")
     parser.add_argument("--licence", default="unstated")
     given = parser.parse_args()
-    shares = {"half_share": given.half_share, "sharpened_share": given.sharpened_share, "scale": given.scale}
+    how = {"half_share": given.half_share, "sharpened_share": given.sharpened_share, "scale": given.scale}
     photographs = list_images(given.images)
-    found = samples(photographs, given.samples, given.seed, **shares)
-    reduced = samples(photographs, given.reduced, given.seed + 1, **shares, only_reduced=True)
+    found = samples(photographs, given.samples, given.seed, **how)
+    reduced = samples(photographs, given.reduced, given.seed + 1, **how, only_reduced=True)
     correction, accuracy = train_correction(*found, given.steps)
     detector, told = train_detector(found[0][_is_blurred(found[2])], reduced[0], given.steps)
     accuracy |= told

@@ -43,8 +43,7 @@ def paper_pipeline(scale: int) -> Pipeline:
 def fast_pipeline(scale: int) -> Pipeline:
     """What profile ``fast`` makes of a blurred image: the prior's network, the default backbone, back-projection."""
     covariance = scale**2 * np.diag([0.5, 0.25])
-    kernel = kernels.from_covariance(covariance / (scale // 2) ** 2, "gaussian", 14)
-    kernel = torch.from_numpy(kernel if scale == 2 else kernels.twice(kernel)).float()
+    kernel = torch.from_numpy(kernels.estimated(covariance / (scale // 2) ** 2, scale)).float()
     stage = BackProjection(kernel, scale, AdaptOptions.profile("fast", scale).rounds)
     return Pipeline(load_prior(scale), load_backbone("edge", scale).module, stage).eval().requires_grad_(False)
 

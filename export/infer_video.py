@@ -134,7 +134,7 @@ def _chooser(engine: Engine, source: Source, options: VideoOptions):
     from .readapt import Readaptation, adapt_to_frame
 
     def adapt(pixels: np.ndarray, path: Path, report: Callable[[dict], None]) -> None:
-        adapt_to_frame(pixels, path, options.backbone, engine.spec.scale, source.adapter, report)
+        adapt_to_frame(pixels, path, options.backbone, engine.spec.scale, report)
 
     def opener(path: Path) -> Engine:
         return options.open_source(Source(path, None, options.backbone, engine.spec.scale))

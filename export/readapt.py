@@ -26,30 +26,22 @@ def adapt_to_frame(
     out: Path,
     backbone: str | None,
     scale: int,
-    start: Path | None = None,
     report: Callable[[dict], None] = lambda _: None,
 ) -> None:
     """Adapt to one frame with profile ``fast`` and write the adapter ``out``.
 
-    Args:
-        start: another adapter to start a fit from, where there is one (x4) and it has what it takes.
-
     Raises:
         DarsrError: the frame cannot be adapted to (too small).
     """
-    from darsr_deploy.adapter import Adapter
     from darsr_train.adapt import adapt_image
     from darsr_train.backbones import load_backbone
     from darsr_train.runtime import checked_options
 
-    begun = Adapter.load(start) if start is not None else None
-    if begun is not None and begun.correction != "network":
-        begun = None
     with tempfile.TemporaryDirectory() as folder:
         frame = Path(folder) / "frame.png"
         write_image(frame, pixels)
         network, options = load_backbone(backbone or "edge", scale), checked_options("fast", scale)
-        adapt_image(frame, out, network, options, report=report, start=begun if options.fits() else None)
+        adapt_image(frame, out, network, options, report=report)
 
 
 class Readaptation:

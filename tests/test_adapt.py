@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_an_image_without_any_detail_is_adapted_to_nothing(level, backbone, tmp_
 
 
 def test_the_network_for_the_blur_is_taken_as_it_is(photo, backbone, tmp_path, monkeypatch):
-    """Without steps, which is the default at x2."""
+    """Without steps, which is the default."""
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
     adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2))
     image = read_image(photo)
@@ -99,7 +100,7 @@ def test_of_a_large_image_the_part_with_most_detail_is_looked_at(top, left, gray
     image = np.full((961, 1153, 3), 90, np.uint8)
     image[top : top + 512, left : left + 512] = np.kron(data.astronaut()[::2, ::2], np.ones((2, 2, 1), np.uint8))
     image = image[:, :, 1] if gray else image
-    part = adapt_fast.most_detailed(image)
+    part = adapt_fast.looked_at(image)
     assert np.shares_memory(part, image), "a view: the image may be large"
     assert np.array_equal(part, image[top : top + 512, left : left + 512])
 
@@ -108,7 +109,7 @@ def test_of_a_large_image_the_part_with_most_detail_is_looked_at(top, left, gray
 def test_there_is_always_a_part_to_look_at(shape):
     random = np.random.default_rng(0)
     for image in (np.zeros(shape, np.uint8), random.integers(0, 256, (*shape, 3)).astype(np.uint8)):
-        part = adapt_fast.most_detailed(image)
+        part = adapt_fast.looked_at(image)
         assert part.shape[:2] == tuple(min(side, 512) for side in shape)
 
 
@@ -174,11 +175,23 @@ def test_a_bolder_candidate_must_be_clearly_better(losses, chosen):
     assert adapt_fast.boldest(dict(zip(("prior", "adapted by half", "adapted"), losses))) == chosen
 
 
-@pytest.mark.parametrize("width, chosen", [(1.5, "adapted"), (0.5, "prior"), (-0.8, "adapted")])
+@pytest.mark.parametrize(
+    "width, chosen", [(1.5, ("adapted", "width")), (0.5, ("prior", "loss")), (-0.8, ("adapted", "width"))]
+)
 def test_far_from_the_blurs_of_the_prior_the_network_for_the_blur_is_taken(width, chosen):
-    assert adapt_fast.pick({"prior": 1.0, "adapted by half": 1.1, "adapted": 1.2}, width) == chosen
-    assert adapt_fast.pick({"prior": 1.0}, width) == "prior"
-    assert adapt_fast.pick({"prior": 1.0, "adapted by half": 1.1, "adapted": 1.2}, width, asked=True) == "adapted"
+    scores = {"prior": 1.0, "adapted by half": 1.1, "adapted": 1.2}
+    assert adapt_fast.pick(scores, width) == chosen
+    assert adapt_fast.pick(scores, width, asked=True) == ("adapted", "amount")
+
+
+def test_another_image_s_network_is_not_taken_unjudged(photo, backbone, tmp_path, monkeypatch):
+    """It is for another blur, whatever the width of this one."""
+    monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
+    monkeypatch.setattr(adapt_fast, "_JUDGED", (9.0, 9.0))
+    options = AdaptOptions.profile("fast", 2)
+    own, _ = adapt_image(photo, tmp_path / "own.darsr", backbone, options)
+    gone_on_from, _ = adapt_image(photo, tmp_path / "other.darsr", backbone, options, start=own)
+    assert (own.facts["chosen_by"], gone_on_from.facts["chosen_by"]) == ("width", "loss")
 
 
 def test_what_is_not_blurred_is_not_corrected(backbone, tmp_path):
@@ -250,6 +263,17 @@ def test_resuming_what_is_finished_gives_it_back(photo, backbone, tmp_path):
     with pytest.raises(DarsrError, match=r"a\.darsr: is not of .*photo\.png with these options"):
         adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=5), resume=True)
     assert (tmp_path / "a.darsr").read_bytes() == before
+
+
+def test_a_finished_adapter_of_an_older_program_is_kept(photo, backbone, tmp_path):
+    """It knew fewer options, and did what their defaults say."""
+    made, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK)
+    options = {name: value for name, value in made.facts["options"].items() if name != "amount"}
+    replace(made, facts=made.facts | {"options": options}).save(tmp_path / "a.darsr")
+    _, seconds = adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK, resume=True)
+    assert seconds == 0
+    with pytest.raises(DarsrError, match="is not of"):
+        adapt_image(photo, tmp_path / "a.darsr", backbone, replace(QUICK, amount=0.5), resume=True)
 
 
 def test_a_state_of_other_options_is_not_resumed(photo, backbone, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def sets(tmp_path_factory):
 @pytest.mark.parametrize("scale", [2, 4])
 def test_as_estimated_is_what_fast_does(scale, sets, tmp_path, monkeypatch):
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
-    monkeypatch.setattr(adapt_fast, "pick", lambda scores, width, asked: "adapted")
+    monkeypatch.setattr(adapt_fast, "pick", lambda scores, width, asked: ("adapted", "width"))
     (pair,) = image_pairs(sets / f"gaussian_x{scale}")
     backbone = load_backbone("edge", scale)
     adapter, _ = adapt_image(pair.lr, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", scale))
@@ -73,6 +73,14 @@ def test_a_set_whose_images_are_all_taken_for_reduced_has_no_errors():
     row = {"reduced": True, "errors": None, "told": dict.fromkeys([*OFFSETS, "truth"], 30.0), "alone": 31.0}
     line = table({"none": [row, row]}).splitlines()[2]
     assert line.startswith("| none | 2 | 2 |  |  | 31.00 | 30.00 ")
+
+
+def test_a_folder_that_is_none_is_one_line(tmp_path, monkeypatch, capsys):
+    """Also where others are good: a table with a row less would be taken for the whole."""
+    monkeypatch.setattr("sys.argv", ["bench_blur", str(tmp_path / "nothing")])
+    with pytest.raises(SystemExit, match=r"error: .*nothing: there is no such folder"):
+        bench_blur.main()
+    assert capsys.readouterr().out == ""
 
 
 def test_what_is_missing_is_one_line(sets, tmp_path, monkeypatch):

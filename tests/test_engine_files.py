@@ -90,7 +90,7 @@ WRONG = {
     "sha256": 5,
     "bytes": "450",
     "typed": 1,
-    "targets": [86],
+    "targets": "sm_86",
     "layers": {"CONVOLUTION": "26"},
     "device_parity_psnr_db": True,
     "gpu": None,
@@ -102,6 +102,14 @@ def test_a_fact_of_a_wrong_type_is_named(engine, fact):
     test_a_sidecar_that_was_written_otherwise(engine, {"facts": {**read_facts(engine).to_json(), fact: WRONG[fact]}})
     with pytest.raises(DarsrError, match=rf"photo\.engine\.json: .*\(field {fact} is "):
         read_facts(engine)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[[3, 3], [4, 4], ["5", 5]], [[3, 3], [4, 4], [5.0, 5]], [[3], [4], [5]], [[3, 3, 3]] * 3]
+)
+def test_sizes_of_a_wrong_type_are_none(sizes):
+    with pytest.raises(DarsrError, match="field shapes is not three sizes"):
+        Shapes.from_json(sizes, "a.engine.json")
 
 
 def test_a_contract_of_wrong_types_is_none():

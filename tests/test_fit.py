@@ -146,8 +146,7 @@ def test_between_two_networks_lie_their_weights():
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_back_projection_keeps_what_is_consistent_and_mends_what_is_not(scale):
-    kernel = kernels.from_covariance(COVARIANCE, "gaussian", 14)
-    kernel = torch.from_numpy(kernel if scale == 2 else kernels.twice(kernel)).float()
+    kernel = torch.from_numpy(kernels.estimated(COVARIANCE, scale)).float()
     x = PHOTO[..., :120, :160]
     y = reduce(x, kernel, scale)
     stage = lambda rounds: BackProjection(kernel, scale, rounds)  # noqa: E731

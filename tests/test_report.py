@@ -27,6 +27,7 @@ from darsr_train.backbones import load_backbone
 from darsr_train.darm import DARM
 from darsr_train.evaluate import adapted, upscale_with
 from darsr_train.loss_record import read_curves, record
+from export.report import explain
 from export.report.charts import Bar, bars
 from export.report.markup import Markup, element
 from export.report.page import build_page
@@ -264,6 +265,24 @@ def test_every_kind_of_facts_has_a_page(subject, backbone):
     camera = replace(subject.adapter, facts={"camera_probability": 0.97, "strength": 0.42, "chosen": "prior"}, rounds=0)
     words = "".join(Reader(build_page([replace(subject, adapter=camera)])).words)
     assert "certainty of 97%" in words and "at 42% of its strength" in words and "back-projection add" not in words
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [
+        ({"chosen_by": "loss"}, "only if it explains the image clearly better"),
+        ({}, "only if it explains the image clearly better"),
+        ({"chosen_by": ["loss"]}, "only if it explains the image clearly better"),
+        ({"chosen_by": "width"}, "far wider or narrower than what the pre-trained one is made for"),
+        ({"chosen_by": "amount", "options": {"amount": 0.5}}, "An amount of 0.5 was asked for"),
+    ],
+)
+def test_the_reason_is_that_of_the_choice(facts, words):
+    compared = {"camera_probability": 0.0, "chosen": "adapted", "held_out_loss": {"prior": 0.5, "adapted": 0.6}}
+    said = explain.why(Adapter("network", 2, "edge-x2", "0" * 64, compared | facts))
+    assert words in " ".join(said) and "Chosen: the one for this blur." in said
+    nothing = explain.why(Adapter("none", 2, "edge-x2", "0" * 64, facts))[0]
+    assert nothing.startswith("Nothing is corrected: " + ("0.5 times the blur" if "options" in facts else "the blur"))
 
 
 def test_a_benchmark_shows_every_row(page):

@@ -12,8 +12,15 @@ from darsr_train.degrade import shape_of
 NAMES = {"bicubic": "Bicubic", "backbone": "Backbone alone", "adapted": "Adapted", "truth": "Truth"}
 _CANDIDATES = {
     "prior": "the pre-trained one",
-    "adapted by half": "half-way to the fitted one",
-    "adapted": "the fitted one",
+    "adapted by half": "half-way to the one for this blur",
+    "adapted": "the one for this blur",
+}
+
+
+_REASONS = {
+    "loss": "A bolder one is taken only if it explains the image clearly better.",
+    "width": "The blur is far wider or narrower than what the pre-trained one is made for, so the one for this blur is taken.",
+    "amount": "An amount of {amount:g} was asked for, so the one for a blur of so many times the variance is taken.",
 }
 
 
@@ -40,12 +47,20 @@ def chosen_candidate(facts: dict) -> str:
     return _CANDIDATES.get(chosen, chosen) if isinstance(chosen, str) else ""
 
 
+def _amount(facts: dict) -> float:
+    options = facts.get("options")
+    amount = number(options, "amount") if isinstance(options, dict) else None
+    return 1.0 if amount is None else amount
+
+
 def why(adapter: Adapter) -> list[str]:
     """What was chosen and why, as sentences."""
     facts = adapter.facts
     chosen, camera = facts.get("chosen"), number(facts, "camera_probability")
+    amount = _amount(facts)
     if adapter.correction == "none":
-        words = ["Nothing is corrected: the blur that was found is no wider than that of a bicubic reduction."]
+        found = "the blur that was found" if amount == 1 else f"{amount:g} times the blur that was found"
+        words = [f"Nothing is corrected: {found} is no wider than that of a bicubic reduction."]
         words.append("The backbone alone is best for such an image.")
         return words
     if chosen == "last iterate":
@@ -62,7 +77,8 @@ def why(adapter: Adapter) -> list[str]:
         words.append(
             f"{len(candidates(facts))} corrections were compared on the image, without a truth: how well does each explain it?"
         )
-        words.append("A bolder one is taken only if it explains the image clearly better.")
+        by = str(facts.get("chosen_by"))
+        words.append(_REASONS.get(by, _REASONS["loss"]).format(amount=amount))
         words.append(f"Chosen: {chosen_candidate(facts)}.")
     elif isinstance(chosen, str):
         words.append(f"Chosen: {chosen_candidate(facts)}.")
@@ -91,6 +107,8 @@ def facts_table(adapter: Adapter, lr_size: tuple[int, int]) -> list[tuple[str, s
         ("Correction", adapter.correction),
         ("Backbone", f"{adapter.backbone} (sha256 {adapter.backbone_sha256[:12]})"),
     ]
+    if (amount := _amount(facts)) != 1:
+        rows.append(("Amount asked for", f"{amount:g} times the variance that was estimated"))
     for key, name in (("profile", "Profile"), ("steps", "Steps of the fit"), ("seed", "Seed")):
         if isinstance(facts.get(key), str | int):
             rows.append((name, str(facts[key])))
