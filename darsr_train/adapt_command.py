@@ -41,7 +41,8 @@ def adapt(
     amount: Annotated[
         float | None,
         typer.Option(
-            help="Sharpen less (down to 0.1) or more (up to 4): a factor of the variance of the blur. 1 if not given."
+            help="Sharpen less (down to 0.1) or more (up to 4): a factor of the variance of the blur, or, of a camera's "
+            "image, of the strength. 1 if not given."
         ),
     ] = None,
     start: Annotated[

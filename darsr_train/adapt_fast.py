@@ -100,9 +100,9 @@ def adapt_fast(
             name: held_out_loss(network, evidence, backbone, options, restored.get(name))
             for name, network in candidates.items()
         }
-        chosen, by = boldest(scores), "loss"
-        if "adapted" in candidates and (start is None or options.fits()):  # else it is for another image's blur
-            chosen, by = pick(scores, blur.logarithm(evidence.covariance)[0], asked=options.amount != 1)
+        own = "adapted" in candidates and (start is None or options.fits())  # else it is for another image's blur
+        width, asked = blur.logarithm(evidence.covariance)[0], options.amount != 1
+        chosen, by = pick(scores, width, asked) if own else (boldest(scores), "loss")
         network = candidates[chosen]
         found |= {"chosen": chosen, "chosen_by": by, "held_out_loss": scores, **_took(options, options.steps)}
     strength = 1 - (1 - _MILD) * treated

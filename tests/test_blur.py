@@ -208,23 +208,25 @@ def test_a_detector_tells_apart_what_can_be_told_apart():
     assert np.mean(np.array(right) == np.repeat([False, True], [60, 20])) > 0.95
 
 
-def test_training_on_a_folder_gives_a_file_that_the_estimate_reads(photographs, tmp_path, monkeypatch):
-    out, y = tmp_path / "blur-x2.safetensors", blurred(BLURS[0])
-    options = f"--out {out} --samples 8 --reduced 7 --steps 20 --licence MIT".split()
+@pytest.mark.parametrize("scale", [2, 4])
+def test_training_on_a_folder_gives_a_file_that_the_estimate_reads(scale, photographs, tmp_path, monkeypatch):
+    out, y = tmp_path / f"blur-x{scale}.safetensors", blurred(BLURS[0], photograph("chelsea", scale), scale)
+    options = f"--out {out} --scale {scale} --samples 8 --reduced 7 --steps 20 --licence MIT".split()
+    options += ["--half-share", "0"] if scale == 4 else []  # the halves of these photographs are too small
     monkeypatch.setattr("sys.argv", ["train_blur", str(photographs), *options])
     train_blur.main()
     facts, _ = read_container(out, "blur", blur.VERSION, "")[:2]
     assert (
-        "--scale 2 --samples 8 --reduced 7 --steps 20 --seed 0" in facts["command"]
+        f"--scale {scale} --samples 8 --reduced 7 --steps 20 --seed 0" in facts["command"]
         and facts["licence"] == "MIT"
         and set(facts["accuracy"]) == {"least_squares", "corrected", "taken_for_reduced"}
     )
-    x = restored(y)
-    shipped = blur.estimate_covariance(x, y, 2)
+    x = restored(y, scale)
+    shipped = blur.estimate_covariance(x, y, scale)
     monkeypatch.setattr(blur, "_WEIGHTS", tmp_path)
     blur._weights.cache_clear()
     try:
-        assert not np.array_equal(blur.estimate_covariance(x, y, 2), shipped)
+        assert not np.array_equal(blur.estimate_covariance(x, y, scale), shipped)
     finally:
         monkeypatch.undo()
         blur._weights.cache_clear()
