@@ -9,18 +9,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .engines.upscale import upscale
     from .errors import DarsrError
-    from .imaging import read_image, write_image
+    from .images.arrays import read_image, write_image
     from .opening import open_engine
-    from .upscaling import upscale
 
 __all__ = ["DarsrError", "open_engine", "read_image", "upscale", "write_image"]
 _HOMES = {
     "DarsrError": "errors",
     "open_engine": "opening",
-    "read_image": "imaging",
-    "upscale": "upscaling",
-    "write_image": "imaging",
+    "read_image": "images.arrays",
+    "upscale": "engines.upscale",
+    "write_image": "images.arrays",
 }
 
 

@@ -6,10 +6,10 @@ import hashlib
 import warnings
 from pathlib import Path
 
-from .engine import Engine
+from .engines.base import Engine
+from .engines.tiled import TiledEngine
 from .errors import DarsrError
-from .file_kinds import another_kind
-from .tiled import TiledEngine
+from .files.kinds import another_kind
 
 ENGINES = ("auto", "ort", "trt", "trt-rtx")
 
@@ -54,14 +54,14 @@ def open_engine(
             str(path), "holds its correction, and an adapter was given", "give a bundle (darsr export --split)"
         )
     elif path.suffix.lower() == ".onnx":
-        from .ort_engine import OrtEngine
+        from .engines.ort import OrtEngine
 
         if engine not in ("auto", "ort"):
             command = f"darsr export {path} --format {engine}"
             raise DarsrError(str(path), f"is no engine, and none is built here for {engine}", f"build it: {command}")
         opened = OrtEngine(path, provider, threads)
     elif path.suffix.lower() == ".engine":
-        from .trt_engine import TrtEngine
+        from .trt.engine import TrtEngine
 
         _require_family(path, engine)
         opened = TrtEngine(path, trust)
@@ -82,9 +82,9 @@ def engine_of_bundle(folder: Path, asked: str = "auto") -> str:
     Raises:
         DarsrError: a damaged sidecar of an engine.
     """
-    from .engine_file import read_facts
-    from .ort_engine import installed_runtimes
-    from .trt_opening import own_engines
+    from .engines.ort import installed_runtimes
+    from .trt.engine_file import read_facts
+    from .trt.open_bundle import own_engines
 
     if asked != "auto" or installed_runtimes():
         return "ort" if asked == "auto" else asked
@@ -93,8 +93,9 @@ def engine_of_bundle(folder: Path, asked: str = "auto") -> str:
 
 
 def _bundled(folder: Path, provider: str, threads: int, adapter: str | Path | None, trust: bool, engine: str) -> Engine:
-    from .adapter import Adapter
-    from .bundle import Bundle, Manifest
+    from .bundle.manifest import Manifest
+    from .bundle.ort_bundle import Bundle
+    from .files.adapter import Adapter
 
     path = adapter or Manifest.load(folder).own_adapter(folder)
     if path is None:
@@ -106,10 +107,10 @@ def _bundled(folder: Path, provider: str, threads: int, adapter: str | Path | No
 
 
 def _in_tensorrt(folder: Path, adapter: Path, trust: bool, engine: str) -> Engine:
-    from .engine_cache import EngineCache
-    from .folders import engines_folder
-    from .trt_library import choose_family, import_library
-    from .trt_opening import open_in_tensorrt
+    from .files.folders import engines_folder
+    from .trt.cache import EngineCache
+    from .trt.library import choose_family, import_library
+    from .trt.open_bundle import open_in_tensorrt
 
     def warn(line: str) -> None:
         warnings.warn(line, RuntimeWarning, stacklevel=2)
@@ -120,7 +121,7 @@ def _in_tensorrt(folder: Path, adapter: Path, trust: bool, engine: str) -> Engin
 
 def _require_family(path: Path, engine: str) -> None:
     """An engine file is of one family; ``trt`` is whichever of them."""
-    from .engine_file import read_facts
+    from .trt.engine_file import read_facts
 
     if engine == "ort" or (engine == "trt-rtx" and read_facts(path).family != engine):
         raise DarsrError(str(path), f"is an engine of TensorRT, and {engine} was asked for", "leave the engine out")

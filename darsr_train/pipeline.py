@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.images.arrays import to_image, to_tensor
 
 from .backbones import PUBLISHED, Backbone, installed_names, load_backbone
-from .backprojection import BackProjection
-from .darm import DARM, filter_with_taps
+from .networks.backprojection import BackProjection
+from .networks.darm import DARM, filter_with_taps
 
 
 class GlobalCorrection(nn.Module):
@@ -124,3 +126,15 @@ def load_pipeline(
             "give the right one with --backbone, or adapt again",
         )
     return pipeline_of(adapter, found.module, path).to(device), adapter, found
+
+
+def adapted(adapter: Adapter, backbone: Backbone, device: str = "cpu") -> Pipeline:
+    """An adapter and its backbone as one network."""
+    return pipeline_of(adapter, backbone.module).to(device)
+
+
+def upscale_with(network: nn.Module, image: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """8-bit result of a network (N x 3 x H x W in [0, 1] in and out) on an 8-bit image."""
+    with torch.inference_mode():
+        lr = torch.from_numpy(to_tensor(image)).to(device, memory_format=torch.channels_last)
+        return to_image(network(lr).float().cpu().numpy(), gray=image.ndim == 2)

@@ -6,7 +6,7 @@ import os
 import re
 
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.installing import install
+from darsr_deploy.install import install
 
 
 def require_torch() -> None:
@@ -44,7 +44,7 @@ def pick_device(device: str, threads: int) -> str:
 
 def checked_options(profile: str, scale: int, **changes: object):
     """Options of a profile; a value out of range is one line."""
-    from .config import AdaptOptions
+    from .adaptation.options import AdaptOptions
 
     try:
         return AdaptOptions.profile(profile, scale, **changes)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from darsr_deploy.adapter import Adapter
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.imaging import SUFFIXES, list_images, read_image, to_tensor
-from darsr_deploy.noise import detailed_crops, natural_noise
+from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.images.arrays import SUFFIXES, list_images, read_image, to_tensor
+from darsr_deploy.images.synthetic import detailed_crops, natural_noise
 
 CALIBRATION_SIDE = 96  # pixels of a calibration crop
 _CROPS_OF_ONE = 12
@@ -45,7 +45,7 @@ def gather(adapter: Path | None, image: Path | None = None, calibration: Path | 
     Raises:
         DarsrError: an image that cannot be read, or a folder without images.
     """
-    from darsr_train.adapt import sha256_of  # brings PyTorch, which the pictures below do without
+    from darsr_train.adaptation.adapt import sha256_of  # brings PyTorch, which the pictures below do without
 
     found = image or (find_photo(adapter) if adapter is not None else None)
     photo = None if found is None else _least(to_tensor(read_image(found)), found)
@@ -65,7 +65,7 @@ def gather(adapter: Path | None, image: Path | None = None, calibration: Path | 
 
 def find_photo(adapter: Path) -> Path | None:
     """The image an adapter was made from, where it lies beside it: one of its name whose sha256 is the recorded one."""
-    from darsr_train.adapt import sha256_of
+    from darsr_train.adaptation.adapt import sha256_of
 
     source = Adapter.load(adapter).facts.get("source")
     recorded = source.get("sha256") if isinstance(source, dict) else None

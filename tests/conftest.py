@@ -55,15 +55,18 @@ def built_once(_built, monkeypatch):
     """PyTorch's exporter takes seconds: the same weights in the same form go through it once a session."""
     import onnx
 
-    from export import to_onnx
+    from export.artefacts import model
+    from export.onnx_graphs import build
+    from export.onnx_graphs.opset import OPSET
 
-    build = to_onnx.build_model
+    real = build.build_model
 
-    def cached(pipeline, opset=to_onnx.OPSET):
+    def cached(pipeline, opset=OPSET):
         tensors = [(name, t.numpy().tobytes()) for name, t in pipeline.state_dict().items()]
         key = (str(pipeline), tuple(tensors), opset)
         if key not in _built:
-            _built[key] = build(pipeline, opset).SerializeToString(deterministic=True)
+            _built[key] = real(pipeline, opset).SerializeToString(deterministic=True)
         return onnx.load_from_string(_built[key])
 
-    monkeypatch.setattr(to_onnx, "build_model", cached)
+    for module in (build, model):
+        monkeypatch.setattr(module, "build_model", cached)

@@ -17,15 +17,14 @@ from hypothesis import strategies as st
 from skimage import data
 
 import cli
-from darsr_deploy.adapter import Adapter
-from darsr_deploy.container import write_container
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.imaging import read_image, write_image
-from darsr_deploy.metrics import psnr
-from darsr_deploy.resample import imresize
-
-from .commands import ALONE, BRIEF, darsr, done, names, refused, strict_json
-from .shared import SHARED, needs_shared
+from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.files.container import write_container
+from darsr_deploy.images.arrays import read_image, write_image
+from darsr_deploy.images.metrics import psnr
+from darsr_deploy.images.resample import imresize
+from tests.support.commands import ALONE, BRIEF, darsr, done, names, refused, strict_json
+from tests.support.shared import SHARED, needs_shared
 
 torch = pytest.importorskip("torch", reason="adapting and running adapters needs PyTorch (extra train)")
 
@@ -129,8 +128,8 @@ def test_the_console_speaks_as_the_tests_hear_it(tmp_path):
 
 
 def test_without_steps_nothing_is_fitted_unless_another_adapter_is_gone_on_from(tmp_path, monkeypatch):
-    monkeypatch.setattr("darsr_train.adapt_fast.camera_probability", lambda pixels: 0.0)
-    monkeypatch.setattr("darsr_train.config.FIT_STEPS", 3)
+    monkeypatch.setattr("darsr_train.adaptation.fast.camera_probability", lambda pixels: 0.0)
+    monkeypatch.setattr("darsr_train.adaptation.options.FIT_STEPS", 3)
     image, first, second = tmp_path / "a.png", tmp_path / "first.darsr", tmp_path / "second.darsr"
     write_image(image, cv2.GaussianBlur(data.coffee(), (0, 0), 3)[:120:2, :160:2])
     row = strict_json(done("adapt", image, "-o", first, "--threads", "1", "--json").stdout)
@@ -256,7 +255,7 @@ def test_an_output_that_cannot_be_written_is_one_line(command, image):
 
 def test_a_place_that_cannot_be_written_is_said_before_the_work(image, monkeypatch):
     """Adapting may take hours; that its result has nowhere to go can be known at once."""
-    monkeypatch.setattr("darsr_train.adapt.adapt_fast", lambda *_: pytest.fail("the work was begun"))
+    monkeypatch.setattr("darsr_train.adaptation.adapt.adapt_fast", lambda *_: pytest.fail("the work was begun"))
     refused("adapt", image, *BRIEF, "-o", image / "below" / "out.darsr", name=image / "below" / "out.darsr")
 
 
@@ -402,7 +401,7 @@ def test_the_truth_belongs_to_one_image(image, folder):
 
 def test_json_of_adapt(image, photo, tmp_path, monkeypatch):
     # small crops of photographs may pass for a camera's, which are not fitted
-    monkeypatch.setattr("darsr_train.adapt_fast.camera_probability", lambda pixels: 0.0)
+    monkeypatch.setattr("darsr_train.adaptation.fast.camera_probability", lambda pixels: 0.0)
     write_image(tmp_path / "truth.png", imresize(photo, 160, 192))
     result = done("adapt", image, *BRIEF, "--seed", "3", "--gt", tmp_path / "truth.png", "--json")
     row = strict_json(result.stdout)
@@ -473,7 +472,7 @@ def test_no_bar_where_stderr_is_no_terminal(image, monkeypatch):
 # ---- interrupted
 
 
-@pytest.mark.parametrize("place", ["darsr_train.adapt.adapt_fast", "darsr_deploy.atomic.os.replace"])
+@pytest.mark.parametrize("place", ["darsr_train.adaptation.adapt.adapt_fast", "darsr_deploy.files.atomic.os.replace"])
 def test_interrupted_while_adapting(place, image, monkeypatch):
     def interrupt(*_: object, **__: object):
         raise KeyboardInterrupt
@@ -485,7 +484,12 @@ def test_interrupted_while_adapting(place, image, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "place", ["darsr_deploy.upscaling.to_image", "darsr_deploy.atomic.os.fsync", "darsr_deploy.atomic.os.replace"]
+    "place",
+    [
+        "darsr_deploy.engines.upscale.to_image",
+        "darsr_deploy.files.atomic.os.fsync",
+        "darsr_deploy.files.atomic.os.replace",
+    ],
 )
 def test_interrupted_while_inferring(place, image, monkeypatch):
     def interrupt(*_: object, **__: object):

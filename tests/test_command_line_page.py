@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.installing import install
+from darsr_deploy.install import install
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "command-line.md").read_text()
@@ -31,10 +31,9 @@ def test_the_environment_is_read_by_names_that_can_be_found():
 
 
 def test_the_lines_it_shows_are_those_that_are_printed(tmp_path, photo, monkeypatch):
-    from darsr_deploy.adapter import Adapter
-    from darsr_deploy.imaging import write_image
-
-    from .commands import darsr
+    from darsr_deploy.files.adapter import Adapter
+    from darsr_deploy.images.arrays import write_image
+    from tests.support.commands import darsr
 
     monkeypatch.chdir(tmp_path)
     write_image(Path("photo.png"), photo)

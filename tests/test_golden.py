@@ -14,13 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from darsr_train import losses
-from darsr_train.adapt_paper import Networks, step_losses
-from darsr_train.darm import DARM
-from darsr_train.degradation import Discriminator, Generator, layer_by_layer
-from darsr_train.dsem import DSEM
-
-from .shared import SHARED, srfbn
+from darsr_train.adaptation import losses
+from darsr_train.adaptation.paper import Networks, step_losses
+from darsr_train.networks.darm import DARM
+from darsr_train.networks.dsem import DSEM
+from darsr_train.networks.gan import Discriminator, Generator, layer_by_layer
+from tests.support.shared import SHARED, srfbn
 
 FILES = (
     [Path(os.environ["DARSR_GOLDEN"])]

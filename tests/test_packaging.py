@@ -20,7 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from darsr_deploy import ort_engine
+from darsr_deploy.engines import ort as ort_engine
 from darsr_deploy.errors import DarsrError
 
 if sys.version_info >= (3, 11):
@@ -49,7 +49,7 @@ UNREACHABLE = re.compile(
 )
 IMPORT_DEPLOY = """
 import importlib, pkgutil, darsr_deploy
-for module in pkgutil.iter_modules(darsr_deploy.__path__, "darsr_deploy."):
+for module in pkgutil.walk_packages(darsr_deploy.__path__, "darsr_deploy."):
     importlib.import_module(module.name)
 """
 SHOW_HELP = """
@@ -132,8 +132,11 @@ def imported(test_file: Path) -> set[str]:
     """Packages that a test file imports at its top, itself or by way of other files of the tests."""
     text = test_file.read_text(encoding="utf-8")
     packages = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE))
-    beside = [test_file.with_name(f"{name}.py") for name in re.findall(r"^from \.(\w+) import", text, re.MULTILINE)]
-    return packages.union(*map(imported, beside))
+    beside = [
+        ROOT / f"{name.replace('.', '/')}.py"
+        for name in re.findall(r"^from (tests\.[\w.]+) import", text, re.MULTILINE)
+    ]
+    return packages.union(*map(imported, filter(Path.is_file, beside)))
 
 
 @pytest.fixture(scope="module")
@@ -245,10 +248,10 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
         path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_train" / "weights").glob("*.safetensors")
     }
     assert weights, "no weights are shipped"
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "export" / "plugin").glob("*.*")}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "export" / "plugin").glob("*.[!p]*")}
     assert len(sources) == 3 and sources <= set(names)
     assert {f"export/report/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
-    assert "darsr_deploy/bench_schema.json" in names
+    assert "darsr_deploy/bench/bench_schema.json" in names
     modules = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
@@ -261,7 +264,7 @@ def test_wheel_holds_the_packages_and_the_weights(wheel):
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is copied to a device: a model, exported where PyTorch is, and the adapter that it was made from."""
     pytest.importorskip("torch", reason="exporting needs PyTorch (extra train)")
-    from darsr_deploy.adapter import Adapter
+    from darsr_deploy.files.adapter import Adapter
     from darsr_train.backbones import load_backbone
 
     folder, backbone = tmp_path_factory.mktemp("exported"), load_backbone("edge", 2)
@@ -276,9 +279,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 MAKE_INPUTS = """
 import cv2, numpy as np
 from pathlib import Path
-from darsr_deploy.imaging import write_image
-from darsr_deploy.video import Frame, VideoInfo
-from darsr_deploy.y4m import Y4mWriter
+from darsr_deploy.images.arrays import write_image
+from darsr_deploy.video.frames import Frame, VideoInfo
+from darsr_deploy.video.y4m import Y4mWriter
 from fractions import Fraction
 picture = (np.indices((24, 32, 3)).sum(0) * 4).astype(np.uint8)
 Path("folder").mkdir()
@@ -340,10 +343,10 @@ def assert_doctor_names_what_is_missing(base: Environment) -> None:
 def assert_bench_runs_a_model_file(fresh: Environment, folder: Path) -> None:
     """A model that was exported elsewhere; no PyTorch and no onnx are here."""
     torch = pytest.importorskip("torch", reason="the model is exported by the environment of the tests")
-    from darsr_deploy.spec import ModelSpec
+    from darsr_deploy.files.model_spec import ModelSpec
     from darsr_train.backbones import EdgeSR
     from darsr_train.pipeline import Pipeline
-    from export.to_onnx import export_onnx
+    from export.artefacts.model import export_onnx
 
     network = Pipeline(torch.nn.Identity(), EdgeSR(2, 8, 1)).eval()
     export_onnx(network, folder / "model.onnx", ModelSpec(2, form="none"))
@@ -401,10 +404,10 @@ def test_runs_on_the_lowest_versions(wheel, tmp_path):
         pin: pin.split("==")[1] for pin in pins
     }
     assert "Usage: darsr" in run(old.scripts / "darsr", "--help", cwd=tmp_path)
-    old.python(f"{IMPORT_DEPLOY}\nfrom darsr_deploy.ort_engine import import_onnxruntime\nimport_onnxruntime()")
+    old.python(f"{IMPORT_DEPLOY}\nfrom darsr_deploy.engines.ort import import_onnxruntime\nimport_onnxruntime()")
 
     old.install("hypothesis", "pillow", "pytest", "--constraint", tmp_path / "lowest.txt")
-    tests = [path.relative_to(ROOT) for path in sorted(ROOT.glob("tests/test_*.py")) if is_for_devices(path)]
+    tests = [path.relative_to(ROOT) for path in sorted((ROOT / "tests").rglob("test_*.py")) if is_for_devices(path)]
     assert tests, "no test file is about darsr_deploy alone"
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     run(

@@ -17,13 +17,12 @@ import pytest
 import torch
 from skimage import data
 
-from darsr_deploy.imaging import write_image
-from darsr_deploy.resample import to_uint8
-from darsr_train import kernels
-from darsr_train.degradation import reduce
-
-from .onnx_models import convolutional
-from .typed import typed
+from darsr_deploy.images.arrays import write_image
+from darsr_deploy.images.resample import to_uint8
+from darsr_train.degradation import kernels
+from darsr_train.degradation.reduction import reduce
+from tests.support.onnx_models import convolutional
+from tests.support.typed import typed
 
 ROOT = Path(__file__).parent.parent
 MARKS = {"network", "device", "server"}  # what a block of commands needs that a test has not, such as ```console device

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darsr_deploy.engines.ort import import_onnxruntime
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.installing import install
-from darsr_deploy.ort_engine import import_onnxruntime
-from darsr_deploy.spec import METADATA_KEY, ModelSpec
+from darsr_deploy.files.model_spec import METADATA_KEY, ModelSpec
+from darsr_deploy.install import install
 
 from .onnx_cost import multiply_adds, parameter_count
 from .probe import check_range, probe_scale

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.imaging import to_image
-from darsr_deploy.resample import imresize
+from darsr_deploy.images.arrays import to_image
+from darsr_deploy.images.resample import imresize
 
 SCALES = (2, 4)
 _SIZES = ((24, 20), (17, 30))  # height and width; the second has an odd side and another ratio

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from darsr_deploy.errors import DarsrError
 
-from ..fetch import fetch
+from .fetch import fetch
 from .registry import Backbone, build, load_backbone, save_backbone
 from .store import PUBLISHED, installed_folder
 from .tensors import load_checked, read_state
@@ -51,7 +51,7 @@ def download(name: str, base: str | None = None, report: Callable[[int], None] =
         report: called with the bytes that are there.
 
     Raises:
-        DarsrError: unknown name, a folder that cannot be made, or what :func:`..fetch.fetch` raises.
+        DarsrError: unknown name, a folder that cannot be made, or what :func:`.fetch.fetch` raises.
     """
     if name not in PUBLISHED:
         raise DarsrError(name, "is not among the weights that can be downloaded", f"choose {' or '.join(PUBLISHED)}")

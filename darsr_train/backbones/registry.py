@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from darsr_deploy.container import read_container, write_container
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.container import read_container, write_container
 
 from .edge import EdgeSR
 from .onnx_network import OnnxNetwork, load_onnx

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.file_kinds import another_kind
-from darsr_deploy.folders import data_folder
+from darsr_deploy.files.folders import data_folder
+from darsr_deploy.files.kinds import another_kind
 
 _EMBEDDED = Path(__file__).parent.parent / "weights"
 

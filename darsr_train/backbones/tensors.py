@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.file_kinds import another_kind
+from darsr_deploy.files.kinds import another_kind
 
 
 def read_state(path: Path) -> dict[str, Any]:

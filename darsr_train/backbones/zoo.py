@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from darsr_deploy.container import METADATA_KEY
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.installing import install
+from darsr_deploy.files.container import METADATA_KEY
+from darsr_deploy.install import install
 
 from .probe import SCALES, picture, probe_scale
 from .tensors import read_state

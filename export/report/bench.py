@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.file_kinds import another_kind
+from darsr_deploy.files.kinds import another_kind
 
 from .charts import Bar, bars
 from .markup import Markup, element, joined

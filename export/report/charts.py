@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from darsr_train.loss_record import Curve
+from darsr_train.adaptation.result import Curve
 
 from .markup import Markup, element, joined
 

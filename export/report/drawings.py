@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from darsr_train.drawing import diverging, fitted, sequential
-from darsr_train.preview_page import figure_of, spots_of
+from darsr_train.plots.page import diverging, fitted, sequential
+from darsr_train.plots.preview_page import figure_of, spots_of
 
 from .markup import Markup, element, joined
 from .pictures import uri

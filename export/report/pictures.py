@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from darsr_train.drawing import as_rgb
+from darsr_train.plots.page import as_rgb
 
 _QUALITIES = (95, 92, 88, 84, 80, 75, 70, 60, 50)
 _PART = 384  # sides of what is encoded to judge the size of a large picture

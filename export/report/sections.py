@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from darsr_train.drawing import as_rgb
+from darsr_train.plots.page import as_rgb
 
 from .charts import Bar, bars, curve_svg
 from .drawings import filters_svg, kernel_svg, map_svg

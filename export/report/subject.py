@@ -9,16 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from darsr_deploy.adapter import Adapter
+from darsr_deploy.engines.upscale import pad_to_least
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.imaging import SUFFIXES, read_image
-from darsr_deploy.resample import imresize
-from darsr_deploy.upscaling import pad_to_least
-from darsr_train.drawing import as_rgb, most_detailed
-from darsr_train.evaluate import check_truth, figures, upscale_with
-from darsr_train.loss_record import Curve, read_curves
-from darsr_train.pipeline import load_pipeline
-from darsr_train.preview import filters_of
+from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.images.arrays import SUFFIXES, read_image
+from darsr_deploy.images.resample import imresize
+from darsr_train.adaptation.result import Curve, read_curves
+from darsr_train.evaluation.measure import check_truth, figures
+from darsr_train.pipeline import load_pipeline, upscale_with
+from darsr_train.plots.page import as_rgb, most_detailed
+from darsr_train.plots.preview import filters_of
 
 from ..samples import find_photo
 
@@ -33,7 +33,7 @@ class Subject:
     Attributes:
         pictures: uint8, sH x sW or sH x sW x 3: ``bicubic``, ``backbone`` (alone), ``adapted``, and ``truth`` if given.
         lr_size: rows, columns of the whole LR image; ``whole`` tells whether the pictures show all of it.
-        filters: as :class:`darsr_train.preview_page.Findings` has them.
+        filters: as :class:`darsr_train.plots.preview_page.Findings` has them.
         scores: PSNR in dB and SSIM by picture, ``{"adapted": {"psnr_y": ..., "ssim_y": ...}}``; empty without a truth.
     """
 

@@ -1,0 +1,1 @@
+"""Measuring engines against each other on one machine."""

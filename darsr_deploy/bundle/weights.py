@@ -1,0 +1,90 @@
+"""What a runtime bundle takes from an adapter: its sizes, and the weights of its correction network as 13 taps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import DarsrError
+from ..files.adapter import Adapter
+
+# Pixels of the 13 symmetric taps, in their order: as darsr_train.networks.darm.TAP_OFFSETS, which a test compares.
+TAP_OFFSETS = tuple((i // 5 - 2, i % 5 - 2) for i in range(13))
+STAGES = 2  # channel attentions
+USUAL_WIDTHS = (32, 8)  # of the network that adaptation starts from
+_USUAL_KERNEL_SIDE = {2: 14, 4: 40}  # of the kernels that adapting estimates
+_SYMMETRIC = 1e-6  # most asymmetry of a dictionary, relative to its largest value
+
+
+def weight_shapes(channels: int, squeezed: int) -> dict[str, list[int]]:
+    """Names and shapes of the weights of a DARM of 13 taps, in the order of its state.
+
+    Args:
+        channels: its width.
+        squeezed: width inside the attentions.
+    """
+    layers = {"head": (channels, 3, 3)}
+    for stage in range(STAGES):
+        layers |= {f"stages.{stage}.{name}": (channels, channels, 3) for name in ("first", "second")}
+        layers |= {
+            f"stages.{stage}.squeeze": (squeezed, channels, 1),
+            f"stages.{stage}.excite": (channels, squeezed, 1),
+        }
+    layers["tail"] = (13, channels, 3)
+    return {
+        f"{name}.{part}": shape
+        for name, (c_out, c_in, k) in layers.items()
+        for part, shape in (("weight", [c_out, c_in, k, k]), ("bias", [c_out]))
+    }
+
+
+def widths_of(adapter: Adapter) -> tuple[int, int]:
+    """``channels`` and ``squeezed`` of an adapter's network; the usual ones for an adapter without one."""
+    try:
+        arrays = adapter.darm_arrays()
+        return arrays["head.bias"].shape[0], arrays["stages.0.squeeze.bias"].shape[0]
+    except (KeyError, IndexError):  # none, or one that correction_weights refuses with a line
+        return USUAL_WIDTHS
+
+
+def kernel_side(adapter: Adapter) -> int:
+    """Side of the kernels of back-projection that a bundle made for an adapter takes."""
+    side = adapter.arrays["kernel"].shape[0] if adapter.rounds else 0
+    return max(side, _USUAL_KERNEL_SIDE[adapter.scale])
+
+
+def correction_weights(
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, list[int]], what: str
+) -> dict[str, np.ndarray]:
+    """The arrays of a DARM as float32 weights of the given shapes; a dictionary is folded into the tail.
+
+    Every filter of a dictionary is point-symmetric, so it is a mixture of 13 basis kernels, ``dictionary = A basis``, and
+    the tail becomes ``A^T tail``: as :func:`export.folding.fold.fold_dictionary`, without PyTorch.
+
+    Args:
+        what: the adapter's name in errors.
+
+    Raises:
+        DarsrError: another architecture.
+    """
+    weights = {name: array.astype(np.float32) for name, array in arrays.items() if name != "dictionary"}
+    if "dictionary" in arrays and "tail.weight" in weights:
+        dictionary = arrays["dictionary"].astype(np.float64)
+        mirrored = dictionary[:, ::-1, ::-1]
+        if np.abs(dictionary - mirrored).max() > _SYMMETRIC * np.abs(dictionary).max():
+            raise DarsrError(what, "its dictionary is not point-symmetric", "make a new one with darsr adapt")
+        symmetric = 0.5 * (dictionary + mirrored)
+        mixing = np.stack([symmetric[:, 2 + dy, 2 + dx] for dy, dx in TAP_OFFSETS], axis=1)  # F, 13
+        tail, bias = weights["tail.weight"].astype(np.float64), weights["tail.bias"].astype(np.float64)
+        weights["tail.weight"] = np.einsum("ft,fcij->tcij", mixing, tail).astype(np.float32)
+        weights["tail.bias"] = (mixing.T @ bias).astype(np.float32)
+    for name, shape in shapes.items():
+        found = list(weights[name].shape) if name in weights else None
+        if found != list(shape):
+            why = f"its correction network is another than the bundle's ({name} is {found}, expected {list(shape)})"
+            raise DarsrError(what, why, "export a bundle from this adapter")
+    if unknown := sorted(weights.keys() - shapes.keys()):
+        why = f"its correction network is another than the bundle's ({unknown[0]} is not known)"
+        raise DarsrError(what, why, "export a bundle from this adapter")
+    return weights

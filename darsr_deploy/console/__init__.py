@@ -1,0 +1,1 @@
+"""The command line itself; only commands/ rooms and cli.py import it."""

@@ -1,0 +1,199 @@
+"""Images of any size through an engine, in bounded memory: tile by tile, with the result of the whole image.
+
+Where a model averages over the whole image (the channel attentions of the correction network), each average is collected in
+a pass of its own over all tiles, the second with the first known. Then every tile is computed with these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+import numpy as np
+
+from ..errors import DarsrError, OutOfMemory
+from ..images.arrays import to_image, to_tensor
+from .base import Engine, Tileable
+from .tiling import LEAST_TILE, Span, automatic_tile, free_memory, grid
+
+_Take = Callable[[Span, Span], np.ndarray]
+_Put = Callable[[Span, Span, np.ndarray], None]
+
+
+def tile_side(text: str) -> int | None:
+    """The side of tiles that an option names: ``auto`` (None), 0 for whole images, or LR pixels.
+
+    Raises:
+        DarsrError: none of these.
+    """
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or 0 < int(text) < LEAST_TILE:
+        raise DarsrError(f"--tile {text}", "is no size of tiles", f"give auto, 0, or at least {LEAST_TILE} pixels")
+    return int(text)
+
+
+class TiledEngine:
+    """Wraps an engine and is one. Small images still run whole; large ones in tiles.
+
+    Args:
+        engine: one that can run tiles. Another is asked for whole images, unless tiles of a size were asked for.
+        tile: side of a tile's own pixels, in LR pixels; 0: never; None: as the free memory allows.
+        say: told where memory did not suffice, or may not.
+        report: told ``{"step", "steps"}`` after each tile.
+        free: bytes that may be taken, None where nobody knows; by default what the engine's ``free_memory`` says, such as of
+            a GPU, or what this machine has.
+
+    Raises:
+        DarsrError: tiles of a size were asked for, and the model takes whole images alone.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | Tileable,
+        tile: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        report: Callable[[dict], None] = lambda _: None,
+        free: Callable[[], int | None] | None = None,
+    ) -> None:
+        self.engine, self.tile, self._say, self.report = engine, tile, say, report
+        self._free = free or getattr(engine, "free_memory", free_memory)
+        self.spec, self.name, self.provider = engine.spec, engine.name, engine.provider
+        self.locality = engine.locality
+        self._chosen: tuple[tuple[int, int], int] = (0, 0), 0  # of the last image: its size, and the side of its tiles
+        if tile and self.locality.halo is None:
+            raise DarsrError(f"--tile {tile}", self.locality.why or "this model takes whole images", self._way_out())
+
+    def run(self, lr: np.ndarray) -> np.ndarray:
+        """float32 N x 3 x H x W in [0, 1] -> float32 N x 3 x sH x sW in [0, 1]."""
+        n, _, height, width = lr.shape
+        s = self.spec.scale
+        tile = self._choose(height, width)
+        if tile == 0:
+            try:
+                return self.engine.run(lr)
+            except (OutOfMemory, MemoryError) as error:
+                tile = self._smaller(max(height, width), error)
+        sr = np.empty((n, 3, height * s, width * s), np.float32)
+
+        def put(rows: Span, columns: Span, part: np.ndarray) -> None:
+            sr[:, :, rows.own(s), columns.own(s)] = part
+
+        self.engine.check_size(lr)
+        self._tiles(height, width, tile, lambda rows, columns: lr[:, :, rows.outer, columns.outer], put)
+        return sr
+
+    def upscale(self, image: np.ndarray) -> np.ndarray | None:
+        """uint8 or uint16, H x W or H x W x 3 -> the same of s times the size, never more of it than a tile in float32.
+
+        None where the image fits in whole.
+        """
+        (height, width), s = image.shape[:2], self.spec.scale
+        tile = self._choose(height, width)
+        if tile == 0:
+            return None
+        # stored as writers of image files want colours, BGR, and seen as RGB: turning them around copies nothing
+        stored = np.empty((height * s, width * s, *image.shape[2:]), image.dtype)
+        result = stored if image.ndim == 2 else stored[:, :, ::-1]
+
+        def put(rows: Span, columns: Span, part: np.ndarray) -> None:
+            result[rows.own(s), columns.own(s)] = to_image(part, gray=image.ndim == 2, dtype=image.dtype.type)
+
+        self.engine.check_size(np.broadcast_to(np.float32(0), (1, 3, height, width)))
+        self._tiles(height, width, tile, lambda rows, columns: to_tensor(image[rows.outer, columns.outer]), put)
+        return result
+
+    def __enter__(self) -> TiledEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.engine.__exit__(kind, error, trace)
+
+    def _choose(self, height: int, width: int) -> int:
+        """Side of the tiles, 0 for the whole image; decided once for images of a size."""
+        if self._chosen[0] != (height, width):
+            self._chosen = (height, width), self._decide(height, width)
+        return self._chosen[1]
+
+    def _decide(self, height: int, width: int) -> int:
+        tile, most = self._wanted(height, width), self._most_tile()
+        if most is None or self.tile == 0 or (tile == 0 and max(height, width) <= self.locality.most):
+            return tile
+        if self.tile is not None and tile > most:
+            self._say(f"the engine takes {self.locality.most} pixels at a time: tiles of {most} instead of {tile}")
+        return min(tile or most, most)
+
+    def _most_tile(self) -> int | None:
+        """The largest tile that the engine computes with its surroundings; None where any will do, or it takes none."""
+        local = self.locality
+        if local.most is None or local.halo is None:
+            return None
+        # the surroundings begin and end at multiples of the alignment
+        most = local.most // local.alignment * local.alignment - 2 * (
+            -(-local.halo // local.alignment) * local.alignment
+        )
+        if most < LEAST_TILE:
+            raise DarsrError("this engine", f"takes {local.most} pixels at a time, too few for tiles", self._way_out())
+        return most
+
+    def _wanted(self, height: int, width: int) -> int:
+        """What was asked for, or what the memory has room for."""
+        if self.tile is not None:
+            return 0 if self.tile >= max(height, width) else self.tile
+        needs = self.locality.bytes_per_pixel
+        tile = automatic_tile(height, width, self.locality.halo or 0, needs, self._free()) if needs else 0
+        if tile and self.locality.halo is None:
+            free = self._free()
+            if free is not None and height * width * needs > free // 2:
+                size, why = f"{width}x{height}", self.locality.why
+                self._say(f"an image of {size} may not fit into memory, and takes no tiles ({why}); {self._way_out()}")
+            return 0
+        return tile
+
+    def _tiles(self, height: int, width: int, tile: int, take: _Take, put: _Put) -> None:
+        while True:
+            try:
+                return self._once(height, width, tile, take, put)
+            except (OutOfMemory, MemoryError) as error:
+                tile = self._smaller(tile, error)
+                self._chosen = (height, width), tile  # what did not fit will not fit the next image either
+
+    def _once(self, height: int, width: int, tile: int, take: _Take, put: _Put) -> None:
+        local, s = self.locality, self.spec.scale
+        passes = [list(grid(height, width, tile, halo, local.alignment)) for halo in (*local.stage_halos, local.halo)]
+        step, steps = 0, sum(map(len, passes))
+        pooled: list[np.ndarray] = []
+        for tiles in passes[:-1]:
+            total = np.float64(0)
+            for rows, columns in tiles:
+                lr = take(rows, columns)
+                core = np.zeros((1, 1, *lr.shape[2:]), np.float32)
+                core[:, :, rows.inner(), columns.inner()] = 1
+                total = total + self.engine.sums(lr, core, pooled).astype(np.float64)
+                step += 1
+                self.report({"step": step, "steps": steps})
+            pooled.append((total / (height * width)).astype(np.float32))
+        for rows, columns in passes[-1]:
+            part = self.engine.run_tile(take(rows, columns), pooled, rows.outer, columns.outer)
+            put(rows, columns, part[:, :, rows.inner(s), columns.inner(s)])
+            step += 1
+            self.report({"step": step, "steps": steps})
+
+    def _smaller(self, tile: int, error: BaseException) -> int:
+        """Half the tile, said.
+
+        Raises:
+            DarsrError: no smaller ones are possible.
+        """
+        if self.locality.halo is None or self.tile == 0 or tile <= LEAST_TILE:
+            if isinstance(error, DarsrError):
+                raise error if self.locality.halo is not None else OutOfMemory(*error.args[:2], self._way_out())
+            raise OutOfMemory("memory", "does not suffice for this image", self._way_out()) from error
+        smaller = max(LEAST_TILE, tile // 2)
+        self._say(f"out of memory with {tile} pixels at a time; going on with tiles of {smaller}")
+        return smaller
+
+    def _way_out(self) -> str:
+        return self.locality.way_out

@@ -1,0 +1,1 @@
+"""What is read and written: strict, checksummed, whole or not at all."""

@@ -1,0 +1,108 @@
+"""What a file really is, where another kind was expected: by its content first, then by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DarsrError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: how it is called, and what takes it ({} stands for the file)."""
+
+    title: str
+    use: str
+
+
+KINDS = {
+    "image": Kind("an image", "darsr adapt {0} and darsr infer {0} take it"),
+    "video": Kind("a video", "darsr infer {0} takes it"),
+    "adapter": Kind("an adapter", "darsr infer IMAGE --adapter {0} and darsr export {0} take it"),
+    "model": Kind(
+        "an ONNX model", "darsr infer IMAGE --model {0} takes what darsr export wrote, --backbone any network"
+    ),
+    "engine": Kind("a TensorRT engine", "darsr infer IMAGE --model {0} takes it"),
+    "bundle": Kind("a runtime bundle", "darsr infer IMAGE --model {0} takes it"),
+    "backbone": Kind("a backbone", "--backbone {0} takes it"),
+    "weights": Kind("a PyTorch weight file", "--backbone {0} and darsr backbone import {0} take it"),
+    "report": Kind("a JSON report", "darsr report --bench {0} and darsr bench --compare take what darsr bench wrote"),
+    "folder": Kind("a folder", "give a file"),
+}
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")  # that are read and written
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "image"),
+    (b"\xff\xd8\xff", "image"),
+    (b"II*\x00", "image"),
+    (b"MM\x00*", "image"),
+    (b"BM", "image"),
+    (b"\x1a\x45\xdf\xa3", "video"),  # Matroska, WebM
+    (b"YUV4MPEG2 ", "video"),
+)
+_SUFFIXES = {".darsr": "adapter", ".onnx": "model", ".engine": "engine", ".pth": "weights", ".pt": "weights"}
+_STILL = (b"hei", b"hev", b"mif", b"msf", b"avi", b"crx")  # brands of pictures in the container of MP4
+# The second field of an ONNX file, behind its version: producer, its version, domain, graph or operator sets.
+_ONNX_SECOND = b"\x12\x1a\x22\x3a\x42"
+_MOST_HEADER = 1 << 20
+
+
+def another_kind(path: str | Path, *wanted: str) -> DarsrError | None:
+    """The error to raise for a file that is of a known kind, and not of one that is wanted here.
+
+    Args:
+        wanted: names of :data:`KINDS`; the first is the one that the line names.
+
+    Returns:
+        None where the kind is one of those, or is not known: then the reader's own words say more.
+    """
+    name = recognised(Path(path))
+    if name is None or name in wanted:
+        return None
+    kind = KINDS[name]
+    return DarsrError(
+        str(path), f"is {kind.title}, not {KINDS[wanted[0]].title}", kind.use.format(shlex.quote(str(path)))
+    )
+
+
+def recognised(path: Path) -> str | None:
+    """The kind of a file or folder, a name of :data:`KINDS`; None for what is missing or not known."""
+    try:
+        if os.path.isdir(path):
+            return "bundle" if (path / "bundle.json").is_file() else "folder"
+        if not os.path.isfile(path):  # a pipe has nothing left to look at
+            return None
+        with open(path, "rb") as file:
+            head = file.read(_MOST_HEADER)
+    except OSError:
+        return None
+    return _by_content(head) or _SUFFIXES.get(path.suffix.lower())
+
+
+def _by_content(head: bytes) -> str | None:
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[:4] == b"RIFF":
+        return {b"WEBP": "image", b"AVI ": "video"}.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        return "image" if head[8:11] in _STILL else "video"
+    if head[:1] == b"\x08" and head[1:2] < b"\x20" and head[2:3] in [bytes([byte]) for byte in _ONNX_SECOND]:
+        return "model"
+    length = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and length < _MOST_HEADER:
+        return _of_safetensors(head[8 : 8 + length])
+    return "report" if head.lstrip()[:1] == b"{" else None
+
+
+def _of_safetensors(header: bytes) -> str | None:
+    """One of ours says its kind; other files of tensors are somebody's weights."""
+    try:
+        own = json.loads(header).get("__metadata__", {}).get("darsr")
+        kind = json.loads(own)["kind"] if own else "weights"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return kind if kind in KINDS else None

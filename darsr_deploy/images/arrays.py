@@ -1,0 +1,57 @@
+"""Images as arrays, and as the tensors that networks take.
+
+Arrays are uint8 or uint16, H x W (gray), H x W x 2 (gray, alpha), H x W x 3 (RGB, never BGR) or H x W x 4 (RGBA). Tensors
+are float32, 1 x 3 x H x W, RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DarsrError
+from .formats import SUFFIXES
+from .reader import Picture, eight_bit, read_picture
+from .writer import write_image
+
+__all__ = ["SUFFIXES", "Picture", "list_images", "read_image", "read_picture", "to_image", "to_tensor", "write_image"]
+_OURS = ("_x2", "_x4", "_corrected", "_preview")
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image as 8-bit gray or RGB: what the adaptation and its measures work on; see :func:`.eight_bit`.
+
+    Returns:
+        uint8, H x W or H x W x 3 (RGB), upright.
+
+    Raises:
+        DarsrError: as :func:`.read_picture`.
+    """
+    return eight_bit(read_picture(path).pixels)
+
+
+def to_tensor(image: np.ndarray) -> np.ndarray:
+    """uint8 or uint16, H x W or H x W x 3 -> float32 1 x 3 x H x W in [0, 1]; gray is repeated."""
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(np.iinfo(image.dtype).max)
+
+
+def to_image(tensor: np.ndarray, gray: bool = False, dtype: type = np.uint8) -> np.ndarray:
+    """float 1 x 3 x H x W in [0, 1] (clipped) -> H x W x 3, or H x W (the mean of the three) for ``gray``; rounded half up."""
+    values = tensor[0].mean(0) if gray else tensor[0].transpose(1, 2, 0)
+    most = np.iinfo(dtype).max
+    return np.clip(np.floor(values.astype(np.float32) * np.float32(most) + np.float32(0.5)), 0, most).astype(dtype)
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Image files of a folder, sorted by name; what this toolkit wrote there (``*_x2.png``) is left out."""
+    try:
+        entries = sorted(Path(folder).iterdir())
+    except OSError as error:
+        raise DarsrError(
+            str(folder), f"is not a folder that can be read ({error.strerror})", "check the name"
+        ) from error
+    files = [p for p in entries if p.is_file() and p.suffix.lower() in SUFFIXES]
+    return [p for p in files if not p.name.startswith(".") and not p.stem.endswith(_OURS)]

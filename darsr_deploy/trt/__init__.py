@@ -1,0 +1,1 @@
+"""TensorRT: engines loaded, checked, cached and run."""

@@ -1,0 +1,122 @@
+"""An engine file and its sidecar: what was built, from what, for which device; and whether the bytes are still those.
+
+``photo.engine`` is what TensorRT serialised. ``photo.engine.json`` beside it holds the model's contract and the facts of the
+build, with the engine's sha256 and a checksum of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ..errors import DarsrError
+from ..files.atomic import atomic_path
+from ..files.model_spec import ModelSpec
+from ..files.schema import check_types
+from .shapes import Shapes
+
+SUFFIX = ".engine"
+KIND, VERSION = "engine", 1
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What a sidecar says of an engine."""
+
+    spec: ModelSpec  # the contract of input and output, as of the ONNX file
+    family: str  # trt | trt-rtx
+    tensorrt: str  # the version that built it, and the only one that is sure to load it
+    shapes: Shapes
+    onnx_sha256: str
+    graph: str = ""  # of a runtime bundle: which of its graphs it is; empty: a whole model
+    targets: tuple[str, ...] = ()  # trt-rtx: the compute capabilities asked for; empty: the library's own choice
+    gpu: str = ""  # trt: the GPU it was built on
+    target: str = ""  # trt: its compute capability
+    typed: bool = True  # strongly typed; else built with precision flags
+    layers: dict[str, int] = field(default_factory=dict)  # of the parsed network: layers by type and output type
+    workspace_mb: int = 0  # limit of scratch memory while building; 0: none
+    device_parity_psnr_db: float | None = None  # worst test picture on the GPU; None: built, never run
+    sha256: str = ""
+    bytes: int = 0
+    cache_key: str = ""
+
+    def to_json(self) -> dict:
+        return {
+            **asdict(self),
+            "spec": self.spec.to_json(),
+            "shapes": self.shapes.to_json(),
+            "targets": list(self.targets),
+        }
+
+
+def sidecar_path(engine: str | Path) -> Path:
+    return Path(f"{engine}.json")
+
+
+def write_engine(engine: Path, data: bytes, facts: EngineFacts) -> EngineFacts:
+    """Write an engine and its sidecar, both or neither; returns the facts with the engine's hash and size."""
+    facts = EngineFacts(**{**vars(facts), "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
+    header = {"kind": KIND, "version": VERSION, "facts": facts.to_json()}
+    header["checksum"] = _checksum(header)
+    with contextlib.ExitStack() as written:  # the sidecar is renamed last: an engine without one is no engine
+        beside = written.enter_context(atomic_path(sidecar_path(engine)))
+        beside.write_text(json.dumps(header, indent=1, sort_keys=True) + "\n")
+        written.enter_context(atomic_path(engine)).write_bytes(data)
+    return facts
+
+
+def read_facts(engine: Path) -> EngineFacts:
+    """The sidecar of an engine, checked.
+
+    Raises:
+        DarsrError: missing, damaged, or of another version.
+    """
+    path, way_out = sidecar_path(engine), "build the engine again with darsr export"
+    try:
+        header = json.loads(path.read_bytes())
+        kind, version, facts = header["kind"], header["version"], dict(header["facts"])
+    except OSError as error:
+        if not engine.is_file():
+            raise DarsrError(str(engine), "there is no such file", "make it with darsr export --format trt") from error
+        raise DarsrError(str(path), f"cannot be read ({error.strerror})", "copy it from beside the engine") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DarsrError(str(path), "is no sidecar of an engine, or is damaged", way_out) from error
+    if (kind, version) != (KIND, VERSION):
+        raise DarsrError(str(path), f"is {kind} version {version}, this program reads {KIND} {VERSION}", way_out)
+    if header.pop("checksum", None) != _checksum(header):
+        raise DarsrError(str(path), "is damaged: its checksum does not match its content", way_out)
+    try:
+        facts["spec"] = ModelSpec.from_json(json.dumps(facts["spec"]), str(path))
+        facts["shapes"] = Shapes.from_json(facts["shapes"], str(path))
+        if isinstance(facts["targets"], list):  # which JSON makes of a tuple
+            facts["targets"] = tuple(facts["targets"])
+        check_types(EngineFacts, facts)
+        return EngineFacts(**facts)
+    except (KeyError, TypeError) as error:
+        raise DarsrError(str(path), f"lacks a fact, has one too many or a wrong one ({error})", way_out) from error
+
+
+def read_engine(engine: str | Path) -> tuple[bytes, EngineFacts]:
+    """The bytes of an engine, which are those that the sidecar was written for, and its facts.
+
+    Raises:
+        DarsrError: missing or damaged.
+    """
+    engine = Path(engine)
+    facts = read_facts(engine)
+    try:
+        data = engine.read_bytes()
+    except OSError as error:
+        raise DarsrError(str(engine), f"cannot be read ({error.strerror})", "check the name") from error
+    if hashlib.sha256(data).hexdigest() != facts.sha256:
+        raise DarsrError(
+            str(engine), "is damaged: its sha256 is not that of its sidecar", "build the engine again with darsr export"
+        )
+    return data, facts
+
+
+def _checksum(header: dict) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()

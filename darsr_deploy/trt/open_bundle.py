@@ -1,0 +1,246 @@
+"""An adapter in a runtime bundle in TensorRT: with the bundle's own engines, else those of the cache, else built ones.
+
+A bundle's own engines were built ahead of time, mostly on another machine. Each is used where it fits: the library's family and
+version, the GPU, the graph that the manifest lists, and the rule of :mod:`.trust`. The first time on a GPU what they
+compute is compared with ONNX Runtime, as a built one is; that it was is noted on this machine, for a bundle may be read-only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..bundle.adapter_inputs import Fitted, fit
+from ..bundle.manifest import GRAPHS, MANIFEST, Manifest
+from ..errors import DarsrError, OutOfMemory
+from ..files.adapter import Adapter
+from . import cache as compared
+from .bundle import TrtBundle, TrtBundleEngine
+from .cache import EngineCache, engine_key
+from .engine_file import SUFFIX, EngineFacts, read_engine, write_engine
+from .library import Library, require_gpu
+from .parity import bundle_parity
+from .shapes import USUAL_SHAPES, Shapes
+from .trust import require_trust, trust
+
+Say = Callable[[str], None]
+Built = dict[str, tuple[bytes, EngineFacts]]  # by graph
+# Builds the engines of graphs from their ONNX files for the GPU at hand: bundle, files, sizes -> engines.
+Build = Callable[[TrtBundle, dict[str, bytes], Shapes], Built]
+
+
+class _Differs(DarsrError):
+    """Engines do not compute what they should."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an adapter is opened: the GPU, what is open on it, and where further engines come from."""
+
+    bundle: TrtBundle
+    gpu: str
+    target: str
+    cache: EngineCache
+    say: Say
+    build: Build | None
+
+
+def own_engine(folder: Path, graph: str) -> Path:
+    """Where a bundle's own engine of a graph lies, beside its ONNX file. It need not be there."""
+    return folder / f"{graph}{SUFFIX}"
+
+
+def own_engines(folder: Path) -> list[Path]:
+    """Those that a bundle holds."""
+    return [path for graph in GRAPHS if (path := own_engine(folder, graph)).is_file()]
+
+
+def open_in_tensorrt(
+    folder: Path,
+    adapter: Path | None,
+    library: Library,
+    cache: EngineCache,
+    say: Say,
+    build: Build | None = None,
+    trust: bool = False,
+) -> TrtBundleEngine:
+    """An adapter in a bundle, on the GPU at hand. The next adapter only binds its weights to the same engines.
+
+    The bundle stays open for the next adapter of this process, at least until another one is opened and no engine of it is in
+    use (:func:`close_bundles`). Threads open one after the other.
+
+    Args:
+        adapter: its file; None for the backbone alone.
+        say: told why an engine that is there is not used, and what is built.
+        build: makes engines that are nowhere; None: a missing one is an error.
+        trust: load the bundle's own engines even if they were not built on this machine.
+
+    Raises:
+        DarsrError: no GPU; an adapter that does not fit; an engine that is missing, cannot be built, or computes something
+            else than ONNX Runtime (then none is kept).
+    """
+    gpu, target = require_gpu(library)
+    loaded = None if adapter is None else Adapter.load(adapter)
+    what, digest = ("the backbone", "") if adapter is None else (str(adapter), _sha256(adapter))
+    fitted = fit(loaded, Manifest.load(folder), str(folder), what)
+    with _opening:
+        bundle = _opened(folder, library, gpu, target, cache.folder, trust)
+        place = _Place(bundle, gpu, target, cache, say, build)
+
+        def bound() -> TrtBundleEngine:
+            return bundle.engine(loaded, what, digest)
+
+        own = _open_own(place, fitted, trust)
+        try:
+            return _with_the_rest(place, fitted, loaded, bound, own)
+        except _Differs as error:
+            if not own:
+                raise
+            say(f"{folder}: its own engines are not used ({error.args[1]})")
+            return _with_the_rest(place, fitted, loaded, bound, {})
+
+
+def close_bundles() -> None:
+    """Give back what opened bundles hold on the device. Their engines cannot be used any more."""
+    with _opening:
+        while _kept:
+            _kept.popitem()[1].close()
+
+
+_kept: dict[tuple, TrtBundle] = {}  # the one that was opened last, and others whose engines are in use
+_opening = threading.RLock()
+atexit.register(close_bundles)  # the libraries want their objects freed while they are still there
+
+
+def _opened(folder: Path, library: Library, gpu: str, target: str, jit_folder: Path, trust: bool) -> TrtBundle:
+    key = (folder.resolve(), _sha256(folder / MANIFEST), library.family.name, library.version, gpu, target, trust)
+    if key not in _kept:
+        for other in [other for other, bundle in _kept.items() if not bundle.users]:
+            _kept.pop(other).close()
+        _kept[key] = TrtBundle(folder, library, jit_folder=jit_folder)
+    return _kept[key]
+
+
+def _open_own(place: _Place, fitted: Fitted, trust: bool) -> dict[str, EngineFacts]:
+    """Open what a bundle brings for an adapter, as far as it fits; the facts of what was opened now, by graph."""
+    bundle, opened, refused, tried = place.bundle, {}, {}, set()
+    if not own_engines(bundle.folder):
+        return opened
+    while untried := [graph for graph in bundle.lacks(fitted) if graph not in tried]:
+        graph = untried[0]  # what is lacking depends on the sizes of what is open
+        tried.add(graph)
+        path = own_engine(bundle.folder, graph)
+        try:
+            data, facts = read_engine(path)
+            if not trust:
+                require_trust(path, facts.sha256)
+            bundle.open(graph, data, facts)
+            opened[graph] = facts
+        except DarsrError as error:
+            refused.setdefault("; ".join(error.args[1:]), []).append(graph)
+    for why, graphs in refused.items():
+        place.say(f"{bundle.folder}: its own engine of {', '.join(graphs)} is not used ({why})")
+    return opened
+
+
+def _with_the_rest(
+    place: _Place,
+    fitted: Fitted,
+    adapter: Adapter | None,
+    bound: Callable[[], TrtBundleEngine],
+    own: dict[str, EngineFacts],
+) -> TrtBundleEngine:
+    """Open what is still lacking from the cache, or build it; bind the adapter, and compare what never ran here.
+
+    Raises:
+        _Differs: on the device something else is computed. What was opened of ``own`` or built now is closed again.
+    """
+    bundle, cache = place.bundle, place.cache
+    shapes = bundle.shapes or USUAL_SHAPES
+    files = {graph: bundle.manifest.read(bundle.folder, f"{graph}.onnx") for graph in bundle.lacks(fitted)}
+    precision, library = bundle.manifest.spec.precision, bundle.library
+    keys = {g: engine_key(data, precision, library, shapes, place.gpu, place.target) for g, data in files.items()}
+    with contextlib.ExitStack() as locks:
+        # in the order of their names, so that two processes never wait for each other
+        places = {graph: locks.enter_context(cache.locked(key)) for graph, key in sorted(keys.items(), key=_second)}
+        missing = [graph for graph in files if not _from_cache(place, graph, places[graph], keys[graph])]
+        with contextlib.ExitStack() as undo:  # what was not compared and kept must not run the next image
+            undo.callback(_drop, bundle, [*own, *missing])
+            built = _built(place, {graph: files[graph] for graph in missing}, shapes)
+            for graph, (data, facts) in built.items():
+                bundle.open(graph, data, facts)
+            try:
+                engine = bound()
+                undo.callback(engine.__exit__)
+                new = [facts for facts in own.values() if not _known(place, facts)]
+                parity = _parity(place, engine, adapter) if built or new else None
+            except OutOfMemory:
+                raise
+            except DarsrError as error:
+                raise _Differs(*error.args) from error
+            for graph, (data, facts) in built.items():
+                facts = replace(facts, cache_key=keys[graph], device_parity_psnr_db=parity)
+                trust(write_engine(places[graph], data, facts).sha256)
+            for facts in new:
+                compared.note(cache.folder, facts.sha256, place.gpu, place.target, parity, place.say)
+            undo.pop_all()
+    if built:
+        cache.shrink(keep=keys[missing[0]])
+    return engine
+
+
+def _from_cache(place: _Place, graph: str, path: Path, key: str) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        data, facts = read_engine(path)
+        require_trust(path, facts.sha256)
+        place.bundle.open(graph, data, facts)
+    except DarsrError as error:
+        again = ": building it again" if place.build is not None else ""
+        place.say(f"the engine in the cache cannot be used ({error.args[1]}){again}")
+        if again:
+            place.cache.remove(key)
+        return False
+    place.cache.used(key)
+    return True
+
+
+def _built(place: _Place, files: dict[str, bytes], shapes: Shapes) -> Built:
+    if not files:
+        return {}
+    if place.build is not None:
+        return place.build(place.bundle, files, shapes)
+    folder, family = place.bundle.folder, place.bundle.library.family.name
+    command = f"darsr export {folder} --format {family}"
+    command += f" --target {place.target}" if family == "trt-rtx" else ""
+    command += " --overwrite" if own_engines(folder) else ""
+    why = f"there is no engine of {', '.join(files)} that can be used on {place.gpu}"
+    raise DarsrError(str(folder), why, f"build them: {command}")
+
+
+def _known(place: _Place, facts: EngineFacts) -> bool:
+    return compared.known(place.cache.folder, facts.sha256, place.gpu, place.target)
+
+
+def _parity(place: _Place, engine: TrtBundleEngine, adapter: Adapter | None) -> float | None:
+    folder = place.bundle.folder
+    return bundle_parity(engine, folder, adapter, str(folder), place.say)
+
+
+def _drop(bundle: TrtBundle, graphs: list[str]) -> None:
+    for graph in filter(bundle.holds, graphs):
+        bundle.drop(graph)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _second(item: tuple[str, str]) -> str:
+    return item[1]

@@ -1,0 +1,1 @@
+"""Videos as sequences of frames: readers, writers, and work done meanwhile."""

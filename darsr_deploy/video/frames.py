@@ -1,0 +1,95 @@
+"""Videos as sequences of upright frames: what readers and writers have in common, and which of them is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import DarsrError
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv")
+Y4M = ".y4m"
+STREAM = Path("-")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a writer must know of a video to store its frames in the same way.
+
+    Attributes:
+        rate: frames a second, on average.
+        frames: how many there are; None where nobody knows.
+        layout: ``gray``, or how chroma is stored: ``420``, ``422``, ``444``; ``rgb`` where there is none.
+        bits: of the arrays, 8 or 16 (what has 9 bits or more).
+        matrix: ``bt601``, ``bt709`` or ``bt2020``: from RGB to luma and chroma.
+        full_range: luma from 0 to 255 instead of 16 to 235.
+        aspect: width of a pixel over its height.
+    """
+
+    width: int
+    height: int
+    rate: Fraction
+    frames: int | None = None
+    layout: str = "420"
+    bits: int = 8
+    matrix: str = "bt709"
+    full_range: bool = False
+    aspect: Fraction = Fraction(1)
+
+    def enlarged(self, scale: int) -> VideoInfo:
+        return replace(self, width=self.width * scale, height=self.height * scale)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """uint8 or uint16, H x W (gray) or H x W x 3 (RGB), upright; shown at ``pts * time_base`` seconds."""
+
+    pixels: np.ndarray
+    pts: int
+    time_base: Fraction
+    duration: int = 0
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What goes from a reader to its writer as it is: a packet of audio or subtitles."""
+
+    packet: object
+
+
+class Reader(Protocol):
+    """A context manager; iterated once, in the order of the file."""
+
+    info: VideoInfo
+
+    def __iter__(self) -> Iterator[Frame | Passed]: ...
+
+
+class Writer(Protocol):
+    """A context manager; leaving it frees what it holds, ``finish`` makes the file whole."""
+
+    def write(self, item: Frame | Passed) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def is_video(path: Path) -> bool:
+    """Whether an input is a video, by its name: a file of a known suffix, or ``-``."""
+    return path == STREAM or path.suffix.lower() in (*SUFFIXES, Y4M)
+
+
+def guess_matrix(width: int, height: int) -> str:
+    """The matrix of a video that does not name its own, as players guess it."""
+    return "bt709" if width >= 1280 or height > 576 else "bt601"
+
+
+def check_video_target(target: Path) -> None:
+    """Refuse a name that no writer knows, before the work begins."""
+    if target != STREAM and target.suffix.lower() not in (*SUFFIXES, Y4M):
+        known = ", ".join((*SUFFIXES, Y4M))
+        raise DarsrError(str(target), f"cannot write {target.suffix or 'a file without suffix'}", f"use one of {known}")

@@ -1,0 +1,145 @@
+"""Adaptation of one image: from a file to an adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.images.arrays import read_image
+
+from ..backbones import Backbone
+from ..blur.camera_traces import traces_path
+from ..blur.estimate import blur_path
+from ..networks.darm import DARM
+from ..networks.family import family_path
+from ..networks.prior import prior_path
+from ..pipeline import correction_of
+from .checkpoint import Checkpoint
+from .fast import adapt_fast
+from .inputs import check_size
+from .options import AdaptOptions
+from .paper import adapt_paper
+
+Report = Callable[[dict], None]
+_STATE = 2  # layout of the unfinished state: 2 holds the losses
+
+
+def adapt_image(
+    image: str | Path,
+    out: str | Path,
+    backbone: Backbone,
+    options: AdaptOptions,
+    device: str = "cpu",
+    resume: bool = False,
+    report: Report = lambda _: None,
+    start: Adapter | None = None,
+) -> tuple[Adapter, float]:
+    """Adapt to one image and write the adapter file.
+
+    While it runs, ``OUT.partial`` holds what ``resume`` continues from; it is removed when the adapter stands. The
+    result of a resumed run equals that of an uninterrupted one, and with the same seed, threads and versions the
+    file has the same bytes.
+
+    Args:
+        report: called with ``{phase, step, steps, loss}`` after every step.
+        start: another image's adapter to go on from (profile ``fast``): a burst, a video's next scene.
+
+    Returns:
+        ``(adapter, seconds of the work)``.
+
+    Raises:
+        DarsrError: the image cannot be used, or ``resume`` finds a state of another image or other options.
+    """
+    image = Path(image)
+    more = {"start": _network_to_start_from(start, options)} if start is not None else {}
+    pixels = read_image(image)
+    check_size(image, pixels.shape[1], pixels.shape[0], options)
+    source = {
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "sha256": sha256_of(image),
+    }
+    identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
+    if options.name == "fast":
+        identity["prior"] = [sha256_of(path) for path in shipped_networks(options.scale)]
+    identity |= {"versions": versions(), "state": _STATE}
+    if start is not None:
+        identity["from"] = start.facts.get("source")
+    if resume and Path(out).exists():
+        return _finished(out, image, backbone, options, source), 0.0
+    checkpoint = Checkpoint(Path(f"{out}.partial"), json.dumps(identity, sort_keys=True), resume)
+    started = time.perf_counter()
+    run = adapt_fast if options.name == "fast" else adapt_paper
+    result = run(pixels, backbone.module, options, device, checkpoint, report, **more)
+    seconds = time.perf_counter() - started
+    facts = {
+        "profile": options.name,
+        "options": options.to_json(),
+        "source": source,
+        "steps": options.steps,
+        "seed": options.seed,
+        "versions": versions(),
+        **({"from": start.facts.get("source")} if start is not None else {}),
+        **result.facts,
+    }
+    arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in result.arrays.items()}
+    adapter = Adapter(result.correction, options.scale, backbone.name, backbone.sha256, facts, arrays, result.rounds)
+    adapter.save(out)
+    checkpoint.remove()
+    return adapter, seconds
+
+
+def shipped_networks(scale: int) -> list[Path]:
+    """The package's files that profile ``fast`` depends on beside the backbone; not every one is there at every scale."""
+    priors = [prior_path(scale, camera) for camera in (False, True)]
+    return [*priors, family_path(scale), blur_path(scale), traces_path()]
+
+
+def versions() -> dict[str, str]:
+    """What an adapter's bytes depend on beside image, options and seed."""
+    return {"darsr": importlib.metadata.version("darsr"), "torch": torch.__version__}
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file; empty where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _finished(out: str | Path, image: Path, backbone: Backbone, options: AdaptOptions, source: dict) -> Adapter:
+    """The adapter of a run that had ended already, so that a folder can be resumed."""
+    adapter = Adapter.load(out)
+    # what an older program did not know of is as it was then
+    wanted, found = options.to_json(), AdaptOptions().to_json() | dict(adapter.facts.get("options") or {})
+    if options.budget is not None:  # the steps of a budget are known only afterwards
+        wanted, found = ({**o, "steps": None, "budget": None} for o in (wanted, found))
+    same = adapter.backbone_sha256 == backbone.sha256 and found == wanted
+    if not same or adapter.facts.get("source") != source:
+        raise DarsrError(str(out), f"is not of {image} with these options", "give --overwrite instead of --resume")
+    return adapter
+
+
+def _network_to_start_from(start: Adapter, options: AdaptOptions) -> DARM:
+    """The correction network of another adapter.
+
+    Raises:
+        DarsrError: another scale, a profile that starts from nothing, or an adapter without a network of 13 taps.
+    """
+    if options.name != "fast":
+        raise DarsrError("--from", f"profile {options.name} learns from one image alone", "use --profile fast")
+    if start.scale != options.scale:
+        raise DarsrError("--from", f"is an adapter for scale {start.scale}", f"use --scale {start.scale}")
+    network = correction_of(start)
+    if not isinstance(network, DARM) or network.dictionary is not None:
+        raise DarsrError(
+            "--from", f"holds no fast correction network (its correction is {start.correction})", "leave it out"
+        )
+    return network

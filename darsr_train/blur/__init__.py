@@ -1,0 +1,1 @@
+"""Which blur an image has: estimates from the image alone."""

@@ -1,0 +1,1 @@
+"""The commands of ``darsr`` that need training code."""

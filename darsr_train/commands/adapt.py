@@ -1,0 +1,134 @@
+"""``darsr adapt``: one adapter for each image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from darsr_deploy.console.command import (
+    BackboneOption,
+    Device,
+    Failures,
+    Json,
+    Overwrite,
+    Printed,
+    Scale,
+    Threads,
+    command,
+    make_folder,
+    one_or_list,
+    progress,
+)
+from darsr_deploy.errors import DarsrError
+
+from ..runtime import checked_options, pick_device, require_torch
+
+
+@command
+def adapt(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Adapter file; a folder for several images.")] = None,
+    scale: Scale = 2,
+    profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
+    backbone: BackboneOption = "edge",
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of a per-image fit (fast needs none).")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds of work; as many steps as fit in. The adapter tells how many.")
+    ] = None,
+    amount: Annotated[
+        float | None,
+        typer.Option(
+            help="Sharpen less (down to 0.1) or more (up to 4): a factor of the variance of the blur, or, of a camera's "
+            "image, of the strength. 1 if not given."
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Another image's adapter to start from (a burst, the next scene).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+    at_a_time: Annotated[
+        int, typer.Option("--jobs", min=1, help="Images at a time, each in a process with its share of threads.")
+    ] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    gt: Annotated[
+        Path | None, typer.Option(help="The true HR image: PSNR is reported, nothing is chosen by it.")
+    ] = None,
+    corrected: Annotated[
+        Path | None, typer.Option(help="Also write the corrected LR image here (a folder for several).")
+    ] = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="A page to look at: before, after, kernel, filters (PNG; a folder for several).")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    failures: Failures = None,
+) -> Printed:
+    """Fit the correction to each image and write one adapter (.darsr) beside it."""
+    from darsr_deploy.console import jobs
+    from darsr_deploy.files import places
+    from darsr_deploy.files.adapter import Adapter
+    from darsr_deploy.images.formats import check_target
+    from darsr_deploy.images.reader import size_of
+
+    from ..adaptation.inputs import check_input
+    from ..adaptation.options import FIT_STEPS
+
+    images = jobs.expand(inputs, failures)
+    several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
+    if gt is not None and several:
+        raise DarsrError("--gt", "belongs to one image, and several were given", "adapt that image alone")
+    if steps is not None and budget is not None:
+        raise typer.BadParameter("give only one of --steps and --budget")
+    if start is not None and steps is None and budget is None and profile == "fast":
+        steps = FIT_STEPS  # what another image taught is gone on from, not just taken over
+    options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget, amount=amount)
+    started_from = Adapter.load(start) if start is not None else None
+    targets = places.Targets(overwrite)
+    make_folder(out if several else None)
+    make_folder(corrected if several else None)
+    make_folder(preview if several else None)
+
+    def plan(image: Path) -> dict:
+        """The image, and the places of its results, which are free and can be written."""
+        check_input(image, options)
+        if gt is not None:
+            size_of(gt)
+        target = places.adapter_target(image, out, several)
+        corrected_target = places.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
+        preview_target = places.output_path(image, preview, several, "_preview", ".png") if preview else None
+        done = resume and target.exists()  # nothing to go on with: adapt_image checks that it is the one asked for
+        for written in filter(None, (None if done else target, corrected_target, preview_target)):
+            targets.claim(written)
+        for picture in filter(None, (corrected_target, preview_target)):
+            check_target(picture, 1, 1, 3, 8)  # by its suffix; sizes are checked when it is written
+        return {"image": image, "target": target, "corrected": corrected_target, "preview": preview_target}
+
+    plans = list(jobs.each(images, plan, failures))
+    if not plans:  # said without the seconds that importing PyTorch takes
+        return one_or_list([], several) if as_json else None
+    require_torch()
+    device = pick_device(device, threads)
+    from .adapt_tasks import AdaptTask, adapt_tasks, backbone_of
+
+    backbone_of.cache_clear()  # the file may be another one since
+    backbone_of(backbone, scale, device)  # one that cannot be used is said once, not for every image
+    same = {"backbone": backbone, "options": options, "device": device}
+    tasks = [AdaptTask(**own, **same, resume=resume, start=started_from, gt=gt) for own in plans]
+    rows = []
+    with progress("adapt") as report:
+        for row in adapt_tasks(tasks, at_a_time, threads, report, failures):
+            rows.append(row)
+            if not as_json:
+                print(_line(row))
+    order = {str(image): place for place, image in enumerate(images)}
+    return one_or_list(sorted(rows, key=lambda row: order[row["input"]]), several) if as_json else None
+
+
+def _line(row: dict) -> str:
+    gain = f", {row['psnr_y']:.2f} dB (backbone alone {row['psnr_y_backbone']:.2f} dB)" if "psnr_y" in row else ""
+    return f"{row['input']} -> {row['adapter']}  ({row['seconds']:.1f} s{gain})"

@@ -1,0 +1,110 @@
+"""What ``darsr adapt`` does for one image, in this process or in another one."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.processes import each_in_processes
+
+from ..adaptation.adapt import Report, adapt_image
+from ..adaptation.options import AdaptOptions
+from ..backbones import Backbone, load_backbone
+from ..evaluation.measure import check_truth, save_corrected, truth_figures
+from ..plots.preview import save_preview
+
+
+@dataclass(frozen=True)
+class AdaptTask:
+    """One image, where its results go, and all that they depend on.
+
+    Attributes:
+        backbone: a name or a file.
+        start: another image's adapter to start from.
+        gt: the true HR image; reported, never used to choose.
+    """
+
+    image: Path
+    target: Path
+    backbone: str
+    options: AdaptOptions
+    device: str
+    resume: bool = False
+    start: Adapter | None = None
+    gt: Path | None = None
+    corrected: Path | None = None
+    preview: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.image)
+
+
+def adapt_task(task: AdaptTask, report: Report) -> dict:
+    """Adapt to the image and write what was asked for; returns the row that ``--json`` prints.
+
+    Raises:
+        DarsrError: see :func:`darsr_train.adaptation.adapt.adapt_image`.
+    """
+    options, network = task.options, backbone_of(task.backbone, task.options.scale, task.device)
+    if task.gt is not None:
+        check_truth(task.image, task.gt, options.scale)
+    adapter, seconds = adapt_image(
+        task.image, task.target, network, options, task.device, task.resume, report, task.start
+    )
+    row = {"input": str(task.image), "adapter": str(task.target), "scale": options.scale, "profile": options.name}
+    row |= {"backbone": network.name, "seconds": round(seconds, 3)}
+    row |= {name: adapter.facts[name] for name in ("steps", "chosen", "kernel_sum")}
+    row |= {"seed": options.seed, "device": task.device}
+    if task.corrected is not None:
+        save_corrected(task.image, adapter, task.corrected, task.device)
+    if task.preview is not None:
+        save_preview(task.image, adapter, network, task.preview, task.device)
+    if task.gt is not None:
+        row |= truth_figures(task.image, task.gt, adapter, network, task.device)
+    return row
+
+
+def adapt_tasks(
+    tasks: list[AdaptTask], jobs: int, threads: int, report: Report, complain: Callable[[DarsrError], None]
+) -> Iterator[dict]:
+    """Do several, ``jobs`` at a time, each in a process with its share of the threads; rows come as they are finished.
+
+    Args:
+        threads: of PyTorch in all processes together; 0 for as many as it takes by itself.
+        report: gets every step; the ``phase`` names the image too.
+        complain: gets the error of an image; the others are still done.
+    """
+    jobs = min(jobs, len(tasks))
+    if jobs > 1:
+        share = max(1, (threads or torch.get_num_threads()) // jobs)
+        results = each_in_processes(tasks, _told, jobs, share, report)
+    else:
+        results = enumerate(_told(task, report) for task in tasks)
+    with contextlib.closing(results) if jobs > 1 else contextlib.nullcontext():
+        for _, row in results:
+            if isinstance(row, DarsrError):
+                complain(row)
+            else:
+                yield row
+
+
+def _told(task: AdaptTask, report: Report) -> dict | DarsrError:
+    """A bar for each image and phase; an error is a result like others."""
+    try:
+        return adapt_task(
+            task, lambda entry: report({**entry, "phase": f"{task.image.name}, {entry['phase']}", "passing": True})
+        )
+    except DarsrError as error:
+        return error
+
+
+@functools.lru_cache(maxsize=1)
+def backbone_of(name: str, scale: int, device: str) -> Backbone:
+    return load_backbone(name, scale, device)

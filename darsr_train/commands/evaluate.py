@@ -1,0 +1,138 @@
+"""``darsr eval``: measuring on sets whose truth is known."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from darsr_deploy.console.command import (
+    BackboneOption,
+    Device,
+    Failures,
+    Json,
+    Overwrite,
+    Printed,
+    Threads,
+    command,
+    make_folder,
+    progress,
+    say,
+    to_json,
+)
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.atomic import write_text
+
+from ..runtime import pick_device, require_torch
+
+
+@command
+def evaluate(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Holds LR/ and HR/ with equal names, or folders that do.")
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            help="fast or paper (adaptation), prior (the pre-trained correction as it is), nonblind (a filter in closed "
+            "form from the true kernel/NAME.npz), or none (the backbone alone)."
+        ),
+    ] = "fast",
+    with_prior: Annotated[bool, typer.Option("--with-prior", help="Measure the prior beside the method.")] = False,
+    scale: Annotated[int | None, typer.Option(help="2 or 4; found from the images where it is not given.")] = None,
+    backbone: BackboneOption = "edge",
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit (fast, paper).")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Keep the result here as JSON, written after every image.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from OUT: what it holds of the same images and options is kept.")
+    ] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables here as Markdown.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet here (PNG): crops side by side.")] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Images at a time, each in a process with its share of threads.")
+    ] = 1,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    threads: Threads = 0,
+    as_json: Json = False,
+    failures: Failures = None,
+) -> Printed:
+    """Measure PSNR and SSIM on sets with known truth, per set and in total, beside bicubic and the backbone alone."""
+    if resume and out is None:
+        raise typer.BadParameter("--resume needs --out, the file to go on from")
+    if steps is not None and method in ("none", "prior", "nonblind"):
+        raise typer.BadParameter(f"--steps belongs to fast and paper, not to {method}")
+    require_torch()
+    from darsr_deploy.files import places
+
+    from ..evaluation.report import full_summary, show, write_sheet
+    from ..evaluation.report import markdown as as_markdown
+    from ..evaluation.run import known_rows, run
+    from ..evaluation.sets import find_sets
+    from ..evaluation.tasks import Request, prepare
+
+    targets = places.Targets(overwrite or resume)
+    for target in filter(None, (out, markdown, sheet)):
+        targets.claim(target)
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise DarsrError(str(sheet), "a contact sheet is a PNG", "give a name that ends with .png")
+    device = pick_device(device, threads)
+    request = Request(method, backbone, seed, steps, with_prior, device, sheet is not None, resume)
+    known = known_rows(out) if resume else {}
+    with _work_folder(out) as work:
+        tasks, head, parts = prepare(find_sets(folders, scale, failures, say), request, work, failures)
+
+        def keep(rows: list[dict]) -> None:
+            if out is not None and rows:
+                write_text(out, to_json(full_summary(head, parts, rows)))
+
+        with progress("eval") as report, _told_how_to_go_on(out):
+            rows = run(tasks, known, jobs, threads, failures, report, keep)
+        if not rows:
+            return None  # every reason was said
+        summary = full_summary(head, parts, rows)
+        keep(rows)
+        if sheet is not None:
+            write_sheet(sheet, summary, {task.fingerprint: task.strip for task in tasks})
+            for task in tasks if not failures.errors else []:  # else the next --resume goes on from them
+                task.strip.unlink(missing_ok=True)
+    if markdown is not None:
+        write_text(markdown, as_markdown(summary))
+    if as_json:
+        return summary
+    show(summary, None if sys.stdout.isatty() else 160)
+    return None
+
+
+@contextlib.contextmanager
+def _work_folder(out: Path | None) -> Iterator[Path]:
+    """For unfinished adaptations and the crops of the contact sheet: beside OUT, where a later run finds them."""
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    folder = out.with_name(f"{out.name}.work")
+    make_folder(folder)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: it is needed
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _told_how_to_go_on(out: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out is not None and out.is_file():
+            say(f"what is done is in {out}: the same command with --resume goes on")
+        raise

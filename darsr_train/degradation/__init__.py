@@ -1,0 +1,1 @@
+"""The physics: kernels, their moments, blurring and reducing, cameras."""

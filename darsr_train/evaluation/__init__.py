@@ -1,0 +1,1 @@
+"""Measuring on sets whose truth is known, and making such sets."""

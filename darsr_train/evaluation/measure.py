@@ -1,0 +1,189 @@
+"""Measuring a correction on images whose truth is known. The truth is compared with, never adapted to."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from darsr_deploy.engines.upscale import pad_to_least
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.images.arrays import read_image, to_tensor, write_image
+from darsr_deploy.images.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from darsr_deploy.images.resample import imresize
+
+from ..adaptation.adapt import adapt_image
+from ..adaptation.fast import camera_probability
+from ..adaptation.options import AdaptOptions
+from ..backbones import Backbone
+from ..networks.prior import load_prior
+from ..pipeline import Pipeline, adapted, correction_of, upscale_with
+from .nonblind import best_filter
+from .sets import Pair, least_side, true_kernel
+
+METHODS = ("none", "prior", "nonblind", "fast", "paper")
+NO_WORSE = 0.1  # dB: a result that is under the backbone alone by more than this counts as a loss
+Report = Callable[[dict], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of every image of a set.
+
+    Attributes:
+        method: ``none`` (the backbone alone), ``prior`` (the pre-trained correction network as it is, at full strength),
+            ``nonblind`` (one 5x5 filter, in closed form from the true kernel), ``fast`` or ``paper`` (adaptation).
+        options: of ``fast`` and ``paper``.
+        with_prior: measure the prior as well.
+    """
+
+    method: str
+    options: AdaptOptions | None = None
+    with_prior: bool = False
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where an adaptation keeps its state, so that it can be resumed; what is there of it is resumed if so asked."""
+
+    adapter: Path
+    resume: bool = False
+
+
+def evaluate_image(
+    lr_path: Path,
+    hr_path: Path,
+    backbone: Backbone,
+    options: AdaptOptions | None,
+    device: str = "cpu",
+    report: Report = lambda _: None,
+) -> dict:
+    """Adapt to one LR image and compare with its truth.
+
+    Args:
+        options: None measures the backbone alone.
+
+    Returns:
+        The row of :func:`figures`, and ``seconds``, ``chosen``.
+
+    Raises:
+        DarsrError: an image cannot be used, or the two sizes do not differ by the scale.
+    """
+    plan = Plan("none" if options is None else options.name, options)
+    with tempfile.TemporaryDirectory() as folder:
+        pair = Pair(lr_path, hr_path, Path(folder) / "none.npz")
+        return measure(pair, backbone, plan, Workplace(Path(folder) / "a.darsr"), device, report)[0]
+
+
+def measure(
+    pair: Pair, backbone: Backbone, plan: Plan, work: Workplace, device: str = "cpu", report: Report = lambda _: None
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Super-resolve one image in every way of the plan and compare with its truth.
+
+    Returns:
+        ``({name, seconds, chosen, and what figures() gives}, the 8-bit images)``: ``bicubic``, ``backbone``, ``prior``
+        if planned, ``result``, ``truth``, in this order. ``seconds`` is the time that finding the correction took.
+
+    Raises:
+        DarsrError: an image cannot be used, its sizes do not fit, or the method lacks what it needs.
+    """
+    lr, hr = check_truth(pair.lr, pair.hr, backbone.scale)
+    network, seconds, chosen = _corrected(pair, lr, backbone, plan, work, device, report)
+    images = {"bicubic": imresize(lr, *hr.shape[:2]), "backbone": upscale_with(backbone.module, lr, device)}
+    if plan.with_prior:
+        images["prior"] = upscale_with(_with_prior(lr, backbone, device), lr, device)
+    images["result"] = images["backbone"] if plan.method == "none" else upscale_with(network, lr, device)
+    row = {"name": pair.lr.stem, "seconds": seconds, "chosen": chosen, **figures(images, hr, backbone.scale)}
+    return row, {**images, "truth": hr}
+
+
+def _corrected(
+    pair: Pair, lr: np.ndarray, backbone: Backbone, plan: Plan, work: Workplace, device: str, report: Report
+) -> tuple[nn.Module, float, str]:
+    """Correction and backbone by the plan's method, the seconds it took to find them, and what was chosen."""
+    if plan.method == "none":
+        return backbone.module, 0.0, "backbone alone"
+    if plan.method == "prior":
+        return _with_prior(lr, backbone, device), 0.0, "prior"
+    if plan.method == "nonblind":
+        kernel = torch.from_numpy(true_kernel(pair.kernel))
+        if min(lr.shape[:2]) < 3 * backbone.scale:
+            raise DarsrError(
+                str(pair.lr), f"is too small for nonblind (least side {3 * backbone.scale})", "leave it out"
+            )
+        started = time.perf_counter()
+        correction = best_filter(torch.from_numpy(to_tensor(lr)), kernel, backbone.scale)
+        seconds = time.perf_counter() - started
+        return Pipeline(correction.to(device), backbone.module), seconds, "true kernel"
+    work.adapter.unlink(missing_ok=True)  # of a run that was killed before it could compare: its seconds are not known
+    adapter, seconds = adapt_image(pair.lr, work.adapter, backbone, plan.options, device, work.resume, report)
+    work.adapter.unlink()
+    return adapted(adapter, backbone, device), seconds, adapter.facts["chosen"]
+
+
+def _with_prior(lr: np.ndarray, backbone: Backbone, device: str) -> Pipeline:
+    """The prior that ``fast`` starts from with this image, as it is."""
+    prior = load_prior(backbone.scale, camera=camera_probability(lr) > 0.5)
+    return Pipeline(prior.requires_grad_(False).to(device), backbone.module)
+
+
+def figures(images: dict[str, np.ndarray], truth: np.ndarray, scale: int) -> dict[str, float]:
+    """PSNR in dB and SSIM of 8-bit images against the truth, ``scale`` pixels dropped on each side.
+
+    Returns:
+        ``psnr_y, ssim_y, psnr_rgb, ssim_rgb`` of ``images["result"]``, the same with ``_NAME`` for every other image,
+        and ``gain``: dB of Y-PSNR over ``images["backbone"]``.
+    """
+    row = {}
+    for name in ("result", *(n for n in images if n != "result")):
+        tail = "" if name == "result" else f"_{name}"
+        for figure in (psnr_y, ssim_y, psnr_rgb, ssim_rgb):
+            row[f"{figure.__name__}{tail}"] = figure(images[name], truth, scale)
+    alike = math.isinf(row["psnr_y"]) and math.isinf(row["psnr_y_backbone"])  # both are the truth itself
+    row["gain"] = 0.0 if alike else row["psnr_y"] - row["psnr_y_backbone"]
+    return row
+
+
+def mean_of(rows: list[dict]) -> dict:
+    """Mean of every figure over the images."""
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if isinstance(rows[0][key], float)}
+
+
+def check_truth(image: Path, truth: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read an LR image and its truth.
+
+    Raises:
+        DarsrError: one cannot be read, the sizes do not differ by the scale, or they are too small to compare.
+    """
+    lr, hr = read_image(image), read_image(truth)
+    if hr.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale) or hr.ndim != lr.ndim:
+        sizes = (
+            f"is {hr.shape[1]}x{hr.shape[0]}, expected {scale} times {lr.shape[1]}x{lr.shape[0]} in the same colours"
+        )
+        raise DarsrError(str(truth), sizes, "give the image's own truth, or another --scale")
+    if min(hr.shape[:2]) < least_side(scale):
+        raise DarsrError(str(truth), f"is too small to compare (least side {least_side(scale)})", "leave it out")
+    return lr, hr
+
+
+def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> dict:
+    """``psnr_y`` of an adapted image and ``psnr_y_backbone`` of the backbone alone, against a true HR image."""
+    lr, hr = check_truth(image, truth, backbone.scale)
+    result = upscale_with(adapted(adapter, backbone, device), lr, device)
+    plain = upscale_with(backbone.module, lr, device)
+    return {"psnr_y": psnr_y(result, hr, backbone.scale), "psnr_y_backbone": psnr_y(plain, hr, backbone.scale)}
+
+
+def save_corrected(image: Path, adapter: Adapter, target: Path, device: str = "cpu") -> None:
+    """Write the corrected LR image, which looks as if it had been downscaled bicubically."""
+    pixels = read_image(image)
+    corrected = upscale_with(correction_of(adapter).to(device), pad_to_least(pixels), device)
+    write_image(target, corrected[: pixels.shape[0], : pixels.shape[1]])

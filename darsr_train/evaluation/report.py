@@ -1,0 +1,176 @@
+"""What was measured, summed up: as JSON values, as a table on the terminal, as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from darsr_deploy.images.arrays import read_image, write_image
+
+from ..plots.contact_sheet import Entry, contact_sheet
+from .measure import NO_WORSE, mean_of
+
+OTHERS = ("bicubic", "backbone", "prior")  # what the result is compared with; the prior where it was asked for
+TITLES = {"bicubic": "bicubic", "backbone": "backbone alone", "prior": "prior"}
+
+
+def summed_up(rows: list[dict], asked: int) -> dict:
+    """Of several images: how many were measured of how many, mean figures, the image with the least gain, losses.
+
+    Returns:
+        ``{asked, count, mean, worst: {set, name, gain}, below_backbone}``; ``below_backbone`` counts the images that
+        are under the backbone alone by more than 0.1 dB. Without rows, ``asked`` and ``count`` alone.
+    """
+    summary: dict = {"asked": asked, "count": len(rows)}
+    if rows:
+        worst = min(rows, key=lambda row: row["gain"])
+        summary |= {
+            "mean": mean_of(rows),
+            "worst": {key: worst[key] for key in ("set", "name", "gain")},
+            "below_backbone": sum(row["gain"] < -NO_WORSE for row in rows),
+        }
+    return summary
+
+
+def full_summary(head: dict, sets: Iterable[dict], rows: list[dict]) -> dict:
+    """What ``darsr eval --json`` prints: the head, the images, all of them summed up, every set summed up.
+
+    Args:
+        head: how it was measured.
+        sets: ``{name, asked, ...}`` of every set, in order.
+    """
+    groups = _by_set(rows)
+    parts = [{**part, **summed_up(groups.get(part["name"], []), part["asked"])} for part in sets]
+    return {**head, "images": rows, **summed_up(rows, sum(part["asked"] for part in parts)), "sets": parts}
+
+
+def show(summary: dict, width: int | None) -> None:
+    """Print one table of the images and, of several sets, one of the sets."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(width=width)
+    several = len(summary["sets"]) > 1
+    groups = _by_set(summary["images"])
+    for part in summary["sets"]:
+        if part["name"] in groups:
+            title = f"{part['name']}: {summary['method']}, {part['backbone']} (Y-PSNR dB / SSIM)"
+            console.print(_table(Table(title=escape(title)), *_image_table(summary, groups[part["name"]], part)))
+    if several:
+        title = f"by set: {summary['method']} (Y-PSNR dB / SSIM)"
+        console.print(_table(Table(title=escape(title)), *_set_table(summary)))
+    console.print(escape(_last_words(summary)))
+
+
+def markdown(summary: dict) -> str:
+    """The same as a page of GitHub-flavoured Markdown, with a line that says how it was measured."""
+    options = summary["options"]
+    changed = f", seed {options['seed']}, {options['steps']} steps" if options else ""
+    networks = ", ".join(sorted({f"{p['backbone']} (`{p['backbone_sha256'][:12]}`)" for p in summary["sets"]}))
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    lines = [
+        f"# darsr eval: {summary['method']}",
+        "",
+        f"Mean Y-PSNR in dB and SSIM on Y, border = scale. Backbone {networks}{changed}, on {summary['device']}; {versions}.",
+        "",
+        *_markdown_table(*_set_table(summary)),
+        "",
+        _last_words(summary),
+    ]
+    groups = _by_set(summary["images"])
+    for part in summary["sets"]:
+        if part["name"] in groups:
+            rows = _markdown_table(*_image_table(summary, groups[part["name"]], part))
+            lines += ["", f"## {part['name']}", "", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_sheet(target: Path, summary: dict, strips: dict[str, Path]) -> None:
+    """The contact sheet of all images that were measured; ``strips`` are the files of their crops by fingerprint."""
+    names = [name for name in OTHERS if f"psnr_y_{name}" in summary["mean"]]
+    own = [] if summary["method"] == "none" else [""]
+    entries = []
+    for row in summary["images"]:
+        figures = (*(_pair(row, f"_{name}") for name in names), *(_pair(row) for _ in own), "")
+        title = f"{row['set']} / {row['name']}" if len(summary["sets"]) > 1 else row["name"]
+        entries.append(Entry(title, f"{_signed(row['gain'])} dB", read_image(strips[row["fingerprint"]]), figures))
+    titles = (*(TITLES[name] for name in names), *(summary["method"] for _ in own), "truth")
+    page = contact_sheet(f"darsr eval: {summary['method']}", _last_words(summary), titles, entries)
+    write_image(target, page)
+
+
+def _image_table(summary: dict, rows: list[dict], part: dict) -> tuple[list[str], list[list[str]]]:
+    """Column titles and cells: a row for every image and their mean."""
+    others = [name for name in OTHERS if f"psnr_y_{name}" in rows[0]]
+    titles = ["image", *(TITLES[name] for name in others), summary["method"], "gain dB", "seconds", "chosen"]
+    cells = [
+        [row["name"], *(_pair(row, f"_{name}") for name in others), _pair(row), *_gain(row), row["chosen"]]
+        for row in [*rows, {"name": "mean", "chosen": "", **part["mean"]}]
+    ]
+    return titles, cells
+
+
+def _set_table(summary: dict) -> tuple[list[str], list[list[str]]]:
+    """Column titles and cells: a row for every set and one for all images."""
+    others = [name for name in OTHERS if f"psnr_y_{name}" in summary["mean"]]
+    titles = ["set", "images", *(TITLES[name] for name in others), summary["method"], "gain dB", "seconds"]
+    titles += ["worst image", f"lost > {NO_WORSE} dB"]
+    parts = [part for part in summary["sets"] if part["count"]]
+    cells = []
+    for part in [*parts, {**summary, "name": "all"}] if len(parts) > 1 else parts:
+        images = str(part["count"]) if part["count"] == part["asked"] else f"{part['count']} of {part['asked']}"
+        figures = [*(_pair(part["mean"], f"_{name}") for name in others), _pair(part["mean"]), *_gain(part["mean"])]
+        worst = part["worst"]
+        where = f"{worst['set']}/{worst['name']}" if part["name"] == "all" else worst["name"]
+        losses = f"{part['below_backbone']} of {part['count']}"
+        cells.append([part["name"], images, *figures, f"{where} {_signed(worst['gain'])}", losses])
+    return titles, cells
+
+
+def _last_words(summary: dict) -> str:
+    worst = summary["worst"]
+    words = f"Gain {_signed(summary['mean']['gain'])} dB; worst image {worst['set']}/{worst['name']} "
+    words += (
+        f"{_signed(worst['gain'])} dB; {summary['below_backbone']} of {summary['count']} images under the backbone "
+    )
+    words += f"alone by more than {NO_WORSE} dB."
+    missing = summary["asked"] - summary["count"]
+    return words + (f" Not measured: {missing} of {summary['asked']}." if missing else "")
+
+
+def _by_set(rows: Iterable[dict]) -> dict[str, list[dict]]:
+    """Rows grouped by their set, in the order they come."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row["set"], []).append(row)
+    return groups
+
+
+def _pair(row: dict, tail: str = "") -> str:
+    return f"{row[f'psnr_y{tail}']:.2f} / {row[f'ssim_y{tail}']:.4f}"
+
+
+def _gain(row: dict) -> list[str]:
+    return [_signed(row["gain"]), f"{row['seconds']:.1f}"]
+
+
+def _signed(decibels: float) -> str:
+    return f"{decibels:+.2f}" if math.isfinite(decibels) else str(decibels)
+
+
+def _table(table, titles: list[str], cells: list[list[str]]):
+    from rich.markup import escape
+
+    for title in titles:
+        table.add_column(title, justify="left" if title in ("image", "set", "chosen", "worst image") else "right")
+    for index, row in enumerate(cells):
+        table.add_row(*map(escape, row), end_section=index == len(cells) - 2)
+    return table
+
+
+def _markdown_table(titles: list[str], cells: list[list[str]]) -> list[str]:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in [titles, *cells]]
+    lines = [f"| {' | '.join(row)} |" for row in escaped]
+    return [lines[0], "|---" * len(titles) + "|", *lines[1:]]

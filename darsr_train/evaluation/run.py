@@ -1,0 +1,121 @@
+"""Measuring many images: in several processes, kept in a file after each, not measured again when resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.images.arrays import write_image
+from darsr_deploy.processes import each_in_processes
+
+from ..backbones import Backbone, load_backbone
+from ..plots.contact_sheet import strip_of
+from .measure import Report, Workplace, measure
+from .tasks import Task
+
+
+def run(
+    tasks: list[Task],
+    known: dict[str, dict],
+    jobs: int,
+    threads: int,
+    complain: Callable[[DarsrError], None],
+    report: Report,
+    keep: Callable[[list[dict]], None],
+) -> list[dict]:
+    """Measure what is not known yet.
+
+    Args:
+        known: rows by fingerprint.
+        threads: of PyTorch in all processes together; 0 for as many as it takes by itself.
+        complain: gets the error of an image; the others are still done.
+        keep: gets all rows so far, after each image.
+
+    Returns:
+        The rows in the order of the tasks, with ``set`` and ``fingerprint``.
+    """
+    rows: dict[int, dict] = {}
+    for index, task in enumerate(tasks):
+        row = known.get(task.fingerprint)
+        if row is not None and (not task.sheet or task.strip.is_file()):
+            rows[index] = row
+    todo = [index for index in range(len(tasks)) if index not in rows]
+    jobs = min(jobs, len(todo))
+    share = max(1, (threads or torch.get_num_threads()) // max(1, jobs))
+    measured = _measured([tasks[index] for index in todo], jobs, share, report)
+    report({"phase": "images", "step": len(rows), "steps": len(tasks)})
+    with contextlib.closing(measured):
+        for done, (place, row) in enumerate(measured):
+            if isinstance(row, DarsrError):
+                complain(row)
+            else:
+                rows[todo[place]] = row
+                keep([rows[index] for index in sorted(rows)])
+            report({"phase": "images", "step": len(tasks) - len(todo) + done + 1, "steps": len(tasks)})
+    return [rows[index] for index in sorted(rows)]
+
+
+def measure_task(task: Task, report: Report) -> dict:
+    """The row of one image; with a contact sheet, its crops are written as well."""
+    label = f"{task.set}/{task.pair.lr.stem}"
+    backbone = _backbone(task.backbone, task.scale, task.device, task.backbone_sha256)
+    row, images = measure(
+        task.pair,
+        backbone,
+        task.plan,
+        Workplace(task.work / f"{task.fingerprint}.darsr", task.resume),
+        task.device,
+        lambda entry: report({**entry, "phase": label, "passing": True}),
+    )
+    if task.sheet:
+        if task.plan.method == "none":
+            del images["result"]
+        write_image(task.strip, strip_of(images))
+    return {"set": task.set, **row, "fingerprint": task.fingerprint}
+
+
+def known_rows(path: Path) -> dict[str, dict]:
+    """The rows of a result file by their fingerprints; none where there is no file.
+
+    Raises:
+        DarsrError: the file is something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["images"]
+        return {row["fingerprint"]: {key: _figure(key, value) for key, value in row.items()} for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DarsrError(
+            str(path), "is not a result of darsr eval --out", "give another --out, or --overwrite instead of --resume"
+        ) from error
+
+
+def _figure(key: str, value: object) -> object:
+    """An infinite PSNR (no difference at all) is null in JSON."""
+    return math.inf if value is None and key.startswith("psnr") else value
+
+
+def _measured(tasks: list[Task], jobs: int, threads: int, report: Report) -> Iterator[tuple[int, dict | DarsrError]]:
+    if jobs > 1:
+        yield from each_in_processes(tasks, measure_task, jobs, threads, report)
+        return
+    for place, task in enumerate(tasks):
+        try:
+            row = measure_task(task, report)
+        except DarsrError as error:
+            row = error
+        yield place, row
+
+
+@functools.lru_cache(maxsize=2)
+def _backbone(name: str, scale: int, device: str, sha256: str) -> Backbone:
+    """Loaded once a process; the hash makes a file that has changed another one."""
+    return load_backbone(name, scale, device)

@@ -1,0 +1,156 @@
+"""What there is to be measured: the images of several sets, each with all that its figures depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from darsr_deploy.errors import DarsrError
+
+from ..adaptation.adapt import sha256_of, shipped_networks, versions
+from ..backbones import Backbone, load_backbone
+from ..networks.prior import load_prior
+from ..runtime import checked_options
+from .measure import METHODS, Plan
+from .sets import ImageSet, Pair
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to be measured, and all it takes to do so in another process.
+
+    Attributes:
+        set: name of the set it belongs to.
+        fingerprint: of everything that the row depends on: what is known of the same one need not be measured again.
+        work: folder for the state of an adaptation and for the crops of the contact sheet.
+    """
+
+    set: str
+    pair: Pair
+    plan: Plan
+    scale: int
+    backbone: str
+    backbone_sha256: str
+    device: str
+    fingerprint: str
+    work: Path
+    resume: bool = False
+    sheet: bool = False
+
+    def __str__(self) -> str:
+        return str(self.pair.lr)
+
+    @property
+    def strip(self) -> Path:
+        """The crops for the contact sheet, side by side."""
+        return self.work / f"{self.fingerprint}.png"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, of every set. ``backbone`` is a name or a file; ``steps`` None leaves it to the profile."""
+
+    method: str
+    backbone: str
+    seed: int
+    steps: int | None
+    with_prior: bool
+    device: str
+    sheet: bool
+    resume: bool
+
+    def plan(self, scale: int) -> Plan:
+        """
+        Raises:
+            DarsrError: an unknown method, or an option out of range.
+        """
+        if self.method not in METHODS:
+            raise DarsrError(f"method {self.method}", "is not known", f"choose one of {', '.join(METHODS)}")
+        options = None
+        if self.method in ("fast", "paper"):
+            options = checked_options(self.method, scale, seed=self.seed, steps=self.steps)
+        return Plan(self.method, options, self.with_prior and self.method != "prior")
+
+
+def prepare(
+    sets: list[ImageSet], request: Request, work: Path, complain: Callable[[DarsrError], None]
+) -> tuple[list[Task], dict, list[dict]]:
+    """The tasks of all sets, how they are measured, and the sets as the summary names them.
+
+    A set that cannot be measured at all is one complaint; the others are still done.
+    """
+    request.plan(2)  # an unknown method is no matter of the sets
+    tasks, parts = [], []
+    networks: dict[int, Backbone] = {}
+    for found in sets:
+        try:
+            plan = request.plan(found.scale)
+            if found.scale not in networks:
+                networks[found.scale] = load_backbone(request.backbone, found.scale, request.device)
+            _check(found, plan)
+        except DarsrError as error:
+            complain(DarsrError(found.name, str(error)))
+            continue
+        network = networks[found.scale]
+        tasks += [
+            Task(
+                found.name, pair, plan, found.scale, request.backbone, network.sha256, request.device,
+                fingerprint(found.name, pair, plan, network, request.device), work, request.resume, request.sheet,
+            )
+            for pair in found.pairs
+        ]  # fmt: skip
+        parts.append(
+            {"name": found.name, "folder": str(found.folder), "scale": found.scale, "backbone": network.name}
+            | {"backbone_sha256": network.sha256, "asked": len(found.pairs)}
+        )
+    options = next((task.plan.options.to_json() for task in tasks if task.plan.options), None)
+    head = {"method": request.method, "backbone": request.backbone, "options": options, "device": request.device}
+    return tasks, head | {"versions": _versions()}, parts
+
+
+def _check(found: ImageSet, plan: Plan) -> None:
+    """What would fail at every image of a set is said once."""
+    if plan.method == "nonblind" and not (found.folder / "kernel").is_dir():
+        raise DarsrError("method nonblind", "the set holds no true kernels (kernel/NAME.npz)", "use another --method")
+    if _needs_prior(plan):
+        load_prior(found.scale)
+
+
+def _needs_prior(plan: Plan) -> bool:
+    return plan.with_prior or plan.method in ("prior", "fast")
+
+
+def _versions() -> dict[str, str]:
+    return versions() | {name: importlib.metadata.version(name) for name in ("numpy", "scikit-image")}
+
+
+def fingerprint(set_name: str, pair: Pair, plan: Plan, backbone: Backbone, device: str) -> str:
+    """What an image's row depends on, as 32 hexadecimal digits: its names, images, options, networks, versions.
+
+    The number of threads is not in it: it moves a figure by rounding only.
+    """
+    facts = {
+        "plan": dataclasses.asdict(plan),
+        "name": [set_name, pair.lr.name],
+        "lr": _hash(pair.lr),
+        "hr": _hash(pair.hr),
+        "kernel": _hash(pair.kernel) if plan.method == "nonblind" else "",
+        "backbone": backbone.sha256,
+        "scale": backbone.scale,
+        "networks": [_hash(path) for path in shipped_networks(backbone.scale)] if _needs_prior(plan) else [],
+        "device": device.partition(":")[0],
+        "versions": _versions(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:  # what cannot be read is said when it is measured
+        return ""

@@ -1,0 +1,1 @@
+"""The networks of the correction and of the degradation."""

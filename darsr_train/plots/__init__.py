@@ -1,0 +1,1 @@
+"""Pages and sheets drawn as images."""

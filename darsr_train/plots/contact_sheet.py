@@ -1,0 +1,69 @@
+"""The contact sheet of an evaluation: for every image the crop with the most detail, in every way it was enlarged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .page import BODY, FAINT, GAP, INK, MARGIN, SMALL, TITLE, Page, as_rgb, enlarged, most_detailed
+
+_CROP = 72  # side of a crop in HR pixels
+_PANEL = 216  # side of a panel on the page
+_BETWEEN = 8  # panels of one image
+_CAPTION, _FIGURES = 28, 24  # heights of the lines above and below the panels
+_ONE_COLUMN = 8  # more images than this stand in two columns
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a sheet.
+
+    Attributes:
+        strip: what :func:`strip_of` gave.
+        figures: a line below each panel.
+    """
+
+    title: str
+    remark: str
+    strip: np.ndarray
+    figures: tuple[str, ...]
+
+
+def strip_of(images: dict[str, np.ndarray]) -> np.ndarray:
+    """The same crop of all images side by side: uint8 RGB. It is the one in which the truth has the most detail."""
+    rows, columns = most_detailed(images["truth"], _CROP)
+    return np.hstack([as_rgb(image[rows, columns]) for image in images.values()])
+
+
+def contact_sheet(title: str, remark: str, names: tuple[str, ...], entries: list[Entry]) -> np.ndarray:
+    """A page of all entries, uint8 RGB.
+
+    Args:
+        names: of the panels, which every entry has in this order.
+    """
+    blocks = 1 if len(entries) <= _ONE_COLUMN else 2
+    rows = -(-len(entries) // blocks)
+    block = len(names) * (_PANEL + _BETWEEN) - _BETWEEN
+    height = _CAPTION + _PANEL + _FIGURES + GAP
+    head = MARGIN + TITLE + 80
+    page = Page(2 * MARGIN + blocks * block + (blocks - 1) * 2 * GAP, head + rows * height + MARGIN - GAP)
+    page.text(MARGIN, MARGIN + TITLE, title, TITLE)
+    page.text(MARGIN, MARGIN + TITLE + 26, remark, SMALL, FAINT, width=page.width - 2 * MARGIN)
+    for column in range(blocks):
+        for i, name in enumerate(names):
+            page.text(MARGIN + column * (block + 2 * GAP) + i * (_PANEL + _BETWEEN), head - 10, name, BODY)
+    for place, entry in enumerate(entries):
+        left = MARGIN + place // rows * (block + 2 * GAP)
+        _draw_entry(page, left, head + place % rows * height, block, entry, len(names))
+    return page.picture()
+
+
+def _draw_entry(page: Page, left: int, top: int, width: int, entry: Entry, count: int) -> None:
+    page.line(left, top, left + width, top)
+    page.text(left, top + 20, entry.title, SMALL, INK, width=width - 220)
+    page.text(left + width, top + 20, entry.remark, SMALL, FAINT, "rs")
+    for i, (crop, figure) in enumerate(zip(np.split(entry.strip, count, axis=1), entry.figures)):
+        x = left + i * (_PANEL + _BETWEEN)
+        page.paste(x, top + _CAPTION, enlarged(crop, _PANEL))
+        page.text(x, top + _CAPTION + _PANEL + 17, figure, SMALL, FAINT)

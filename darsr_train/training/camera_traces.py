@@ -1,0 +1,65 @@
+"""Training of the detector of a camera's traces: ``python -m darsr_train.training.camera_traces PHOTOS --out traces.safetensors``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F
+
+from darsr_deploy.files.container import write_container
+from darsr_deploy.images.arrays import list_images
+
+from ..blur import mlp as small_network
+from ..blur.camera_traces import TILE, VERSION, features
+from .degraded_crops import Degradations, DegradedCrops
+
+_HIDDEN = 24
+_HELD_OUT = 0.15  # of the samples
+
+
+def samples(photographs: list[Path], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of crops and whether a camera treated them: every second one; a quarter of them at x4."""
+    shared = {"patch": TILE, "batch": 1, "candidates": 1, "noise_share": 0.0, "jpeg_share": 0.0, "seed": seed}
+    kinds = {
+        (scale, camera): DegradedCrops(photographs, Degradations(scale=scale, camera_share=float(camera), **shared))
+        for scale in (2, 4)
+        for camera in (False, True)
+    }
+    found, labels = [], []
+    for index in range(count):
+        camera, scale = index % 2 == 1, 4 if index % 8 >= 6 else 2
+        degraded, _, _ = kinds[scale, camera].batch(index)
+        found.append(features(degraded[0].permute(1, 2, 0).numpy() * 255))
+        labels.append(camera)
+    return np.array(found), np.array(labels)
+
+
+def train_detector(found: np.ndarray, labels: np.ndarray) -> tuple[dict[str, np.ndarray], dict]:
+    """Weights as :mod:`darsr_train.blur.camera_traces` reads them, and the accuracy on held-out samples without these."""
+    split, truth = int(len(found) * (1 - _HELD_OUT)), labels[:, None].astype(float)
+    trained = small_network.fit(found[:split], truth[:split], F.binary_cross_entropy_with_logits, _HIDDEN)
+    right = (small_network.evaluate(trained, found[split:]) > 0) == truth[split:]
+    return trained, {"held_out": float(right.mean())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the detector of a camera's traces.")
+    parser.add_argument("images", type=Path, help="folder of photographs")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=12_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--licence", default="unstated")
+    given = parser.parse_args()
+    weights, accuracy = train_detector(*samples(list_images(given.images), given.samples, given.seed))
+    print(json.dumps(accuracy), file=sys.stderr)
+    command = f"python -m darsr_train.training.camera_traces {given.images.name} --out {given.out.name} --samples {given.samples} --seed {given.seed}"
+    facts = {"licence": given.licence, "data": given.images.name, "command": command, "accuracy": accuracy}
+    print(write_container(given.out, "traces", VERSION, facts, {k: v.astype(np.float32) for k, v in weights.items()}))
+
+
+if __name__ == "__main__":
+    main()

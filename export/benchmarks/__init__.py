@@ -1,0 +1,1 @@
+"""Every experiment of the repository: ``python -m export.benchmarks.NAME``."""

@@ -1,0 +1,122 @@
+"""Every precision and form of some adapters side by side: parity, size, cost, speed, and the picture that comes out.
+
+``python -m export.benchmarks.precisions a.darsr b.darsr`` with the adapted images beside them; ``--gt FOLDER`` holds their
+truths under the same names. Timings are of alternating runs in one process, so that a busy machine hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from darsr_deploy.engines.ort import OrtEngine
+from darsr_deploy.engines.upscale import upscale
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.images.arrays import read_image
+from darsr_deploy.images.metrics import psnr_y
+
+from ..artefacts.cache import Source, load
+from ..artefacts.model import export_onnx
+from ..artefacts.parity import FLOORS_DB
+from ..folding.forms import FORMS
+from ..samples import find_photo, gather
+
+
+def measure(
+    adapter: Path, folder: Path, rounds: int, backbone: str | None = None, gt: Path | None = None
+) -> list[dict]:
+    """One row for each form and precision: what the export reports, and for what ONNX Runtime runs on a CPU
+    ``grey_levels`` (largest difference of the 8-bit picture from that of ``network`` in fp32), ``ms`` (median),
+    ``ratio`` (median over rounds of its time by that of ``network`` in fp32) and, with a truth, ``psnr_y``.
+
+    Raises:
+        DarsrError: the adapted image does not lie beside the adapter, or a gate is not passed.
+    """
+    photo = find_photo(adapter)
+    if photo is None:
+        raise DarsrError(str(adapter), "its image does not lie beside it", "copy it there")
+    pixels, samples = read_image(photo), gather(adapter)
+    pipeline, spec = load(Source(adapter=adapter, backbone=backbone))
+    rows, engines = [], {}
+    for form in FORMS:
+        for precision in FLOORS_DB:
+            target = folder / f"{adapter.stem}_{form}_{precision}.onnx"
+            wanted = spec.extended(form=form, precision=precision)
+            row = {"adapter": adapter.stem, **export_onnx(pipeline, target, wanted, samples=samples)}
+            print(f"{row['model']}: {row['parity_psnr_db']} dB", file=sys.stderr)
+            rows.append(row)
+            if precision != "bf16":  # which ONNX Runtime does not have on a CPU
+                engines[form, precision] = OrtEngine(target, threads=1)
+    reference = upscale(engines["network", "fp32"], pixels)
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in engines}
+    for _ in range(rounds):
+        for key, engine in engines.items():
+            started = time.perf_counter()
+            picture = upscale(engine, pixels)
+            times[key].append(time.perf_counter() - started)
+    for row in rows:
+        key = row["form"], row["precision"]
+        if key not in engines:
+            continue
+        picture = upscale(engines[key], pixels)
+        row["grey_levels"] = int(np.abs(picture.astype(int) - reference).max())
+        row["ms"] = 1000 * statistics.median(times[key])
+        row["ratio"] = statistics.median(a / b for a, b in zip(times[key], times["network", "fp32"]))
+        if gt is not None:
+            row["psnr_y"] = psnr_y(picture, read_image(gt / photo.name), spec.scale)
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown, one line for each form and precision: the worst parity and difference, means of the rest."""
+    lines = [
+        "| form | precision | parity dB (floor) | kB | multiply-adds | dB from `network` | grey levels | ms | ratio | Y-PSNR |"
+    ]
+    lines.append("|" + "---|" * 10)
+    for form in FORMS:
+        for precision, floor in FLOORS_DB.items():
+            of = [r for r in rows if (r["form"], r["precision"]) == (form, precision)]
+
+            def mean(name: str, digits: int, of: list[dict] = of) -> str:
+                return f"{statistics.mean(r[name] for r in of):.{digits}f}" if of[0].get(name) is not None else "-"
+
+            cells = [f"`{form}`", precision, f"{min(r['parity_psnr_db'] for r in of):.1f} ({floor:.0f})"]
+            cells += [
+                f"{of[0]['bytes'] / 1000:.0f}",
+                f"{of[0]['macs_per_lr_pixel']:,}",
+                mean("psnr_from_network_db", 1),
+            ]
+            cells.append(str(max(r["grey_levels"] for r in of)) if "grey_levels" in of[0] else "-")
+            lines.append("| " + " | ".join([*cells, mean("ms", 1), mean("ratio", 2), mean("psnr_y", 3)]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("adapters", nargs="+", type=Path)
+    parser.add_argument("--backbone", help="of adapters that were fitted through one that is not installed")
+    parser.add_argument("--gt", type=Path, help="folder with the truths, under the names of the adapted images")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [
+            row
+            for adapter in options.adapters
+            for row in measure(adapter, Path(folder), options.rounds, options.backbone, options.gt)
+        ]
+    print(json.dumps(rows, indent=1) if options.json else table(rows))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DarsrError as error:
+        sys.exit(f"error: {error}")

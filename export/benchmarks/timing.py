@@ -1,0 +1,151 @@
+"""PyTorch and ONNX Runtime timed side by side: runs alternate, so that a machine that is busy or drifts does not decide."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import onnxruntime
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from ..onnx_graphs.opset import OPSET
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all tables share."""
+
+    height: int = 160  # of the LR image, in pixels
+    width: int = 240
+    scale: int = 2
+    threads: int = 1  # of both runtimes
+    repeats: int = 7  # runs that count; one before them warms up
+    blocks: tuple[int, ...] = (13, 10)  # of the default network, 32 channels each: now, and as first shipped
+
+    def image(self, channels: int = 3, scale: int = 1) -> Tensor:
+        return torch.rand(1, channels, scale * self.height, scale * self.width)
+
+
+def in_torch(module: nn.Module, x: Tensor) -> Callable[[], object]:
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return module(x)
+
+    return run
+
+
+def as_onnx(module: nn.Module, x: Tensor) -> ModelProto:
+    """What PyTorch makes of a module for one size of input, with nothing folded."""
+    return torch.onnx.export(module.eval(), (x,), dynamo=True, opset_version=OPSET, verbose=False).model_proto
+
+
+def ort_session(
+    model: ModelProto, threads: int, level: str = "ALL", spinning: bool = True
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU with the given number of threads and level of graph optimization."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def in_ort(
+    model: nn.Module | ModelProto, x: Tensor, threads: int, level: str = "ALL", spinning: bool = True
+) -> Callable[[], object]:
+    """A model, or a module after :func:`as_onnx`, in ONNX Runtime on the CPU."""
+    if isinstance(model, nn.Module):
+        model = as_onnx(model, x)
+    session = ort_session(model, threads, level, spinning)
+    feed = {model.graph.input[0].name: x.numpy()}
+    return lambda: session.run(None, feed)[0]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one call: wall clock (median, least, most), and the median of the processor's own time.
+
+    On a machine that does other work as well the wall clock holds the waiting too. The processor's time does not; on one
+    thread and an idle machine both are the same.
+    """
+
+    median_ms: float
+    least_ms: float
+    most_ms: float
+    cpu_ms: float
+
+
+def alternate(ways: dict[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, Timing]:
+    """Call every way in turn, ``warm_up + repeats`` times; the first ones do not count."""
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    own: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(warm_up + repeats):
+        for name, run in ways.items():
+            started, started_own = time.perf_counter(), time.process_time()
+            run()
+            own[name].append(1e3 * (time.process_time() - started_own))
+            wall[name].append(1e3 * (time.perf_counter() - started))
+    return {name: _timing(wall[name][warm_up:], own[name][warm_up:]) for name in ways}
+
+
+def _timing(wall: list[float], own: list[float]) -> Timing:
+    figures = (statistics.median(wall), min(wall), max(wall), statistics.median(own))
+    return Timing(*(round(figure, 3) for figure in figures))
+
+
+def compared(timings: dict[str, Timing], base: str) -> list[dict]:
+    """Rows ``{name, median_ms, least_ms, most_ms, cpu_ms, times_faster, times_faster_cpu}``, compared with one of them."""
+    one = timings[base]
+    return [
+        {
+            "name": name,
+            **asdict(timing),
+            "times_faster": round(one.median_ms / timing.median_ms, 3),
+            "times_faster_cpu": round(one.cpu_ms / timing.cpu_ms, 3) if timing.cpu_ms else None,
+        }
+        for name, timing in timings.items()
+    ]
+
+
+def machine(threads: int) -> dict:
+    """What the figures belong to: processor, cores, threads, load, versions."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in (Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else [])
+        if line.startswith("model name")
+    ]
+    return {
+        "processor": names[0] if names else "unknown",
+        "vector_unit": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def markdown(title: str, base: str, rows: list[dict]) -> str:
+    """The rows as a table."""
+    lines = [
+        f"| {title} | ms, median | least to most | processor ms | times faster than {base} | by processor time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = (
+            row["name"],
+            f"{row['median_ms']:.1f}",
+            f"{row['least_ms']:.1f} to {row['most_ms']:.1f}",
+            f"{row['cpu_ms']:.1f}",
+            f"{row['times_faster']:.2f}",
+            "-" if row["times_faster_cpu"] is None else f"{row['times_faster_cpu']:.2f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The commands of ``darsr`` that export and run models."""

@@ -1,0 +1,48 @@
+"""``darsr demo``: the whole way on one photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from darsr_deploy.console.command import (
+    Failures,
+    Json,
+    Printed,
+    command,
+    make_folder,
+    progress,
+)
+from darsr_train.runtime import require_torch
+
+
+@command
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Draws the blur.")] = 0,
+    as_json: Json = False,
+    failures: Failures = None,
+) -> Printed:
+    """The whole way on a photo that comes with an installed package: blur, adapt, export, infer, compare."""
+    require_torch()
+    from ..artefacts.cache import require_onnx
+
+    require_onnx()
+    make_folder(out)
+    from .demo_run import run_demo
+
+    with progress("demo") as report:
+        result = run_demo(out, seed, report)
+    if as_json:
+        files = {name: str(file) for name, file in result.files.items()}
+        return {"psnr_y": result.psnr, "seconds": result.seconds, "files": files}
+    print(f"{'':18}Y-PSNR")
+    for name, decibels in result.psnr.items():
+        print(f"{name:18}{decibels:6.2f} dB")
+    print(f"{'gain by adapting':18}{result.psnr['adapted'] - result.psnr['backbone alone']:+6.2f} dB\n")
+    for name, seconds in result.seconds.items():
+        print(f"{name:18}{seconds:6.2f} s")
+    print(f"\npicture: {result.files['comparison.png']}")
+    return None

@@ -1,0 +1,183 @@
+"""``darsr infer``: images and videos through an adapter, an exported model, or the backbone alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from darsr_deploy.console.command import (
+    BackboneOption,
+    Failures,
+    Json,
+    Overwrite,
+    Printed,
+    Scale,
+    command,
+    make_folder,
+    one_or_list,
+    progress,
+    say,
+)
+from darsr_deploy.engines.base import Engine
+from darsr_deploy.errors import DarsrError
+from darsr_train.runtime import require_torch
+
+
+@command
+def infer(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT", help="Images, folders of images, videos, or - for y4m on stdin.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="An exported model (.onnx), engine (.engine) or bundle instead of an adapter.")
+    ] = None,
+    no_adapter: Annotated[bool, typer.Option("--no-adapter", help="The backbone alone.")] = False,
+    scale: Scale = None,
+    backbone: BackboneOption = None,
+    engine: Annotated[
+        str, typer.Option(help="auto, ort (ONNX Runtime), trt or trt-rtx (TensorRT, for RTX) or torch.")
+    ] = "auto",
+    provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 (default), fp16, bf16 or int8; a model file has its own.")
+    ] = None,
+    tile: Annotated[
+        str, typer.Option(help="Pixels of the small image at a time, a side; auto: by free memory, 0: all at once.")
+    ] = "auto",
+    readapt: Annotated[
+        str, typer.Option(help="Videos: never, or scene (adapt again, in the background, where the scene changes).")
+    ] = "never",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load an engine that was not built on this machine. An engine is code.")
+    ] = False,
+    corrected: Annotated[bool, typer.Option("--corrected", help="Also write the corrected LR image.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    failures: Failures = None,
+) -> Printed:
+    """Super-resolve images and videos with their adapters, an exported model, or the backbone alone."""
+    from darsr_deploy.bundle.manifest import is_bundle
+    from darsr_deploy.console import jobs
+    from darsr_deploy.engines.tiled import TiledEngine, tile_side
+    from darsr_deploy.engines.upscale import upscale
+    from darsr_deploy.files import places
+    from darsr_deploy.files.adapter import Adapter
+    from darsr_deploy.images.arrays import read_picture, write_image
+    from darsr_deploy.images.formats import check_target
+    from darsr_deploy.video.frames import STREAM, is_video
+
+    from ..artefacts.cache import Source
+    from ..inference.session import open_engine
+
+    in_bundle = model is not None and is_bundle(model)
+    if sum([adapter is not None, model is not None and not in_bundle, no_adapter]) > 1 or (in_bundle and no_adapter):
+        raise typer.BadParameter(
+            "give only one of --adapter, --model and --no-adapter; a bundle alone takes an adapter"
+        )
+    side = tile_side(tile)
+    if readapt not in ("never", "scene"):
+        raise DarsrError(f"--readapt {readapt}", "is not known", "choose never or scene")
+    if corrected:
+        if model is not None or no_adapter:
+            raise DarsrError(
+                "--corrected", "the corrected LR image comes from an adapter, and none is used", "give --adapter"
+            )
+        require_torch()
+        from darsr_train.evaluation.measure import save_corrected
+    if as_json and (out == STREAM or (out is None and STREAM in inputs)):
+        raise typer.BadParameter("--json and the video would both be written to stdout; give -o FILE")
+    images = jobs.expand(inputs, failures)
+    several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
+    make_folder(out if several and out != STREAM else None)
+    if out is not None and not several and not out.is_dir() and not any(map(is_video, images)):
+        check_target(out, 1, 1, 3, 8)  # by its suffix, before anything is opened or exported
+    targets = places.Targets(overwrite)
+    opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
+    held = contextlib.ExitStack()
+
+    def fixed_source() -> Source | None:
+        if in_bundle:
+            return None
+        if model is not None:
+            return Source(model=model, scale=scale)
+        return Source(backbone=backbone, scale=scale) if no_adapter else None
+
+    def open_source(source: Source) -> TiledEngine:
+        loaded = open_engine(source, engine, provider, say, precision, trust, progress)
+        try:
+            return TiledEngine(loaded, side, say)
+        except DarsrError:  # it takes no tiles
+            loaded.__exit__(None, None, None)
+            raise
+
+    def running(source: Source) -> Engine:
+        if source not in opened:
+            opened.clear()
+            held.close()
+            opened[source] = held.enter_context(open_source(source))
+        return opened[source]
+
+    def video(clip: Path) -> dict:
+        from ..inference.video import VideoOptions, infer_video
+
+        if corrected:
+            raise DarsrError(str(clip), "--corrected is for images", "leave it out")
+        given = source_of(clip) if in_bundle else fixed_source()
+        opened.clear()  # a video's engines are its own: another may be opened while one runs
+        held.close()
+        options = VideoOptions(open_source, given, adapter, backbone, scale, readapt, say, progress)
+        row = infer_video(clip, out, several, targets, options)
+        if not as_json:
+            line = f"{clip} -> {row['output']}  ({row['width']}x{row['height']}, {row['frames']} frames, "
+            line += f"{row['engine']}, {row['fps']:.1f} fps)"
+            say(line) if row["output"] == str(STREAM) else print(line)
+        return row
+
+    def source_of(image: Path) -> Source:
+        if in_bundle:
+            return Source(places.adapter_in_bundle(image, adapter, several), model, None, scale)
+        return fixed_source() or Source(places.adapter_for(image, adapter, several), None, backbone, scale)
+
+    def one(image: Path) -> dict:
+        if is_video(image):
+            return video(image)
+        picture = read_picture(image)
+        source = source_of(image)
+        loaded = running(source)
+        target = places.output_path(image, out, several, f"_x{loaded.spec.scale}")
+        check_target(target, *_result_shape(picture.pixels, loaded.spec.scale))
+        targets.claim(target)
+        beside = out if out is None or several or out.is_dir() else out.parent
+        corrected_target = places.output_path(image, beside, several, "_corrected", ".png")
+        if corrected:
+            targets.claim(corrected_target)
+        started = time.perf_counter()
+        with progress(image.name) as loaded.report:
+            result = upscale(loaded, picture.pixels)
+        seconds = time.perf_counter() - started
+        write_image(target, result, picture)
+        if corrected:
+            save_corrected(image, Adapter.load(source.adapter), corrected_target)
+        row = {"input": str(image), "output": str(target), "engine": loaded.name, "provider": loaded.provider}
+        row |= {"seconds": round(seconds, 4), "height": result.shape[0], "width": result.shape[1]}
+        if not as_json:
+            print(f"{image} -> {target}  ({result.shape[1]}x{result.shape[0]}, {loaded.name}, {seconds:.2f} s)")
+        return row
+
+    with held:
+        rows = list(jobs.each(images, one, failures))
+    return one_or_list(rows, several) if as_json else None
+
+
+def _result_shape(pixels: np.ndarray, scale: int) -> tuple[int, int, int, int]:
+    """Height, width, channels and bits of the result."""
+    height, width = (side * scale for side in pixels.shape[:2])
+    return height, width, 1 if pixels.ndim == 2 else pixels.shape[2], pixels.dtype.itemsize * 8

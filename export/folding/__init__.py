@@ -1,0 +1,1 @@
+"""PyTorch module -> equal module of plain convolutions."""

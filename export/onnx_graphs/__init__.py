@@ -1,0 +1,1 @@
+"""ONNX model -> ONNX model; nothing here knows of files."""

@@ -1,0 +1,163 @@
+"""PyTorch module -> ONNX model, in any precision, with nothing of the machine in it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+from onnx import ModelProto, numpy_helper
+from torch import Tensor, nn
+
+from darsr_deploy.errors import DarsrError
+from darsr_train.backbones.onnx_network import OnnxNetwork
+from darsr_train.networks.darm import DARM
+from darsr_train.pipeline import Pipeline
+
+from ..folding.fold import fold
+from ..folding.forms import Formed, GivenFilters
+from ..samples import Samples, calibration_crops
+from .correction_filter import correction_filter_function
+from .merge import insert_backbone, opset_of
+from .opset import OPSET
+from .precision import FILTER_DOMAIN as DOMAIN
+from .precision import LOW_TYPES, lower
+from .quantize import EARLY, quantize
+from .rewrites import constant_reshapes, slopes_as_convolutions
+
+
+class _ForExport(nn.Module):
+    """The folded pipeline with the correction filter as one symbolic node ``darsr::CorrectionFilter``."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__()
+        self.correction, self.backbone = pipeline.correction, pipeline.backbone
+        self.backprojection = pipeline.backprojection
+
+    def forward(self, lr: Tensor, coeff: Tensor | None = None) -> Tensor:
+        if isinstance(self.correction, DARM):
+            coeff = self.correction.coefficients(lr)
+        if coeff is None:
+            corrected = self.correction(lr)
+        else:
+            corrected = torch.onnx.ops.symbolic(
+                f"{DOMAIN}::CorrectionFilter", (lr, coeff), dtype=lr.dtype, shape=lr.shape, version=1
+            )
+        sr = self.backbone(corrected)
+        return (sr if self.backprojection is None else self.backprojection(sr, lr)).clamp(0, 1)
+
+
+def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
+    """The float32 ONNX model of a pipeline: input ``lr`` N x 3 x H x W, output ``sr`` N x 3 x sH x sW, N, H and W dynamic.
+
+    With :class:`export.folding.forms.GivenFilters` it has a second input ``coeff``, N x 13 x H x W.
+    Deterministic: the same weights give the same bytes. Nothing of the machine (paths, times) is in it. A backbone that is
+    an ONNX model itself is put in as it is, and its opset, where that is newer, is the file's.
+
+    Raises:
+        DarsrError: PyTorch or onnx cannot convert this backbone.
+    """
+    network = _ForExport(fold(pipeline)).eval()
+    opset = opset_of(pipeline.backbone, opset)
+    axes = {
+        axis: torch.export.Dim(name, min=low) for axis, (name, low) in {0: ("n", 1), 2: ("h", 3), 3: ("w", 3)}.items()
+    }
+    inputs = {"lr": torch.rand(2, 3, 24, 32)}
+    if isinstance(pipeline.correction, GivenFilters):
+        inputs["coeff"] = torch.rand(2, 13, 24, 32)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                tuple(inputs.values()),
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=["sr"],
+                dynamic_shapes=dict.fromkeys(inputs, axes),
+                opset_version=opset,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise DarsrError(
+            f"the backbone ({type(pipeline.backbone).__name__})", "PyTorch cannot export it", "use --engine torch"
+        ) from error
+    model = program.model_proto
+    if isinstance(pipeline.backbone, OnnxNetwork):
+        insert_backbone(model, pipeline.backbone)
+    strip(model)
+    if any(node.domain == DOMAIN for node in model.graph.node):
+        model.functions.append(correction_filter_function(opset))
+    model = constant_reshapes(model)
+    onnx.checker.check_model(model, full_check=False)
+    return model
+
+
+def typed_model(
+    model: ModelProto, precision: str, formed: Formed, samples: Samples, early: int = EARLY[0]
+) -> ModelProto:
+    """A float32 model in another precision.
+
+    Args:
+        early: of int8: the backbone's layers that stay float32, behind its first.
+    """
+    if precision in LOW_TYPES:
+        model = lower(model, precision)
+    elif precision == "int8":
+        model = quantize(model, _calibration(formed, samples), early)
+    elif precision == "fp32":  # the one for CPUs
+        model = slopes_as_convolutions(model)
+    strip(model)
+    onnx.checker.check_model(model, full_check=False)
+    return model
+
+
+def _calibration(formed: Formed, samples: Samples) -> list[dict]:
+    """Inputs for the quantizer. Coefficients belong to their pixels, so form ``filters`` is calibrated on its image."""
+    if formed.coefficients is None:
+        return [{"lr": crop} for crop in calibration_crops(samples)]
+    return [{"lr": samples.photo, "coeff": formed.coefficients}]
+
+
+def serialised(model: ModelProto) -> bytes:
+    """The bytes of a model: the same for the same model."""
+    return model.SerializeToString(deterministic=True)
+
+
+def strip(model: ModelProto) -> None:
+    """Remove what the exporter noted about this machine: stack traces with paths, scopes, producer names of nodes."""
+    model.doc_string = model.graph.doc_string = ""
+    model.producer_name, model.producer_version = "darsr", ""
+    model.graph.name = "darsr"
+    for item in [
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+    ]:
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    for tensor in model.graph.initializer:  # typed fields and raw bytes mean the same: choose raw bytes
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks on stdout, stderr and through loggers even where all is well."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

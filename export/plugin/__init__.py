@@ -1,0 +1,1 @@
+"""The fused correction filter for TensorRT: its sources, built and put into models."""

@@ -1,0 +1,172 @@
+"""Several inputs in one command: which files are read, where results go, and that a failure stops nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from darsr_deploy.console import jobs
+from darsr_deploy.errors import DarsrError
+from darsr_deploy.files import places
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return [folder / name for name in names]
+
+
+# ---- expand
+
+
+def test_files_as_they_are_and_folders_as_their_images(tmp_path):
+    inside = touch(tmp_path / "folder", "a.png", "b.jpg")
+    touch(tmp_path / "folder", "a_x2.png", "a.darsr", "notes.txt")
+    (alone,) = touch(tmp_path, "z.png")
+    assert jobs.expand([alone, tmp_path / "folder"], pytest.fail) == [alone, *inside]
+
+
+def test_a_named_file_is_taken_whatever_its_name(tmp_path):
+    """Only folders are filtered: who names photo_x2.png means it; a missing one is said when it is read."""
+    named = [*touch(tmp_path, "photo_x2.png", "photo.txt"), tmp_path / "missing.png"]
+    assert jobs.expand(named, pytest.fail) == named
+
+
+def test_a_folder_without_images_is_said_and_the_others_are_done(tmp_path):
+    touch(tmp_path, "notes.txt", "a_x2.png")
+    (alone,) = touch(tmp_path, "z.jpg")
+    touch(tmp_path / "empty", "notes.txt")
+    said = []
+    assert jobs.expand([tmp_path / "empty", alone], said.append) == [alone]
+    assert len(said) == 1 and str(said[0]).startswith(f"{tmp_path / 'empty'}: holds no images (.png")
+
+
+# ---- where results go
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_beside_the_image_by_default(several, tmp_path):
+    image = tmp_path / "photo.1.JPG"
+    assert places.output_path(image, None, several, "_x2") == tmp_path / "photo.1_x2.JPG"
+    assert places.output_path(image, None, several, "_corrected", ".png") == tmp_path / "photo.1_corrected.png"
+    assert places.adapter_target(image, None, several) == tmp_path / "photo.1.darsr"
+
+
+def test_one_image_goes_to_the_file_named(tmp_path):
+    image, out = tmp_path / "photo.png", tmp_path / "elsewhere" / "result.jpg"
+    assert places.output_path(image, out, False, "_x2") == out
+    assert places.adapter_target(image, out, False) == out
+
+
+def test_one_image_goes_into_a_folder_that_exists(tmp_path):
+    image = tmp_path / "photo.png"
+    (tmp_path / "out").mkdir()
+    assert places.output_path(image, tmp_path / "out", False, "_x2") == tmp_path / "out" / "photo_x2.png"
+    assert places.adapter_target(image, tmp_path / "out", False) == tmp_path / "out" / "photo.darsr"
+
+
+def test_several_go_into_a_folder_that_may_not_exist_yet(tmp_path):
+    image = tmp_path / "photo.png"
+    assert places.output_path(image, tmp_path / "out", True, "_x2") == tmp_path / "out" / "photo_x2.png"
+    assert places.adapter_target(image, tmp_path / "out", True) == tmp_path / "out" / "photo.darsr"
+
+
+def test_twins_do_not_write_the_same_adapter(tmp_path):
+    images = touch(tmp_path / "in", "photo.png", "photo.jpg")
+    for out in (None, tmp_path / "out"):
+        targets = {places.adapter_target(image, out, True) for image in images}
+        assert {t.name for t in targets} == {"photo.png.darsr", "photo.jpg.darsr"}
+
+
+# ---- which adapter
+
+
+def test_alone_the_given_one_comes_first_in_a_folder_its_own(tmp_path):
+    image, own, given = touch(tmp_path, "photo.png", "photo.darsr", "given.darsr")
+    assert places.adapter_for(image, given, several=False) == given
+    assert places.adapter_for(image, given, several=True) == own
+    for several in (False, True):
+        assert places.adapter_for(image, None, several) == own
+    own.unlink()
+    for several in (False, True):
+        assert places.adapter_for(image, given, several) == given
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_no_adapter_says_how_to_get_one(several, tmp_path):
+    (image,) = touch(tmp_path, "photo.png")
+    with pytest.raises(DarsrError) as caught:
+        places.adapter_for(image, None, several)
+    line = str(caught.value)
+    assert line.startswith(f"{image}: ")
+    for part in ("(photo.darsr)", f"darsr adapt {image}", "--adapter", "--no-adapter"):
+        assert part in line
+
+
+def test_twins_use_their_own_adapters(tmp_path):
+    images = touch(tmp_path, "photo.png", "photo.jpg")
+    adapters = touch(tmp_path, "photo.png.darsr", "photo.jpg.darsr")
+    touch(tmp_path, "photo.darsr")  # from the time before the twin
+    assert [places.adapter_for(image, None, True) for image in images] == adapters
+
+
+def test_an_adapter_is_found_also_when_a_twin_came_or_went(tmp_path):
+    """photo.darsr was made before photo.jpg appeared; photo.png.darsr before it was deleted."""
+    image, adapter, twin = touch(tmp_path, "photo.png", "photo.darsr", "photo.jpg")
+    assert places.adapter_for(image, None, False) == adapter
+    twin.unlink()
+    adapter = adapter.rename(tmp_path / "photo.png.darsr")
+    assert places.adapter_for(image, None, False) == adapter
+
+
+# ---- overwriting, and doing the rest
+
+
+def test_nothing_that_stands_there_is_lost(tmp_path):
+    (target,) = touch(tmp_path, "photo_x2.png")
+    with pytest.raises(DarsrError, match=r"photo_x2\.png: exists already; .*--overwrite"):
+        places.Targets(overwrite=False).claim(target)
+    assert places.Targets(overwrite=True).claim(target) == target
+    assert places.Targets(overwrite=False).claim(tmp_path / "new.png") == tmp_path / "new.png"
+
+
+def test_one_command_writes_no_file_twice(tmp_path):
+    targets = places.Targets(overwrite=True)
+    targets.claim(tmp_path / "a.png")
+    with pytest.raises(DarsrError, match=r"a\.png: another input of this command has the same output"):
+        targets.claim(tmp_path / "." / "a.png")
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
+    (file,) = touch(tmp_path, "file")
+    for target in (file / "a.png", tmp_path / "none" / "a.png"):
+        with pytest.raises(DarsrError, match=r"a\.png: its folder is missing or cannot be written"):
+            places.Targets(overwrite=False).claim(target)
+
+
+def test_a_failure_is_said_and_the_rest_is_done():
+    said = []
+
+    def work(item: int) -> dict:
+        if item % 2:
+            raise DarsrError(f"item {item}", "is odd")
+        return {"item": item}
+
+    assert list(jobs.each(range(5), work, said.append)) == [{"item": 0}, {"item": 2}, {"item": 4}]
+    assert [str(error) for error in said] == ["item 1: is odd", "item 3: is odd"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_is_no_users_mistake_is_not_swallowed(kind):
+    def work(item: int) -> dict:
+        raise kind
+
+    with pytest.raises(kind):
+        list(jobs.each([1], work, lambda error: pytest.fail(f"taken for a user's mistake: {error}")))
+
+
+def test_an_error_is_one_line_whatever_is_in_it():
+    assert str(DarsrError("a\nb.png", "why\n  because", "way\tout")) == "a b.png: why because; way out"
+    assert str(DarsrError("a.png", "why")) == "a.png: why"

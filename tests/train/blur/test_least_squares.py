@@ -1,0 +1,133 @@
+"""Least squares: the filter for a known kernel, the kernel for a known image."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from torch import Tensor
+
+from darsr_train.blur.least_squares import correction_taps, degradation_kernel, tap_responses
+from darsr_train.degradation import kernels
+from darsr_train.degradation.reduction import bicubic_table, reduce
+from darsr_train.networks.darm import filter_with_taps
+from darsr_train.networks.gan import KERNEL_SIZE
+from tests.train.degradation.test_kernels import moments
+
+scales = pytest.mark.parametrize("scale", [2, 4])
+
+
+def picture(pixels: np.ndarray) -> Tensor:
+    """uint8 H x W or H x W x 3 -> 1 x C x H x W in [0, 1]."""
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32)) / 255
+
+
+PHOTO = picture(data.astronaut()[:256, 100:356])
+OTHER = picture(data.coffee()[100:292, 150:406])
+TEXTURE = picture(data.gravel()[:256, :256])
+
+
+def filtered(x: Tensor, taps: Tensor) -> Tensor:
+    return filter_with_taps(x, taps.view(1, 13, 1, 1).expand(len(x), 13, *x.shape[-2:]))
+
+
+def in_bytes(x: Tensor) -> Tensor:
+    return (x.clamp(0, 1) * 255).round() / 255
+
+
+# --- The correction ----------------------------------------------------------------------------------------------------
+
+
+def test_tap_responses_are_what_the_taps_multiply():
+    x, taps = torch.rand(2, 3, 7, 9), torch.randn(13)
+    torch.testing.assert_close(
+        torch.einsum("t,tnchw->nchw", taps, tap_responses(x)), filtered(x, taps), rtol=1e-5, atol=1e-5
+    )
+
+
+@scales
+def test_nothing_is_corrected_where_the_blur_is_bicubic(scale):
+    taps = correction_taps(PHOTO, bicubic_table(scale), scale)
+    expected = torch.zeros(13)
+    expected[12] = 1
+    torch.testing.assert_close(taps, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale, sigma_x, sigma_y", [(2, 1.6, 1.6), (2, 2.2, 1.0), (4, 3.0, 3.0)])
+def test_the_filter_brings_a_blurred_image_nearer_to_the_bicubic_one(scale, sigma_x, sigma_y):
+    kernel = torch.from_numpy(kernels.gaussian(20, sigma_x, sigma_y, 0.5))
+    # fitted on one image at the next smaller scale, judged on another at its own
+    taps = correction_taps(in_bytes(reduce(PHOTO, kernel.float(), scale)), kernel, scale)
+    blurred, bicubic = reduce(OTHER, kernel.float(), scale), reduce(OTHER, bicubic_table(scale), scale)
+    before, after = (blurred - bicubic).square().mean(), (filtered(blurred, taps) - bicubic).square().mean()
+    assert after < 0.4 * before
+    assert (2 * taps[:12].sum() + taps[12]).item() == pytest.approx(1, abs=0.02), "brightness is kept"
+
+
+def test_ridge_pulls_towards_the_identity():
+    kernel = torch.from_numpy(kernels.gaussian(14, 1.8, 1.8, 0.0))
+    weak, strong = (correction_taps(PHOTO, kernel, 2, ridge)[12].item() for ridge in (1e-6, 1e4))
+    assert weak > 1.3
+    assert strong == pytest.approx(1, abs=1e-3)
+
+
+# --- The kernel --------------------------------------------------------------------------------------------------------
+
+
+@scales
+@pytest.mark.parametrize(
+    "image", [TEXTURE, torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))], ids=["gravel", "noise"]
+)
+def test_a_random_kernel_is_recovered_from_its_own_pair(scale, image):
+    true = torch.rand(KERNEL_SIZE, KERNEL_SIZE, generator=torch.Generator().manual_seed(1))
+    true /= true.sum()
+    found = degradation_kernel(image, reduce(image, true, scale), scale, ridge=1e-9)
+    assert ((found - true).norm() / true.norm()).item() < 1e-2
+
+
+def test_the_kernel_is_recovered_with_the_default_ridge_and_8_bits():
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(2))
+    true = torch.from_numpy(kernels.gaussian(14, 1.5, 0.9, 0.3))[:13, :13].float()
+    found = degradation_kernel(in_bytes(image), in_bytes(reduce(image, true, 2)), 2)
+    assert ((found - true).norm() / true.norm()).item() < 3e-2
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_shifted_kernel_is_recovered_where_it_is(scale):
+    # found and applied by the same convention: a half-pixel error between the two would move the peak
+    true = torch.zeros(KERNEL_SIZE, KERNEL_SIZE)
+    true[4, 9] = 1
+    found = degradation_kernel(TEXTURE, reduce(TEXTURE, true, scale), scale, ridge=1e-6)
+    assert divmod(int(found.argmax()), KERNEL_SIZE) == (4, 9)
+    assert found.max().item() == pytest.approx(1, abs=0.05)
+
+
+def test_more_ridge_makes_smaller_kernels():
+    y = reduce(PHOTO, torch.from_numpy(kernels.gaussian(14, 1.5, 1.5, 0.0)).float(), 2)
+    norms = [degradation_kernel(PHOTO, y, 2, ridge).norm().item() for ridge in (1e-6, 1e-3, 1.0)]
+    assert norms[0] > norms[1] > norms[2]
+
+
+def four_orientations(image: Tensor) -> Tensor:
+    """What the reference program makes of its crops: as they are, mirrored, transposed, both."""
+    mirrored = image.flip(-1)
+    return torch.cat([image, mirrored, image.transpose(-1, -2), mirrored.transpose(-1, -2)])
+
+
+@pytest.mark.parametrize("angle", [0.3, 0.8, 2.2])
+def test_orientation_of_an_elongated_kernel_is_recovered_unless_crops_are_turned(angle):
+    """Fault 4 of the reference program: with flips and transposes one kernel can fit only their mixture."""
+    kernel = torch.from_numpy(kernels.gaussian(20, 3.0, 0.6, angle)).float()  # 5 : 1
+    y = in_bytes(reduce(PHOTO, kernel, 2))
+    longer, shorter, found = moments(degradation_kernel(PHOTO, y, 2).clamp(min=0).numpy())
+    assert math.sin(found - angle) == pytest.approx(0, abs=0.1)
+    assert longer > 2 * shorter
+    # the same images, both sides turned alike, as a step's batch would hold them
+    longer, shorter, _ = moments(
+        degradation_kernel(four_orientations(PHOTO), four_orientations(y), 2).clamp(min=0).numpy()
+    )
+    assert longer < 1.2 * shorter

@@ -1,0 +1,166 @@
+"""Pages to look at: what they show is what the adapter computes, and every kind of adapter and image has one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.images.arrays import read_image, to_tensor, write_image
+from darsr_train.backbones import load_backbone
+from darsr_train.networks.darm import DARM
+from darsr_train.networks.dictionary import correction_dictionary
+from darsr_train.pipeline import GlobalCorrection, correction_of, upscale_with
+from darsr_train.plots import page as drawing
+from darsr_train.plots.contact_sheet import Entry, contact_sheet, strip_of
+from darsr_train.plots.preview import filters_of, find, save_preview
+from tests.support.commands import done, names, refused, strict_json
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("edge", 2)
+
+
+def darm_arrays(dictionary: torch.Tensor | None = None) -> dict[str, np.ndarray]:
+    torch.manual_seed(0)
+    return {f"darm.{name}": tensor.numpy() for name, tensor in DARM(dictionary, 8).state_dict().items()}
+
+
+def adapters(backbone) -> dict[str, Adapter]:
+    """One of every kind."""
+    taps = np.linspace(-0.1, 0.1, 13).astype(np.float32)
+    kernel = np.full((13, 13), 1 / 169, np.float32)
+    parts = {
+        "none": ("none", {"kernel": kernel}),
+        "global": ("global", {"taps": taps, "kernel": kernel}),
+        "network": ("network", {**darm_arrays(), "kernel": np.zeros((34, 34), np.float32)}),
+        "dictionary": ("network", {**darm_arrays(correction_dictionary()), "kernel": -kernel}),
+        "without a kernel": ("network", darm_arrays()),
+    }
+    facts = {"profile": "fast", "steps": 3, "chosen": "adapted"}
+    return {
+        name: Adapter(kind, 2, backbone.name, backbone.sha256, facts, content)
+        for name, (kind, content) in parts.items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["none", "global", "network", "dictionary", "without a kernel"])
+@pytest.mark.parametrize("size, gray", [((1, 1), False), ((2, 7), True), ((60, 40), False)], ids=["dot", "gray", "rgb"])
+def test_every_kind_of_adapter_and_image_has_a_page(kind, size, gray, backbone, photo, tmp_path):
+    pixels = photo[: size[0], : size[1]]
+    write_image(tmp_path / "p.png", pixels[:, :, 0] if gray else pixels)
+    save_preview(tmp_path / "p.png", adapters(backbone)[kind], backbone, tmp_path / "page.png")
+    page = read_image(tmp_path / "page.png")
+    assert page.shape[1] == 3 * 360 + 2 * 20 + 2 * 32 and page.ndim == 3
+    assert (page[:20] == 255).all() and (page[:, :20] == 255).all() and (page[-10:] == 255).all()  # margins
+    again = tmp_path / "again.png"
+    save_preview(tmp_path / "p.png", adapters(backbone)[kind], backbone, again)
+    assert again.read_bytes() == (tmp_path / "page.png").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["global", "network", "dictionary"])
+def test_the_filters_shown_are_those_that_correct(kind, backbone, photo):
+    """Each pixel's window, weighed by the filter that is shown for it, gives what the correction gives."""
+    lr, correction = photo[:30, :40], correction_of(adapters(backbone)[kind])
+    filters = np.broadcast_to(filters_of(correction, lr), (30, 40, 5, 5))
+    x = torch.from_numpy(to_tensor(lr))
+    windows = F.unfold(F.pad(x, (2,) * 4, mode="reflect"), 5).reshape(3, 5, 5, 30, 40).numpy()
+    expected = correction(x)[0].detach().numpy()
+    np.testing.assert_allclose(np.einsum("hwij,cijhw->chw", filters, windows), expected, rtol=0, atol=2e-5)
+
+
+def test_before_and_after_are_what_the_commands_give(backbone, photo):
+    lr, adapter = photo[:30, :40], adapters(backbone)["global"]
+    findings = find(lr, adapter, backbone)
+    assert (findings.before == upscale_with(backbone.module, lr)).all()
+    both = torch.nn.Sequential(GlobalCorrection(torch.from_numpy(adapter.arrays["taps"])), backbone.module)
+    assert (findings.after == upscale_with(both, lr)).all() and (findings.after != findings.before).any()
+    assert findings.filters.shape == (1, 1, 5, 5)
+    nothing = find(lr, adapters(backbone)["none"], backbone)
+    assert nothing.filters is None and (nothing.after == nothing.before).all()
+
+
+def test_of_a_large_image_the_middle_is_shown(backbone, monkeypatch, photo):
+    monkeypatch.setattr("darsr_train.plots.preview._WINDOW", 20)
+    findings = find(photo, adapters(backbone)["none"], backbone)
+    assert (findings.before == upscale_with(backbone.module, photo[30:50, 38:58])).all()
+
+
+# ---- drawing
+
+
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12))), st.integers(1, 14))
+def test_the_most_detailed_square_is_the_best_of_all(picture, side):
+    rows, columns = drawing.most_detailed(picture, side)
+    y = picture.astype(float)
+    energy = np.abs(np.diff(y, axis=0, prepend=y[:1])) + np.abs(np.diff(y, axis=1, prepend=y[:, :1]))
+    height, width = (min(side, length) for length in picture.shape)
+    sums = [
+        energy[top : top + height, left : left + width].sum()
+        for top in range(picture.shape[0] - height + 1)
+        for left in range(picture.shape[1] - width + 1)
+    ]
+    assert energy[rows, columns].shape == (height, width)
+    assert energy[rows, columns].sum() == pytest.approx(max(sums))
+
+
+def test_enlarging_repeats_pixels_and_reducing_keeps_the_shape(photo):
+    assert (drawing.enlarged(photo[:7, :9], 30) == photo[:7, :9].repeat(3, 0).repeat(3, 1)).all()
+    assert drawing.enlarged(photo, 48).shape == (40, 48, 3)
+    assert drawing.enlarged(photo, 96) is not photo and (drawing.enlarged(photo, 96) == photo).all()
+
+
+def test_colours_of_zero_and_of_the_ends():
+    ends = drawing.diverging(np.array([[-9.0, -1, 0, 1, 9]]), 1)[0]
+    assert (ends[2] == 255).all() and (ends[0] == ends[1]).all() and (ends[3] == ends[4]).all()
+    assert ends[0, 0] > ends[0, 2] and ends[4, 2] > ends[4, 0]  # red below, blue above
+    assert (drawing.diverging(np.zeros((2, 2)), 0.0) == 255).all()
+    ramp = drawing.sequential(np.linspace(0, 1, 9)[None], 0, 1)[0].astype(int)
+    assert (np.diff(ramp.sum(1)) > 0).all(), "brighter is more"
+
+
+def test_a_sheet_holds_the_crop_of_the_most_detailed_place(photo):
+    flat = np.full((200, 220, 3), 128, np.uint8)
+    truth = flat.copy()
+    truth[90:162, 100:172] = photo[:72, :72]
+    images = {"bicubic": flat, "backbone": truth[:, :, ::-1], "truth": truth}
+    strip = strip_of(images)
+    assert strip.shape == (72, 3 * 72, 3)
+    difference = [(images[name].astype(int) - flat).any(2).sum() for name in ("backbone", "truth")]
+    shown = [(strip[:, i * 72 : (i + 1) * 72].astype(int) - 128).any(2).sum() for i in (1, 2)]
+    assert shown[1] > 0.95 * difference[1] and shown[0] == shown[1]
+    entries = [Entry(str(i), "+1.00 dB", strip, ("a", "b", "")) for i in range(9)]
+    single, double = (
+        contact_sheet("title", "remark", ("bicubic", "backbone", "truth"), e) for e in (entries[:8], entries)
+    )
+    assert double.shape[1] > 1.9 * single.shape[1] and double.shape[0] < single.shape[0]
+    panel = drawing.enlarged(strip[:, 144:], 216)
+    found = [
+        top for top in range(single.shape[0] - 216) if (single[top : top + 216, 32 + 448 : 32 + 664] == panel).all()
+    ]
+    assert len(found) == 8  # all of them, one below the other
+
+
+# ---- the command
+
+
+def test_adapt_writes_a_page_for_each_image(photo, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        write_image(tmp_path / "in" / f"{name}.png", photo[:40, :44])
+    brief = ("--steps", "1", "--device", "cpu", "--threads", "1")
+    rows = strict_json(done("adapt", tmp_path / "in", *brief, "--preview", tmp_path / "out", "--json").stdout)
+    assert names(tmp_path / "out") == {"a_preview.png", "b_preview.png"} and len(rows) == 2
+    image = tmp_path / "in" / "a.png"
+    done("adapt", image, *brief, "--overwrite", "--preview", tmp_path / "page.png")
+    assert (tmp_path / "page.png").read_bytes() == (tmp_path / "out" / "a_preview.png").read_bytes()
+    (tmp_path / "in" / "a.darsr").unlink()
+    command = ("adapt", image, *brief, "--preview", tmp_path / "page.png")
+    assert "--overwrite" in refused(*command, name=tmp_path / "page.png")
+    assert names(tmp_path / "in") == {"a.png", "b.png", "b.darsr"}, "the work began before its outputs were checked"
