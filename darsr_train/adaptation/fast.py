@@ -33,7 +33,8 @@ from darsr_deploy.images.resample import pillow_bicubic
 
 from ..blur import camera_traces as traces
 from ..blur import estimate as blur
-from ..degradation import covariance, kernels, reduction
+from ..degradation import covariance as moments
+from ..degradation import kernels, reduction
 from ..degradation.reduction import reduce
 from ..networks.darm import DARM, at_strength, between
 from ..networks.family import DarmFamily, load_family
@@ -102,7 +103,7 @@ def adapt_fast(
             for name, network in candidates.items()
         }
         own = "adapted" in candidates and (start is None or options.fits())  # else it is for another image's blur
-        width, asked = covariance.logarithm(evidence.covariance)[0], options.amount != 1
+        width, asked = moments.logarithm(evidence.covariance)[0], options.amount != 1
         chosen, by = pick(scores, width, asked) if own else (boldest(scores), "loss")
         network = candidates[chosen]
         found |= {"chosen": chosen, "chosen_by": by, "held_out_loss": scores, **_took(options, options.steps)}
@@ -199,7 +200,7 @@ def look(
     x = results["prior"].clamp(0, 1)
     covariance = blur.estimate_covariance(x, y, scale)
     if amount != 1:
-        covariance = covariance.scaled(covariance, amount)
+        covariance = moments.scaled(covariance, amount)
     if family is not None:
         network = family.member(covariance).to(memory_format=torch.channels_last)
         results["adapted"] = restored(network)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from darsr_deploy.files.container import read_container, write_container
 
+from ..degradation import covariance as moments
 from .darm import DARM
 
 VERSION = 1
@@ -42,7 +43,7 @@ class DarmFamily(nn.Module):
 
     def weights(self, covariance: np.ndarray) -> dict[str, Tensor]:
         """The weights of the member for a covariance (2 x 2, order y, x, HR pixels squared)."""
-        logarithm = torch.as_tensor(covariance.logarithm(covariance), dtype=torch.float32, device=self.common.device)
+        logarithm = torch.as_tensor(moments.logarithm(covariance), dtype=torch.float32, device=self.common.device)
         flat = self.common + self.shares(logarithm) @ self.changes
         parts = flat.split([int(np.prod(shape)) for shape in self.shapes.values()])
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)}

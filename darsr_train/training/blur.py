@@ -18,7 +18,8 @@ from darsr_deploy.images.arrays import list_images
 from ..backbones import load_backbone
 from ..blur import estimate as blur
 from ..blur import mlp as small_network
-from ..degradation import covariance, kernels
+from ..degradation import covariance as moments
+from ..degradation import kernels
 from ..degradation.reduction import apply_kernels_by_fft
 from ..networks.prior import load_prior
 from .degraded_crops import Degradations, DegradedCrops
@@ -67,8 +68,8 @@ def samples(
         y = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
         features, first = blur.observe(backbone(prior(y)).clamp(0, 1), y, scale)
         found.append(features)
-        estimated.append(covariance.logarithm(first))
-        true.append(covariance.logarithm(covariance.covariance_of(kernel, scale)))
+        estimated.append(moments.logarithm(first))
+        true.append(moments.logarithm(moments.covariance_of(kernel, scale)))
     return np.array(found), np.array(estimated), np.array(true)
 
 
@@ -76,13 +77,13 @@ def _kernel(crops: DegradedCrops, random: np.random.Generator) -> np.ndarray:
     if random.random() >= _BY_LOGARITHM:
         return crops.kernel(random)
     noise = random.uniform(0, 0.4)
-    kernel = kernels.random_gaussian(random, crops.options.kernel, covariance.LEAST, 6.0, noise, by_logarithm=True)
+    kernel = kernels.random_gaussian(random, crops.options.kernel, moments.LEAST, 6.0, noise, by_logarithm=True)
     return kernel if crops.options.scale == 2 else kernels.twice(kernel)
 
 
 def _is_blurred(true: np.ndarray) -> np.ndarray:
     """Of covariances' logarithms, count x 3: a bicubic reduction's is the least that can be told."""
-    return np.abs(true - covariance.logarithm(covariance.LEAST * np.eye(2))).sum(1) > 1e-6
+    return np.abs(true - moments.logarithm(moments.LEAST * np.eye(2))).sum(1) > 1e-6
 
 
 def train_correction(

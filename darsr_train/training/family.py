@@ -21,7 +21,8 @@ from darsr_deploy.images.arrays import list_images
 
 from ..adaptation.options import AdaptOptions
 from ..backbones import load_backbone
-from ..degradation import covariance, kernels
+from ..degradation import covariance as moments
+from ..degradation import kernels
 from ..degradation.reduction import apply_kernels_by_fft
 from ..networks.backprojection import BackProjection
 from ..networks.darm import DARM
@@ -114,9 +115,9 @@ def random_covariance(random: np.random.Generator, least: float, most: float) ->
 
 def mistaken(random: np.random.Generator, estimate: np.ndarray) -> np.ndarray:
     """A covariance that may have been estimated as the given one."""
-    parts = covariance.logarithm(estimate)
+    parts = moments.logarithm(estimate)
     scale = np.minimum(_ERRORS * np.exp(-_FALL * parts[0]), _MOST)
-    return covariance.from_logarithm(parts + scale * random.standard_t(_TAILS, 3))
+    return moments.from_logarithm(parts + scale * random.standard_t(_TAILS, 3))
 
 
 def train_family(

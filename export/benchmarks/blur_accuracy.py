@@ -23,7 +23,8 @@ from darsr_train.adaptation.fast import looked_at
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
 from darsr_train.blur import estimate as blur
-from darsr_train.degradation import covariance, kernels
+from darsr_train.degradation import covariance as moments
+from darsr_train.degradation import kernels
 from darsr_train.evaluation.measure import check_truth
 from darsr_train.evaluation.sets import Pair, find_sets, true_kernel
 from darsr_train.networks.backprojection import BackProjection
@@ -73,17 +74,15 @@ def measure(pair: Pair, restorers: Restorers) -> dict:
         offset and for ``"truth"``; ``alone``: that of the backbone alone.
     """
     pixels, hr = check_truth(pair.lr, pair.hr, restorers.scale)
-    truth = covariance.covariance_of(true_kernel(pair.kernel), restorers.scale)
+    truth = moments.covariance_of(true_kernel(pair.kernel), restorers.scale)
     y = torch.from_numpy(to_tensor(pixels)).contiguous(memory_format=torch.channels_last)
     found = restorers.estimate(torch.from_numpy(to_tensor(looked_at(pixels))))
-    parts, reduced = covariance.logarithm(found), bool(np.allclose(found, covariance.LEAST * np.eye(2)))
-    told = {offset: covariance.from_logarithm(parts + np.array([offset, 0, 0])) for offset in OFFSETS} | {
-        "truth": truth
-    }
+    parts, reduced = moments.logarithm(found), bool(np.allclose(found, moments.LEAST * np.eye(2)))
+    told = {offset: moments.from_logarithm(parts + np.array([offset, 0, 0])) for offset in OFFSETS} | {"truth": truth}
     images = {name: restorers.restored(y, given) for name, given in told.items()}
     return {
         "reduced": reduced,
-        "errors": None if reduced else parts - covariance.logarithm(truth),
+        "errors": None if reduced else parts - moments.logarithm(truth),
         "told": {name: psnr_y(image, hr, restorers.scale) for name, image in images.items()},
         "alone": psnr_y(restorers.alone(y), hr, restorers.scale),
     }

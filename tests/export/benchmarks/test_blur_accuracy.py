@@ -12,7 +12,7 @@ from darsr_train.adaptation import fast as adapt_fast
 from darsr_train.adaptation.adapt import adapt_image
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
-from darsr_train.degradation import covariance
+from darsr_train.degradation import covariance as moments
 from darsr_train.evaluation.sets import image_pairs
 from darsr_train.pipeline import pipeline_of, upscale_with
 from export.benchmarks import blur_accuracy as bench_blur
@@ -50,8 +50,8 @@ def test_errors_are_those_of_the_estimate(sets):
     restorers = Restorers(2)
     row = measure(pair, restorers)
     with np.load(pair.kernel) as stored:
-        truth = covariance.logarithm(covariance.covariance_of(stored["k0"], 2))
-    estimate = covariance.logarithm(restorers.estimate(torch.from_numpy(to_tensor(read_image(pair.lr)))))
+        truth = moments.logarithm(moments.covariance_of(stored["k0"], 2))
+    estimate = moments.logarithm(restorers.estimate(torch.from_numpy(to_tensor(read_image(pair.lr)))))
     np.testing.assert_allclose(row["errors"], estimate - truth, atol=1e-4)
     assert not row["reduced"] and set(row["told"]) == {*OFFSETS, "truth"}
     assert row["told"]["truth"] > row["alone"] + 0.5

@@ -19,7 +19,8 @@ from darsr_train.adaptation.adapt import adapt_image
 from darsr_train.adaptation.fit import held_out_loss
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
-from darsr_train.degradation import covariance, kernels
+from darsr_train.degradation import covariance as moments
+from darsr_train.degradation import kernels
 from darsr_train.degradation.reduction import reduce
 from darsr_train.evaluation.measure import evaluate_image, mean_of
 from darsr_train.networks.darm import between
@@ -155,7 +156,7 @@ def test_the_amount_makes_a_result_softer_or_sharper(certainty, photo, backbone,
         assert adapter.facts["options"]["amount"] == amount
         corrected = upscale_with(correction_of(adapter), image)
         changes.append(np.abs(corrected.astype(float) - image).mean())
-        spreads.append(np.trace(covariance.covariance_of(adapter.arrays["kernel"].astype(float), 2)))
+        spreads.append(np.trace(moments.covariance_of(adapter.arrays["kernel"].astype(float), 2)))
     assert changes[0] < changes[1] < changes[2]
     assert np.divide(spreads[1:], spreads[:-1]) == pytest.approx(np.array([1 / 0.7, 1.4]), rel=0.1)
     nothing, _ = adapt_image(photo, tmp_path / "n.darsr", backbone, AdaptOptions.profile("fast", 2, amount=0.1))

@@ -17,7 +17,8 @@ from darsr_train.backbones import load_backbone
 from darsr_train.blur import estimate as blur
 from darsr_train.blur import mlp as small_network
 from darsr_train.blur import sharpness
-from darsr_train.degradation import covariance, kernels
+from darsr_train.degradation import covariance as moments
+from darsr_train.degradation import kernels
 from darsr_train.degradation.reduction import bicubic_table, reduce
 from darsr_train.networks.prior import load_prior
 from darsr_train.training import blur as train_blur
@@ -72,7 +73,7 @@ def test_an_image_that_was_only_reduced_has_nothing_to_correct(name, scale):
     """A correction could only do harm. (A scene that is soft itself cannot be told from a blurred one.)"""
     hr = photograph(name, scale)
     y = (reduce(hr, bicubic_table(scale), scale).clamp(0, 1) * 255).round() / 255
-    assert np.array_equal(blur.estimate_covariance(restored(y, scale), y, scale), covariance.LEAST * np.eye(2))
+    assert np.array_equal(blur.estimate_covariance(restored(y, scale), y, scale), moments.LEAST * np.eye(2))
     lens = blurred(np.diag([1.5, 1.5]), hr, scale)
     assert blur.estimate_covariance(restored(lens, scale), lens, scale).trace() > 1.5
 
@@ -80,7 +81,7 @@ def test_an_image_that_was_only_reduced_has_nothing_to_correct(name, scale):
 def test_a_kernel_applied_twice_is_known_by_its_x2_kernel():
     kernel = kernels.from_covariance(BLURS[0], "gaussian", 20)
     np.testing.assert_allclose(
-        covariance.covariance_of(kernel, 2), covariance.covariance_of(kernels.twice(kernel), 4), rtol=1e-9
+        moments.covariance_of(kernel, 2), moments.covariance_of(kernels.twice(kernel), 4), rtol=1e-9
     )
 
 
@@ -116,7 +117,7 @@ def test_the_views_of_an_image_are_told_apart_by_their_signs():
     plain, covariance = blur.observe(x, y, 2)
     flipped, mirrored = blur.observe(x.flip(-1), y.flip(-1), 2)
     np.testing.assert_allclose(flipped[[1, 0]], plain[[0, 1]], rtol=0.05, atol=0.1)
-    logarithms = [covariance.logarithm(c) for c in (covariance, mirrored, covariance[::-1, ::-1])]
+    logarithms = [moments.logarithm(c) for c in (covariance, mirrored, covariance[::-1, ::-1])]
     np.testing.assert_allclose(logarithms[1], logarithms[0] * blur.SIGNS[1], atol=0.08)
     np.testing.assert_allclose(logarithms[2], logarithms[0] * blur.SIGNS[2], atol=1e-9)
 
@@ -129,21 +130,19 @@ def test_an_image_without_light_has_a_finite_blur():
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.floats(covariance.LEAST, covariance.LARGEST),
-    st.floats(covariance.LEAST, covariance.LARGEST),
+    st.floats(moments.LEAST, moments.LARGEST),
+    st.floats(moments.LEAST, moments.LARGEST),
     st.floats(0, np.pi),
 )
 def test_a_covariance_is_its_logarithm_and_back(first, second, angle):
     covariance = turned((first, second), angle)
-    np.testing.assert_allclose(
-        covariance.from_logarithm(covariance.logarithm(covariance)), covariance, rtol=1e-6, atol=1e-9
-    )
+    np.testing.assert_allclose(moments.from_logarithm(moments.logarithm(covariance)), covariance, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("parts", [(9.0, 0.0, 0.0), (-9.0, 0.0, 0.0), (0.0, 5.0, 5.0)])
 def test_no_answer_of_the_network_leaves_what_can_be_told(parts):
-    variances = np.linalg.eigvalsh(covariance.from_logarithm(np.array(parts)))
-    assert (variances >= covariance.LEAST * (1 - 1e-9)).all() and (variances <= covariance.LARGEST * (1 + 1e-9)).all()
+    variances = np.linalg.eigvalsh(moments.from_logarithm(np.array(parts)))
+    assert (variances >= moments.LEAST * (1 - 1e-9)).all() and (variances <= moments.LARGEST * (1 + 1e-9)).all()
 
 
 @pytest.mark.parametrize("plane", [np.zeros((32, 32)), np.full((33, 70), 255.0), data.camera()[:61, :64].astype(float)])
@@ -199,7 +198,7 @@ def test_the_samples_of_a_seed_are_always_the_same(photographs, scale):
     assert found.shape[:2] == (3, 4) and estimated.shape == true.shape == (3, 3)
     assert all(np.array_equal(a, b) for a, b in zip((found, estimated, true), again))
     _, _, least = samples(sorted(photographs.iterdir()), 2, seed=0, only_reduced=True, **shares)
-    assert np.allclose(least, covariance.logarithm(covariance.LEAST * np.eye(2)))
+    assert np.allclose(least, moments.logarithm(moments.LEAST * np.eye(2)))
 
 
 def test_a_detector_tells_apart_what_can_be_told_apart():

@@ -14,7 +14,8 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.container import read_container
 from darsr_deploy.images.arrays import write_image
 from darsr_train.backbones import load_backbone
-from darsr_train.degradation import covariance, kernels
+from darsr_train.degradation import covariance as moments
+from darsr_train.degradation import kernels
 from darsr_train.degradation.reduction import bicubic_table, reduce
 from darsr_train.networks.backprojection import BackProjection
 from darsr_train.networks.family import DarmFamily, family_path, load_family, save_family
@@ -34,7 +35,7 @@ def fresh() -> DarmFamily:
 
 
 def test_a_member_is_the_common_weights_and_its_share_of_every_change(fresh):
-    shares = fresh.shares(torch.from_numpy(covariance.logarithm(COVARIANCE)).float())
+    shares = fresh.shares(torch.from_numpy(moments.logarithm(COVARIANCE)).float())
     expected, offset = {}, 0
     for name, start in load_prior(2).named_parameters():
         place = slice(offset, offset + start.numel())
@@ -101,8 +102,8 @@ def test_narrow_blurs_are_mistaken_for_others_more_often():
     """As they are: a photograph's own softness weighs more beside a narrow blur. Half the errors are smaller than stated."""
     for variance, stated in ((4.0, 0.07), (0.8, 0.2)):
         random, told = np.random.default_rng(0), np.diag([variance, variance])
-        true = np.array([covariance.logarithm(mistaken(random, told)) for _ in range(2000)])
-        errors = np.abs(true - covariance.logarithm(told))
+        true = np.array([moments.logarithm(mistaken(random, told)) for _ in range(2000)])
+        errors = np.abs(true - moments.logarithm(told))
         assert np.median(errors[:, 0]) == pytest.approx(stated, abs=0.04)
         assert np.median(errors[:, 1]) < np.median(errors[:, 0])
 
