@@ -33,7 +33,7 @@ _MOST = 1.0  # by which the network may change a logarithm of a variance: a fact
 # A blur told too wide is sharpened too much, which costs more than too little. Taken off the logarithm of the width: so much at
 # each scale where there surely is a blur, and so much more in the end where the log odds of an image that was only reduced go
 # from the one value to the other, since such an image can but lose. On whole images of BSDS500 under no, narrow, wide Gaussian,
-# motion and disk blur (.bench_blur) the doubt gains 0.07 dB on average; with double the doubt it is as much again there, and
+# motion and disk blur (export.benchmarks.blur_accuracy) the doubt gains 0.07 dB on average; with double the doubt it is as much again there, and
 # 0.1 dB less on pictures of buildings, whose narrow blurs look like none.
 _CAUTION = {2: 0.15, 4: 0.2}
 _DOUBT, _SURE, _DOUBTFUL = 0.4, -3.0, 0.0

@@ -45,7 +45,7 @@ def build_file(
         photo: 1 x 3 x H x W, to compare on; of form ``filters`` the one that it is for.
 
     Raises:
-        DarsrError: see :func:`.build_engine.build_engine` and :func:`.device_check.require_device_parity`.
+        DarsrError: see :func:`.build_engine.build_engine` and :func:`darsr_deploy.trt.parity.require_device_parity`.
     """
     data, spec = read_spec(onnx)
     coefficients = None

@@ -126,7 +126,7 @@ def test_a_model_without_a_filter_needs_no_plugin(machine, tmp_path):
 def test_versions_without_it_are_told_what_to_do(monkeypatch, which):
     install(monkeypatch, *which)
     with pytest.raises(
-        DarsrError, match=r"takes no kernels ahead of time, TensorRT 10\.9 and newer do; .*build_plugin"
+        DarsrError, match=r"takes no kernels ahead of time, TensorRT 10\.9 and newer do; .*export\.plugin\.build"
     ):
         register(import_library(FAMILIES[which[0]]), "sm_89")
 
