@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from darsr_deploy.console import interrupts
 
-interrupts.quiet()  # before the imports below, which take the time in which Ctrl-C would be a traceback
+interrupts.install_sigint_exit()  # before the imports below, which take the time in which Ctrl-C would be a traceback
 
 import importlib.metadata
 import sys

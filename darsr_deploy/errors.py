@@ -10,12 +10,12 @@ class DarsrError(Exception):
     The command line prints it and exits with 1; Python callers may catch it.
     """
 
-    def __init__(self, what: str, why: str, way_out: str = "") -> None:
-        super().__init__(what, why, way_out)  # what it is made from again in another process
+    def __init__(self, what: str, why: str, hint: str = "") -> None:
+        super().__init__(what, why, hint)  # what it is made from again in another process
 
     def __str__(self) -> str:
-        what, why, way_out = self.args
-        return " ".join((f"{what}: {why}" + (f"; {way_out}" if way_out else "")).split())
+        what, why, hint = self.args
+        return " ".join((f"{what}: {why}" + (f"; {hint}" if hint else "")).split())
 
     def to_json(self) -> dict[str, str]:
         """What ``--json`` prints of it: ``{what, why, way_out}``."""

@@ -20,7 +20,7 @@ TILE_GRAPHS = ("correction_tile", *(f"stats{stage}" for stage in range(STAGES)))
 
 
 @dataclass(frozen=True)
-class Fitted:
+class AdapterInputs:
     """An adapter that fits a bundle; the backbone alone where all is None.
 
     Attributes:
@@ -41,7 +41,7 @@ class Fitted:
     locality: Locality
 
 
-def fit(adapter: Adapter | None, manifest: Manifest, folder: str, what: str) -> Fitted:
+def bind_adapter(adapter: Adapter | None, manifest: Manifest, folder: str, what: str) -> AdapterInputs:
     """Check an adapter against a bundle and take from it what the graphs need.
 
     Args:
@@ -61,16 +61,16 @@ def fit(adapter: Adapter | None, manifest: Manifest, folder: str, what: str) -> 
     if rounds:
         kernel = _within(adapter.arrays["kernel"], manifest.kernel_side)
     stages = STAGES if kind == "network" else 0
-    return Fitted(kind, weights, coefficients, kernel, rounds, stages, _locality(manifest, kind, stages, rounds))
+    return AdapterInputs(kind, weights, coefficients, kernel, rounds, stages, _locality(manifest, kind, stages, rounds))
 
 
-def graphs_of(fitted: Fitted) -> list[str]:
+def graphs_of(fitted: AdapterInputs) -> list[str]:
     """The graphs of a bundle that run an adapter on whole images."""
     correction = {"network": ["correction"], "global": ["filter"], "none": []}[fitted.kind]
     return [*correction, "backbone", *["backprojection"] * bool(fitted.rounds)]
 
 
-def tile_graphs_of(fitted: Fitted) -> list[str]:
+def tile_graphs_of(fitted: AdapterInputs) -> list[str]:
     """Those that it needs besides to run in tiles."""
     return [*TILE_GRAPHS] if fitted.kind == "network" else []
 

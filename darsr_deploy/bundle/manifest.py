@@ -16,7 +16,7 @@ MANIFEST = "bundle.json"
 OWN_ADAPTER = "adapter.darsr"  # the one that the bundle was exported from
 GRAPHS = ("backbone", "backprojection", "correction", "correction_tile", "filter", "stats0", "stats1")
 VERSION = 1
-_WAY_OUT = "make it again with darsr export --split"
+_HINT = "make it again with darsr export --split"
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Manifest:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DarsrError(str(path), f"cannot be read ({error.strerror})", _WAY_OUT) from error
+            raise DarsrError(str(path), f"cannot be read ({error.strerror})", _HINT) from error
         if hashlib.sha256(data).hexdigest() != self.files[name]:
-            raise DarsrError(str(path), f"is not the file that {MANIFEST} lists: its checksum differs", _WAY_OUT)
+            raise DarsrError(str(path), f"is not the file that {MANIFEST} lists: its checksum differs", _HINT)
         return data
 
     def own_adapter(self, folder: Path) -> Path | None:
@@ -81,26 +81,26 @@ class Manifest:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise DarsrError(str(folder), f"is no bundle: {MANIFEST} is missing there", _WAY_OUT) from error
+            raise DarsrError(str(folder), f"is no bundle: {MANIFEST} is missing there", _HINT) from error
         except ValueError as error:
-            raise DarsrError(str(path), "is damaged", _WAY_OUT) from error
+            raise DarsrError(str(path), "is damaged", _HINT) from error
         if not isinstance(values, dict) or values.get("kind") != "bundle":
-            raise DarsrError(str(path), "does not describe a bundle", _WAY_OUT)
+            raise DarsrError(str(path), "does not describe a bundle", _HINT)
         if values.get("version") != VERSION:
             why = f"has format version {values.get('version')}, this program reads {VERSION}"
-            raise DarsrError(str(path), why, _WAY_OUT)
+            raise DarsrError(str(path), why, _HINT)
         for name, kind in _FIELDS.items():
             if not isinstance(values.get(name), kind):
-                raise DarsrError(str(path), f"field {name} is missing or not as expected", _WAY_OUT)
+                raise DarsrError(str(path), f"field {name} is missing or not as expected", _HINT)
         if unknown := sorted(values.keys() - {*_FIELDS, "kind", "version"}):
-            raise DarsrError(str(path), f"field {unknown[0]} is not known", _WAY_OUT)
+            raise DarsrError(str(path), f"field {unknown[0]} is not known", _HINT)
         values["spec"] = ModelSpec.from_json(json.dumps(values["spec"]), str(path))
         names = {f"{graph}.onnx" for graph in GRAPHS}
         if not names <= values["files"].keys() <= {*names, OWN_ADAPTER}:
-            raise DarsrError(str(path), "field files does not list a bundle's files", _WAY_OUT)
+            raise DarsrError(str(path), "field files does not list a bundle's files", _HINT)
         for name in ("halos", "bytes_per_pixel"):
             if not values[name].keys() == set(GRAPHS) or not all(_is_count(v, name) for v in values[name].values()):
-                raise DarsrError(str(path), f"field {name} is missing or not as expected", _WAY_OUT)
+                raise DarsrError(str(path), f"field {name} is missing or not as expected", _HINT)
         return cls(**values)
 
 

@@ -17,7 +17,7 @@ from ..engines.base import check_input
 from ..engines.ort import open_session, run_session
 from ..files.adapter import Adapter
 from ..files.onnx_bytes import bind
-from .adapter_inputs import fit
+from .adapter_inputs import bind_adapter
 from .manifest import GRAPHS, MANIFEST, Manifest
 
 
@@ -96,7 +96,7 @@ class BundleEngine:
     name = "ort"
 
     def __init__(self, bundle: Bundle, adapter: Adapter | None, what: str, sha256: str) -> None:
-        self._bundle, fitted = bundle, fit(adapter, bundle.manifest, str(bundle.folder), what)
+        self._bundle, fitted = bundle, bind_adapter(adapter, bundle.manifest, str(bundle.folder), what)
         self.weights, self.coefficients, self.kernel = fitted.weights, fitted.coefficients, fitted.kernel
         self.rounds, self.stages, self.locality = fitted.rounds, fitted.stages, fitted.locality
         self.spec = bundle.spec.extended(form=fitted.kind, adapter_sha256=sha256)

@@ -64,7 +64,7 @@ def command(function: Callable) -> Callable:
         failures, result = Failures(), None
         _made.clear()
         try:
-            interrupts.heard()
+            interrupts.restore_sigint()
             result = function(*args, **kwargs, failures=failures)
         except DarsrError as error:
             failures(error)

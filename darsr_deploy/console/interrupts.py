@@ -8,14 +8,14 @@ import sys
 from types import FrameType
 
 
-def quiet() -> None:
+def install_sigint_exit() -> None:
     """Let Ctrl-C end the process at once, where it runs ``darsr``; what imports this program otherwise has its own ways."""
     program = os.path.splitext(os.path.basename(sys.argv[0]))[0] if sys.argv else ""
     if program in ("darsr", "cli") and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 
 
-def heard() -> None:
+def restore_sigint() -> None:
     """From now on Ctrl-C is an exception again, so that what is half-written can be removed."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -62,7 +62,7 @@ class TiledEngine:
         self.locality = engine.locality
         self._chosen: tuple[tuple[int, int], int] = (0, 0), 0  # of the last image: its size, and the side of its tiles
         if tile and self.locality.halo is None:
-            raise DarsrError(f"--tile {tile}", self.locality.why or "this model takes whole images", self._way_out())
+            raise DarsrError(f"--tile {tile}", self.locality.why or "this model takes whole images", self._hint())
 
     def run(self, lr: np.ndarray) -> np.ndarray:
         """float32 N x 3 x H x W in [0, 1] -> float32 N x 3 x sH x sW in [0, 1]."""
@@ -135,7 +135,7 @@ class TiledEngine:
             -(-local.halo // local.alignment) * local.alignment
         )
         if most < LEAST_TILE:
-            raise DarsrError("this engine", f"takes {local.most} pixels at a time, too few for tiles", self._way_out())
+            raise DarsrError("this engine", f"takes {local.most} pixels at a time, too few for tiles", self._hint())
         return most
 
     def _wanted(self, height: int, width: int) -> int:
@@ -148,7 +148,7 @@ class TiledEngine:
             free = self._free()
             if free is not None and height * width * needs > free // 2:
                 size, why = f"{width}x{height}", self.locality.why
-                self._say(f"an image of {size} may not fit into memory, and takes no tiles ({why}); {self._way_out()}")
+                self._say(f"an image of {size} may not fit into memory, and takes no tiles ({why}); {self._hint()}")
             return 0
         return tile
 
@@ -189,11 +189,11 @@ class TiledEngine:
         """
         if self.locality.halo is None or self.tile == 0 or tile <= LEAST_TILE:
             if isinstance(error, DarsrError):
-                raise error if self.locality.halo is not None else OutOfMemory(*error.args[:2], self._way_out())
-            raise OutOfMemory("memory", "does not suffice for this image", self._way_out()) from error
+                raise error if self.locality.halo is not None else OutOfMemory(*error.args[:2], self._hint())
+            raise OutOfMemory("memory", "does not suffice for this image", self._hint()) from error
         smaller = max(LEAST_TILE, tile // 2)
         self._say(f"out of memory with {tile} pixels at a time; going on with tiles of {smaller}")
         return smaller
 
-    def _way_out(self) -> str:
-        return self.locality.way_out
+    def _hint(self) -> str:
+        return self.locality.hint

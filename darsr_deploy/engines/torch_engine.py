@@ -22,7 +22,7 @@ class TorchEngine:
     """
 
     name = "torch"
-    locality = Locality(why="PyTorch runs whole images", way_out="use --engine ort, or --tile 0")
+    locality = Locality(why="PyTorch runs whole images", hint="use --engine ort, or --tile 0")
     stages = 0
 
     def __init__(self, network: nn.Module, spec: ModelSpec, device: str = "cpu") -> None:

@@ -13,7 +13,7 @@ from .kinds import IMAGE_SUFFIXES
 
 VERSION = 2
 SUFFIX = ".darsr"
-_WAY_OUT = "make a new one with darsr adapt"
+_HINT = "make a new one with darsr adapt"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Adapter:
         Raises:
             DarsrError: names the field that is unknown, missing, of a wrong shape or not finite.
         """
-        facts, arrays, _ = read_container(path, "adapter", VERSION, _WAY_OUT)
+        facts, arrays, _ = read_container(path, "adapter", VERSION, _HINT)
         try:
             adapter = cls(
                 facts["correction"],
@@ -69,7 +69,7 @@ class Adapter:
                 _rounds(facts.get("backprojection"), path),
             )
         except KeyError as error:
-            raise DarsrError(str(path), f"field {error.args[0]} is missing", _WAY_OUT) from error
+            raise DarsrError(str(path), f"field {error.args[0]} is missing", _HINT) from error
         adapter._check(path)
         return adapter
 
@@ -80,23 +80,19 @@ class Adapter:
     def _check(self, path: str | Path) -> None:
         for name, kind in (("backbone", str), ("backbone_sha256", str), ("facts", dict)):
             if not isinstance(getattr(self, name), kind):
-                raise DarsrError(
-                    str(path), f"field {name} is {getattr(self, name)!r}, expected {kind.__name__}", _WAY_OUT
-                )
+                raise DarsrError(str(path), f"field {name} is {getattr(self, name)!r}, expected {kind.__name__}", _HINT)
         if self.scale not in (2, 4):
-            raise DarsrError(str(path), f"field scale is {self.scale}, expected 2 or 4", _WAY_OUT)
+            raise DarsrError(str(path), f"field scale is {self.scale}, expected 2 or 4", _HINT)
         if self.correction == "global" and self.arrays.get("taps", np.empty(0)).shape != (13,):
-            raise DarsrError(str(path), "array taps is missing or not of 13 values", _WAY_OUT)
+            raise DarsrError(str(path), "array taps is missing or not of 13 values", _HINT)
         if self.correction == "network" and not self.darm_arrays():
-            raise DarsrError(str(path), "the correction network's arrays are missing", _WAY_OUT)
+            raise DarsrError(str(path), "the correction network's arrays are missing", _HINT)
         side = self.arrays.get("kernel", np.empty(0)).shape
         if self.rounds and (len(side) != 2 or side[0] != side[1] or side[0] % 2):
-            raise DarsrError(
-                str(path), f"array kernel is {side}, back-projection needs a square of even side", _WAY_OUT
-            )
+            raise DarsrError(str(path), f"array kernel is {side}, back-projection needs a square of even side", _HINT)
         if self.correction not in ("none", "global", "network"):
             raise DarsrError(
-                str(path), f"field correction is {self.correction!r}, expected none, global or network", _WAY_OUT
+                str(path), f"field correction is {self.correction!r}, expected none, global or network", _HINT
             )
 
 
@@ -106,7 +102,7 @@ def _rounds(backprojection: object, path: str | Path) -> int:
     rounds = backprojection.get("rounds") if isinstance(backprojection, dict) else None
     if not isinstance(rounds, int) or not 1 <= rounds <= 100 or backprojection.get("kernel") != "kernel":
         raise DarsrError(
-            str(path), f"field backprojection is {backprojection!r}, expected a kernel and 1 to 100 rounds", _WAY_OUT
+            str(path), f"field backprojection is {backprojection!r}, expected a kernel and 1 to 100 rounds", _HINT
         )
     return rounds
 

@@ -31,11 +31,11 @@ def write_container(path: str | Path, kind: str, version: int, facts: dict, arra
     return hashlib.sha256(data).hexdigest()
 
 
-def read_container(path: str | Path, kind: str, version: int, way_out: str) -> tuple[dict, dict[str, np.ndarray], str]:
+def read_container(path: str | Path, kind: str, version: int, hint: str) -> tuple[dict, dict[str, np.ndarray], str]:
     """Read a file of the given kind and version back: ``(facts, arrays, sha256)``.
 
     Args:
-        way_out: what the user should do about a file that cannot be used; ends every error line.
+        hint: what the user should do about a file that cannot be used; ends every error line.
 
     Raises:
         DarsrError: missing file, another kind or version, a damaged file (checksum), NaN or infinity in an array.
@@ -43,32 +43,30 @@ def read_container(path: str | Path, kind: str, version: int, way_out: str) -> t
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise _another(path, kind) or DarsrError(str(path), f"cannot be read ({error.strerror})", way_out) from error
+        raise _another(path, kind) or DarsrError(str(path), f"cannot be read ({error.strerror})", hint) from error
     try:
         header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][METADATA_KEY])
         found, facts = (header["kind"], header["version"]), header["facts"]
     except (ValueError, KeyError, TypeError, MemoryError, OverflowError, RecursionError) as error:
-        raise _another(path, kind) or DarsrError(
-            str(path), f"is no darsr {kind} file, or is damaged", way_out
-        ) from error
+        raise _another(path, kind) or DarsrError(str(path), f"is no darsr {kind} file, or is damaged", hint) from error
     if not isinstance(facts, dict):
-        raise DarsrError(str(path), "field facts is not an object", way_out)
+        raise DarsrError(str(path), "field facts is not an object", hint)
     if found[0] != kind:
-        raise _another(path, kind) or DarsrError(str(path), f"is a darsr {found[0]} file, expected {kind}", way_out)
+        raise _another(path, kind) or DarsrError(str(path), f"is a darsr {found[0]} file, expected {kind}", hint)
     if found[1] != version:
-        raise DarsrError(str(path), f"has format version {found[1]}, this program reads {version}", way_out)
+        raise DarsrError(str(path), f"has format version {found[1]}, this program reads {version}", hint)
     try:
         entries = {name: (entry["dtype"], entry["shape"], entry["data"]) for name, entry in deserialize(data)}
         arrays = {
             name: np.frombuffer(raw, _DTYPES[dtype]).reshape(shape) for name, (dtype, shape, raw) in entries.items()
         }
     except (SafetensorError, KeyError, ValueError) as error:
-        raise DarsrError(str(path), f"is damaged ({error})", way_out) from error
+        raise DarsrError(str(path), f"is damaged ({error})", hint) from error
     if header.pop("checksum", None) != _checksum(header, arrays):
-        raise DarsrError(str(path), "is damaged: its checksum does not match its content", way_out)
+        raise DarsrError(str(path), "is damaged: its checksum does not match its content", hint)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise DarsrError(str(path), f"array {name} holds NaN or infinity", way_out)
+            raise DarsrError(str(path), f"array {name} holds NaN or infinity", hint)
     return facts, arrays, hashlib.sha256(data).hexdigest()
 
 

@@ -36,7 +36,7 @@ class Locality:
     bytes_per_pixel: int = 0
     stage_halos: tuple[int, ...] = ()
     why: str = ""
-    way_out: str = "use --tile 0"
+    hint: str = "use --tile 0"
     most: int | None = None
 
 
@@ -78,10 +78,8 @@ class ModelSpec:
         return asdict(self)
 
     def locality(self) -> Locality:
-        way_out = "make a bundle of it (darsr export --split)" if self.form == "network" else "use --tile 0"
-        return Locality(
-            self.halo, self.alignment, self.bytes_per_lr_pixel or 0, why=self.whole_because, way_out=way_out
-        )
+        hint = "make a bundle of it (darsr export --split)" if self.form == "network" else "use --tile 0"
+        return Locality(self.halo, self.alignment, self.bytes_per_lr_pixel or 0, why=self.whole_because, hint=hint)
 
     @classmethod
     def from_json(cls, text: str, path: str) -> ModelSpec:

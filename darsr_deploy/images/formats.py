@@ -12,7 +12,7 @@ from ..files.kinds import IMAGE_SUFFIXES, another_kind
 
 SUFFIXES = IMAGE_SUFFIXES
 MOST_PIXELS = 1 << 28  # of an input, 16,384 squared: a file of a few kB can claim any size and would fill the memory
-_WAY_OUT = "save it as PNG, TIFF, WebP, JPEG or BMP"
+_HINT = "save it as PNG, TIFF, WebP, JPEG or BMP"
 _AGAIN = "copy it again from its source"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # the last two are BigTIFF
@@ -113,7 +113,7 @@ def kind_of(path: Path, data: bytes) -> str:
 
 def unsupported(path: Path, why: str) -> DarsrError:
     """A kind of image that cannot be read, with the way out."""
-    return DarsrError(str(path), why, _WAY_OUT)
+    return DarsrError(str(path), why, _HINT)
 
 
 def damaged(path: Path, detail: str = "") -> DarsrError:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bundle.adapter_inputs import Fitted, fit, graphs_of, tile_graphs_of
+from ..bundle.adapter_inputs import AdapterInputs, bind_adapter, graphs_of, tile_graphs_of
 from ..bundle.manifest import Manifest
 from ..bundle.numpy_check import TEST_SIZE, corrected, filtered, require_bound, small_picture
 from ..engines.base import check_input
@@ -101,7 +101,7 @@ class TrtBundle:
             if not self.chains.engines:
                 self.shapes = None
 
-    def lacks(self, fitted: Fitted) -> list[str]:
+    def lacks(self, fitted: AdapterInputs) -> list[str]:
         """Graphs that an adapter needs and that are not open. Engines of one size run no tiles, and need none of theirs."""
         tiles = [] if self.shapes is not None and self.shapes.static else tile_graphs_of(fitted)
         return [graph for graph in (*graphs_of(fitted), *tiles) if not self.holds(graph)]
@@ -112,7 +112,9 @@ class TrtBundle:
         Raises:
             DarsrError: the adapter does not fit the bundle, or what was bound is not what computes.
         """
-        return TrtBundleEngine(self, fit(adapter, self.manifest, str(self.folder), str(what)), str(what), sha256)
+        return TrtBundleEngine(
+            self, bind_adapter(adapter, self.manifest, str(self.folder), str(what)), str(what), sha256
+        )
 
     def close(self) -> None:
         """Its engines are closed too."""
@@ -139,7 +141,7 @@ class TrtBundle:
             declared["kernel"] = (manifest.kernel_side,) * 2
         elif graph != "backbone":
             declared |= {name: tuple(manifest.weights[name]) for name in _weights_of(graph, manifest)}
-        three = (shapes.least, shapes.usual, shapes.largest)
+        three = (shapes.min, shapes.opt, shapes.max)
         scale = manifest.spec.scale
         return {
             name: [input_shape(name, shape, size, scale, graph) for size in three] for name, shape in declared.items()
@@ -153,16 +155,16 @@ class TrtBundleEngine:
         fitted: what the adapter brings.
     """
 
-    def __init__(self, bundle: TrtBundle, fitted: Fitted, what: str, sha256: str) -> None:
+    def __init__(self, bundle: TrtBundle, fitted: AdapterInputs, what: str, sha256: str) -> None:
         self._bundle, self.fitted, self._what = bundle, fitted, what
         self.name, self.provider = bundle.library.family.name, bundle.provider
         self.device, self.shapes, self.stages = bundle.device, bundle.shapes, fitted.stages
         self.spec = bundle.manifest.spec.extended(form=fitted.kind, adapter_sha256=sha256)
         command = f"darsr export {bundle.folder} --format {self.name} --shapes MIN,OPT,MAX"
-        self._way_out = f"build engines for other sizes ({command}), or use --engine ort"
-        self.locality = replace(fitted.locality, most=min(bundle.shapes.largest))
+        self._hint = f"build engines for other sizes ({command}), or use --engine ort"
+        self.locality = replace(fitted.locality, most=min(bundle.shapes.max))
         if self.shapes.static:
-            self.locality = Locality(why="its engines take images of one size", way_out=self._way_out)
+            self.locality = Locality(why="its engines take images of one size", hint=self._hint)
         arrays = dict(fitted.weights or {})
         arrays |= {} if fitted.coefficients is None else {"coeff": fitted.coefficients}
         arrays |= {} if fitted.kernel is None else {"kernel": fitted.kernel}
@@ -245,9 +247,9 @@ class TrtBundleEngine:
         shapes = self.shapes
         if not shapes.holds(height, width):
             why = f"its engines take sizes {shapes} (height x width), and this image or tile has {height}x{width}"
-            large = height >= shapes.least[0] and width >= shapes.least[1]
+            large = height >= shapes.min[0] and width >= shapes.min[1]
             tiles = large and self.locality.halo is not None
-            raise DarsrError(str(self._bundle.folder), why, "leave out --tile 0" if tiles else self._way_out)
+            raise DarsrError(str(self._bundle.folder), why, "leave out --tile 0" if tiles else self._hint)
 
     def _corrected(self, graph: str) -> list[Step]:
         """From the buffer ``lr`` to the buffer ``corrected``, by one graph; nothing to do without a correction."""
@@ -281,7 +283,7 @@ class TrtBundleEngine:
 
     def _require_bound(self) -> None:
         """The correction of a small picture, whole and as a tile, against the one computed without any runtime."""
-        fitted, least = self.fitted, self.shapes.least
+        fitted, least = self.fitted, self.shapes.min
         size = TEST_SIZE if self.shapes.holds(*TEST_SIZE) else least
         if fitted.kind == "none" or size[0] * size[1] > _MOST_COMPARED:
             return

@@ -193,10 +193,10 @@ def _trusted(path: Path, digest: str) -> bool:
     return True
 
 
-COMPARED_SUFFIX = ".compared"
+VERIFIED_SUFFIX = ".compared"
 
 
-def known(folder: Path, sha256: str, gpu: str, target: str) -> bool:
+def is_verified(folder: Path, sha256: str, gpu: str, target: str) -> bool:
     """Whether an engine was compared on a GPU of this machine.
 
     Where it ran before there was anything to compare with, that counts until there is.
@@ -208,7 +208,7 @@ def known(folder: Path, sha256: str, gpu: str, target: str) -> bool:
         return False
 
 
-def note(
+def record_verification(
     folder: Path, sha256: str, gpu: str, target: str, parity_psnr_db: float | None, say: Callable[[str], None]
 ) -> None:
     """Remember that an engine was compared, if that can be written anywhere; else it is compared at every start.
@@ -227,4 +227,4 @@ def note(
 
 
 def _note_path(folder: Path, sha256: str, gpu: str, target: str) -> Path:
-    return folder / f"{cache_key(engine=sha256, gpu=gpu, target=target)}{COMPARED_SUFFIX}"
+    return folder / f"{cache_key(engine=sha256, gpu=gpu, target=target)}{VERIFIED_SUFFIX}"

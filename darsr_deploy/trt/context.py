@@ -76,18 +76,18 @@ class TrtContext:
         Raises:
             DarsrError: others than expected.
         """
-        way_out = "build the engine again"
+        hint = "build the engine again"
         if {*self.inputs, *self.outputs} != {*expected, output}:
-            raise DarsrError(self._what, f"has inputs and outputs {sorted([*self.inputs, *self.outputs])}", way_out)
+            raise DarsrError(self._what, f"has inputs and outputs {sorted([*self.inputs, *self.outputs])}", hint)
         for name in sorted({*expected, output}):
             mode = self.module.TensorIOMode.OUTPUT if name == output else self.module.TensorIOMode.INPUT
             own = self.engine.get_tensor_mode(name), self.engine.get_tensor_dtype(name)
             if own != (mode, self.module.DataType.FLOAT):
-                raise DarsrError(self._what, f"{name} is not a float32 {mode.name.lower()}", way_out)
+                raise DarsrError(self._what, f"{name} is not a float32 {mode.name.lower()}", hint)
         for name, sizes in expected.items():
             if self.sizes(name) != sizes:
                 raise DarsrError(
-                    self._what, f"is built for {name} {self.sizes(name)}, not for {self.facts.shapes}", way_out
+                    self._what, f"is built for {name} {self.sizes(name)}, not for {self.facts.shapes}", hint
                 )
 
     def set_shapes(self, inputs: dict[str, tuple[int, ...]], output: str, expected: tuple[int, ...]) -> None:

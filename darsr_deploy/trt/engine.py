@@ -20,7 +20,7 @@ from .library import FAMILIES, import_library, require_device, require_version
 from .trust import require_trust
 
 _FLOAT_BYTES = 4
-_WAY_OUT = "give the adapter or a bundle (darsr export --split) in fp32 or fp16, which go in tiles: --precision fp16"
+_HINT = "give the adapter or a bundle (darsr export --split) in fp32 or fp16, which go in tiles: --precision fp16"
 
 
 class TrtEngine:
@@ -73,7 +73,7 @@ class TrtEngine:
             self._graphs = self._core.captures
             channels = {"lr": 3} | ({"coeff": 13} if self.spec.form == "filters" else {})
             sides, inputs = self.facts.shapes, list(channels)
-            sizes = (sides.least, sides.usual, sides.largest)
+            sizes = (sides.min, sides.opt, sides.max)
             self._core.require_inputs({name: [(1, c, *size) for size in sizes] for name, c in channels.items()}, "sr")
             self._coefficients = coefficients
             if "coeff" in inputs and coefficients is None:
@@ -103,7 +103,7 @@ class TrtEngine:
             raise DarsrError(
                 self._model,
                 f"is built for sizes {self.facts.shapes} (height x width), and this image has {height}x{width}",
-                f"build one with --shape or --shapes that holds it, or {_WAY_OUT}",
+                f"build one with --shape or --shapes that holds it, or {_HINT}",
             )
         if self._coefficients is not None and len(lr) != 1:
             raise DarsrError(self._model, f"holds the filters of one image, and this is {len(lr)}", "use form network")
@@ -217,7 +217,7 @@ class TrtEngine:
 
 def _locality(facts: EngineFacts) -> Locality:
     """What tiles need. Filters belong to their pixels, and an engine of one size takes images of that size."""
-    own, most = facts.spec.locality(), min(facts.shapes.largest)
+    own, most = facts.spec.locality(), min(facts.shapes.max)
     if facts.spec.form == "filters" or facts.shapes.static:
-        return Locality(why="an engine of one size takes whole images", way_out=_WAY_OUT)
-    return replace(own, most=most, why=own.why or "this model takes whole images", way_out=_WAY_OUT)
+        return Locality(why="an engine of one size takes whole images", hint=_HINT)
+    return replace(own, most=most, why=own.why or "this model takes whole images", hint=_HINT)

@@ -74,7 +74,7 @@ def read_facts(engine: Path) -> EngineFacts:
     Raises:
         DarsrError: missing, damaged, or of another version.
     """
-    path, way_out = sidecar_path(engine), "build the engine again with darsr export"
+    path, hint = sidecar_path(engine), "build the engine again with darsr export"
     try:
         header = json.loads(path.read_bytes())
         kind, version, facts = header["kind"], header["version"], dict(header["facts"])
@@ -83,11 +83,11 @@ def read_facts(engine: Path) -> EngineFacts:
             raise DarsrError(str(engine), "there is no such file", "make it with darsr export --format trt") from error
         raise DarsrError(str(path), f"cannot be read ({error.strerror})", "copy it from beside the engine") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DarsrError(str(path), "is no sidecar of an engine, or is damaged", way_out) from error
+        raise DarsrError(str(path), "is no sidecar of an engine, or is damaged", hint) from error
     if (kind, version) != (KIND, VERSION):
-        raise DarsrError(str(path), f"is {kind} version {version}, this program reads {KIND} {VERSION}", way_out)
+        raise DarsrError(str(path), f"is {kind} version {version}, this program reads {KIND} {VERSION}", hint)
     if header.pop("checksum", None) != _checksum(header):
-        raise DarsrError(str(path), "is damaged: its checksum does not match its content", way_out)
+        raise DarsrError(str(path), "is damaged: its checksum does not match its content", hint)
     try:
         facts["spec"] = ModelSpec.from_json(json.dumps(facts["spec"]), str(path))
         facts["shapes"] = Shapes.from_json(facts["shapes"], str(path))
@@ -96,7 +96,7 @@ def read_facts(engine: Path) -> EngineFacts:
         check_types(EngineFacts, facts)
         return EngineFacts(**facts)
     except (KeyError, TypeError) as error:
-        raise DarsrError(str(path), f"lacks a fact, has one too many or a wrong one ({error})", way_out) from error
+        raise DarsrError(str(path), f"lacks a fact, has one too many or a wrong one ({error})", hint) from error
 
 
 def read_engine(engine: str | Path) -> tuple[bytes, EngineFacts]:

@@ -15,17 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..bundle.adapter_inputs import Fitted, fit
+from ..bundle.adapter_inputs import AdapterInputs, bind_adapter
 from ..bundle.manifest import GRAPHS, MANIFEST, Manifest
 from ..errors import DarsrError, OutOfMemory
 from ..files.adapter import Adapter
-from . import cache as compared
+from . import cache as engine_cache
 from .bundle import TrtBundle, TrtBundleEngine
 from .cache import EngineCache, engine_key
 from .engine_file import SUFFIX, EngineFacts, read_engine, write_engine
 from .library import Library, require_gpu
 from .parity import bundle_parity
-from .shapes import USUAL_SHAPES, Shapes
+from .shapes import DEFAULT_SHAPES, Shapes
 from .trust import require_trust, trust
 
 Say = Callable[[str], None]
@@ -87,7 +87,7 @@ def open_in_tensorrt(
     gpu, target = require_gpu(library)
     loaded = None if adapter is None else Adapter.load(adapter)
     what, digest = ("the backbone", "") if adapter is None else (str(adapter), _sha256(adapter))
-    fitted = fit(loaded, Manifest.load(folder), str(folder), what)
+    fitted = bind_adapter(loaded, Manifest.load(folder), str(folder), what)
     with _opening:
         bundle = _opened(folder, library, gpu, target, cache.folder, trust)
         place = _Place(bundle, gpu, target, cache, say, build)
@@ -126,7 +126,7 @@ def _opened(folder: Path, library: Library, gpu: str, target: str, jit_folder: P
     return _kept[key]
 
 
-def _open_own(place: _Place, fitted: Fitted, trust: bool) -> dict[str, EngineFacts]:
+def _open_own(place: _Place, fitted: AdapterInputs, trust: bool) -> dict[str, EngineFacts]:
     """Open what a bundle brings for an adapter, as far as it fits; the facts of what was opened now, by graph."""
     bundle, opened, refused, tried = place.bundle, {}, {}, set()
     if not own_engines(bundle.folder):
@@ -150,7 +150,7 @@ def _open_own(place: _Place, fitted: Fitted, trust: bool) -> dict[str, EngineFac
 
 def _with_the_rest(
     place: _Place,
-    fitted: Fitted,
+    fitted: AdapterInputs,
     adapter: Adapter | None,
     bound: Callable[[], TrtBundleEngine],
     own: dict[str, EngineFacts],
@@ -161,7 +161,7 @@ def _with_the_rest(
         _Differs: on the device something else is computed. What was opened of ``own`` or built now is closed again.
     """
     bundle, cache = place.bundle, place.cache
-    shapes = bundle.shapes or USUAL_SHAPES
+    shapes = bundle.shapes or DEFAULT_SHAPES
     files = {graph: bundle.manifest.read(bundle.folder, f"{graph}.onnx") for graph in bundle.lacks(fitted)}
     precision, library = bundle.manifest.spec.precision, bundle.library
     keys = {g: engine_key(data, precision, library, shapes, place.gpu, place.target) for g, data in files.items()}
@@ -187,7 +187,7 @@ def _with_the_rest(
                 facts = replace(facts, cache_key=keys[graph], device_parity_psnr_db=parity)
                 trust(write_engine(places[graph], data, facts).sha256)
             for facts in new:
-                compared.note(cache.folder, facts.sha256, place.gpu, place.target, parity, place.say)
+                engine_cache.record_verification(cache.folder, facts.sha256, place.gpu, place.target, parity, place.say)
             undo.pop_all()
     if built:
         cache.shrink(keep=keys[missing[0]])
@@ -225,7 +225,7 @@ def _built(place: _Place, files: dict[str, bytes], shapes: Shapes) -> Built:
 
 
 def _known(place: _Place, facts: EngineFacts) -> bool:
-    return compared.known(place.cache.folder, facts.sha256, place.gpu, place.target)
+    return engine_cache.is_verified(place.cache.folder, facts.sha256, place.gpu, place.target)
 
 
 def _parity(place: _Place, engine: TrtBundleEngine, adapter: Adapter | None) -> float | None:

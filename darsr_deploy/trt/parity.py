@@ -54,7 +54,7 @@ def pictures(shapes: Shapes, photo: np.ndarray | None, one_image: bool = False) 
     """
     if one_image and photo is not None:
         return [photo]
-    sizes = [size for size in _SIZES if shapes.holds(*size)] or [shapes.usual]
+    sizes = [size for size in _SIZES if shapes.holds(*size)] or [shapes.opt]
     found = []
     for size in sizes:
         found.append(natural_noise(*size, seed=_OTHER_SEED))
@@ -138,7 +138,7 @@ def bundle_parity(
     reference = Reference("ONNX Runtime", Bundle(folder).engine(adapter).run)
     tests = pictures(engine.shapes, None)
     figures = [require_device_parity(engine, reference, tests, what, floor_db)]
-    if engine.locality.halo is not None and max(engine.shapes.least) <= _TEST_TILE:
+    if engine.locality.halo is not None and max(engine.shapes.min) <= _TEST_TILE:
         figures.append(require_device_parity(_InTiles(engine), reference, tests, what, floor_db))
     return round(min(figures), 2)
 

@@ -17,32 +17,32 @@ Size = tuple[int, int]  # height, width
 class Shapes:
     """Heights and widths in pixels of the small image; the batch is 1."""
 
-    least: Size
-    usual: Size
-    largest: Size
+    min: Size
+    opt: Size
+    max: Size
 
     @property
     def static(self) -> bool:
-        return self.least == self.largest
+        return self.min == self.max
 
     def holds(self, height: int, width: int) -> bool:
-        return all(low <= side <= high for low, side, high in zip(self.least, (height, width), self.largest))
+        return all(low <= side <= high for low, side, high in zip(self.min, (height, width), self.max))
 
     def to_json(self) -> list[list[int]]:
-        return [list(size) for size in (self.least, self.usual, self.largest)]
+        return [list(size) for size in (self.min, self.opt, self.max)]
 
     @classmethod
     def from_json(cls, sizes: object, path: str) -> Shapes:
         try:
-            least, usual, largest = (tuple(size) for size in sizes)
-            check_types(cls, {"least": least, "usual": usual, "largest": largest})
+            smallest, optimal, largest = (tuple(size) for size in sizes)
+            check_types(cls, {"min": smallest, "opt": optimal, "max": largest})
         except (TypeError, ValueError) as error:
             raise DarsrError(path, "field shapes is not three sizes", "build the engine again") from error
-        return cls(least, usual, largest)
+        return cls(smallest, optimal, largest)
 
     def __str__(self) -> str:
         """As it is typed: ``160x240``, or ``3x3,480x640,1920x1920``."""
-        sizes = (self.least,) if self.static else (self.least, self.usual, self.largest)
+        sizes = (self.min,) if self.static else (self.min, self.opt, self.max)
         return ",".join(f"{height}x{width}" for height, width in sizes)
 
 
@@ -61,7 +61,7 @@ def input_shape(name: str, declared: tuple[int, ...], size: Size, scale: int, gr
 
 # One engine for every photograph up to Full HD either way round, so that no change of size builds another. Activations
 # are reserved for the size that runs, not for the largest.
-USUAL_SHAPES = Shapes((LEAST_SIDE, LEAST_SIDE), (480, 640), (1920, 1920))
+DEFAULT_SHAPES = Shapes((LEAST_SIDE, LEAST_SIDE), (480, 640), (1920, 1920))
 
 
 def parse_shapes(shape: str | None, shapes: str | None) -> Shapes | None:
@@ -81,7 +81,7 @@ def parse_shapes(shape: str | None, shapes: str | None) -> Shapes | None:
         raise DarsrError(f"{option} {given}", f"is not {count} size{'s' * (count > 1)} HxW", f"write it as {example}")
     sizes = [(int(m[1]), int(m[2])) for m in found]
     profile = Shapes(sizes[0], sizes[count // 2], sizes[-1])
-    if min(profile.least) < LEAST_SIDE:
+    if min(profile.min) < LEAST_SIDE:
         raise DarsrError(f"{option} {given}", f"has a side under {LEAST_SIDE} pixels", "give larger sizes")
     if any(not low <= mid <= high for low, mid, high in zip(*sizes)) if count == 3 else False:
         raise DarsrError(f"{option} {given}", "does not grow from least to largest", "order them MIN,OPT,MAX")

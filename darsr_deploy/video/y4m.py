@@ -18,7 +18,7 @@ from .frames import STREAM, Frame, Passed, VideoInfo, guess_matrix
 _LONGEST_LINE = 1024
 _MOST_PIXELS = 1 << 27  # of a frame: a damaged header must not fill the memory
 _COLOURS = {"420": "420jpeg", "mono": "gray", **{name: name for name in yuv.LAYOUTS}}
-_WAY_OUT = "give YUV4MPEG2 of 8 bits, progressive, 4:2:0, 4:2:2, 4:4:4 or mono"
+_HINT = "give YUV4MPEG2 of 8 bits, progressive, 4:2:0, 4:2:2, 4:4:4 or mono"
 
 
 class Y4mReader:
@@ -102,7 +102,7 @@ class Y4mReader:
         return np.frombuffer(data, np.uint8).reshape(shape)
 
     def _bad(self, why: str) -> DarsrError:
-        return DarsrError(self._name, why, _WAY_OUT)
+        return DarsrError(self._name, why, _HINT)
 
 
 class Y4mWriter:

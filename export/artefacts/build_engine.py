@@ -19,7 +19,7 @@ from darsr_deploy.files.model_spec import ModelSpec
 from darsr_deploy.trt.cuda import Device
 from darsr_deploy.trt.engine_file import EngineFacts
 from darsr_deploy.trt.library import Library, check_targets, make_logger
-from darsr_deploy.trt.shapes import USUAL_SHAPES, Shapes, input_shape
+from darsr_deploy.trt.shapes import DEFAULT_SHAPES, Shapes, input_shape
 
 Report = Callable[[dict], None]
 # Builder flags that allow a type, for versions that are not strongly typed. Where a file says float32, float32 is obeyed.
@@ -44,7 +44,7 @@ class BuildOptions:
         workspace_mb: most scratch memory a layer may use; 0 for no limit. A Jetson shares its memory with the CPU.
     """
 
-    shapes: Shapes = USUAL_SHAPES
+    shapes: Shapes = DEFAULT_SHAPES
     targets: tuple[str, ...] = ()
     workspace_mb: int = 0
 
@@ -185,7 +185,7 @@ def _set_shapes(builder: object, network: object, config: object, shapes: Shapes
     profile = None
     for tensor in [network.get_input(i) for i in range(network.num_inputs)]:
         name, declared = tensor.name, tuple(tensor.shape)
-        each = (shapes.least, shapes.usual, shapes.largest)
+        each = (shapes.min, shapes.opt, shapes.max)
         sizes = [input_shape(name, declared, size, scale, graph) for size in each]
         if sizes[0] == sizes[2]:
             tensor.shape = sizes[0]

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from darsr_deploy.bundle.adapter_inputs import TILE_GRAPHS, fit
+from darsr_deploy.bundle.adapter_inputs import TILE_GRAPHS, bind_adapter
 from darsr_deploy.bundle.manifest import GRAPHS, MANIFEST, Manifest
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.files.atomic import atomic_folder
 from darsr_deploy.files.folders import engines_folder
-from darsr_deploy.trt import cache as compared
+from darsr_deploy.trt import cache as engine_cache
 from darsr_deploy.trt.bundle import TrtBundle, TrtBundleEngine
 from darsr_deploy.trt.cache import EngineCache
 from darsr_deploy.trt.engine_file import EngineFacts, sidecar_path, write_engine
@@ -196,7 +196,7 @@ def _compared(
     adapter = None if path is None else Adapter.load(path)
     with TrtBundle(folder, library) as bundle:
         gpu, target = bundle.device.name, bundle.device.target
-        while lacking := bundle.lacks(fit(adapter, manifest, str(name), str(path))):
+        while lacking := bundle.lacks(bind_adapter(adapter, manifest, str(name), str(path))):
             bundle.open(lacking[0], *built[lacking[0]])
         ran = [graph for graph in built if bundle.holds(graph)]
         with bundle.engine(adapter, name) as engine:
@@ -204,5 +204,5 @@ def _compared(
     for graph in ran:
         data, facts = built[graph]
         built[graph] = data, replace(facts, device_parity_psnr_db=parity)
-        compared.note(engines_folder(), facts.sha256, gpu, target, parity, say)
+        engine_cache.record_verification(engines_folder(), facts.sha256, gpu, target, parity, say)
     return built

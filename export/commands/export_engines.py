@@ -17,7 +17,7 @@ from darsr_deploy.trt.cuda import Device
 from darsr_deploy.trt.engine_file import SUFFIX, EngineFacts, sidecar_path
 from darsr_deploy.trt.library import FAMILIES, Library, check_targets, import_library
 from darsr_deploy.trt.parity import Reference
-from darsr_deploy.trt.shapes import USUAL_SHAPES, parse_shapes
+from darsr_deploy.trt.shapes import DEFAULT_SHAPES, parse_shapes
 
 from ..artefacts.build_engine import BuildOptions, Report
 from ..artefacts.bundle_engines import add_engines, engines_row, export_engines
@@ -172,7 +172,7 @@ def _prepared(options: EngineOptions) -> tuple[Library, BuildOptions]:
     if options.format == "trt":
         with Device():
             pass
-    return library, BuildOptions(shapes or USUAL_SHAPES, targets, options.workspace)
+    return library, BuildOptions(shapes or DEFAULT_SHAPES, targets, options.workspace)
 
 
 def _row_of(source: Path, spec: ModelSpec, precision: str, **asked: object) -> dict:

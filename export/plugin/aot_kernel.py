@@ -24,7 +24,7 @@ from darsr_deploy.trt.cuda import Device
 from darsr_deploy.trt.engine_file import SUFFIX, EngineFacts, sidecar_path
 from darsr_deploy.trt.library import FAMILIES, Library, import_library
 from darsr_deploy.trt.parity import reference_from_file
-from darsr_deploy.trt.shapes import USUAL_SHAPES, parse_shapes
+from darsr_deploy.trt.shapes import DEFAULT_SHAPES, parse_shapes
 
 from ..artefacts.build_engine import BuildOptions
 from ..artefacts.engine import Say, build_file
@@ -179,7 +179,7 @@ def main() -> None:
     own, beside = coefficients_path(arguments.model), coefficients_path(arguments.output)
     if own.is_file() and own != beside:
         targets.claim(beside)
-    shapes = parse_shapes(arguments.shape, arguments.shapes) or USUAL_SHAPES
+    shapes = parse_shapes(arguments.shape, arguments.shapes) or DEFAULT_SHAPES
     library = import_library(FAMILIES["trt"])
     options = BuildOptions(shapes, workspace_mb=arguments.workspace)
     facts = build_with_plugin(arguments.model, arguments.output, library, options, _say)

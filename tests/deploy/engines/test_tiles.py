@@ -127,7 +127,7 @@ def test_out_of_memory_means_smaller_tiles_and_is_said():
 
 
 def test_a_model_that_takes_whole_images_alone_says_why():
-    locality = Locality(None, 1, BYTES, why="it averages", way_out="export it with --split")
+    locality = Locality(None, 1, BYTES, why="it averages", hint="export it with --split")
     with pytest.raises(DarsrError, match=r"--tile 64: it averages; export it with --split"):
         TiledEngine(Enlarger(locality=locality), 64)
     said = []
@@ -137,9 +137,9 @@ def test_a_model_that_takes_whole_images_alone_says_why():
     ]
 
 
-def test_out_of_memory_without_tiles_names_the_way_out():
+def test_out_of_memory_without_tiles_names_the_hint():
     """Not a smaller tile, which such a model does not take."""
-    locality = Locality(None, 1, 0, why="it averages", way_out="export it with --split")
+    locality = Locality(None, 1, 0, why="it averages", hint="export it with --split")
     with pytest.raises(OutOfMemory, match=r"no memory; export it with --split$"):
         TiledEngine(Enlarger(room=100, locality=locality)).run(imaging.to_tensor(picture(90, 90)))
 

@@ -19,7 +19,7 @@ from onnx import shape_inference
 
 pytest.importorskip("torch", reason="the bundles of these tests are exported (extras train and export)")
 
-from darsr_deploy.bundle.adapter_inputs import fit, graphs_of, tile_graphs_of
+from darsr_deploy.bundle.adapter_inputs import bind_adapter, graphs_of, tile_graphs_of
 from darsr_deploy.bundle.manifest import GRAPHS, Manifest
 from darsr_deploy.bundle.numpy_check import corrected, filtered, small_picture
 from darsr_deploy.bundle.ort_bundle import Bundle
@@ -230,12 +230,12 @@ def test_the_reference_is_the_correction(made):
     """NumPy against the graph in ONNX Runtime; an order of weights that is another is told apart."""
     manifest, lr = Manifest.load(made()), small_picture()
     session = Bundle(made()).session("correction", None)
-    fitted = fit(adapter(), manifest, "b", "a")
+    fitted = bind_adapter(adapter(), manifest, "b", "a")
     got = session.run(None, {"lr": lr, **fitted.weights})[0]
     assert np.abs(got - corrected(lr, fitted.weights)).max() < 1e-5
     swapped = {**fitted.weights, "stages.0.first.weight": fitted.weights["stages.0.second.weight"]}
     assert np.abs(corrected(lr, swapped) - got).max() > 1e-3
-    alike = fit(adapter("global"), manifest, "b", "a").coefficients
+    alike = bind_adapter(adapter("global"), manifest, "b", "a").coefficients
     got = Bundle(made()).session("filter").run(None, {"lr": lr, "coeff": alike})[0]
     assert np.abs(got - filtered(lr, alike)).max() < 1e-6
 
@@ -386,7 +386,7 @@ def _parsed(rtx, data: bytes):
 
 
 def test_each_adapter_needs_its_graphs(made):
-    fitted = {case: fit(adapter(case[0], 2, case[1]), Manifest.load(made()), "b", "a") for case in KINDS}
+    fitted = {case: bind_adapter(adapter(case[0], 2, case[1]), Manifest.load(made()), "b", "a") for case in KINDS}
     needed = {case: graphs_of(each) + tile_graphs_of(each) for case, each in fitted.items()}
     assert needed["none", 0] == ["backbone"] and needed["global", 1] == ["filter", "backbone", "backprojection"]
     assert {g for graphs in needed.values() for g in graphs} == set(GRAPHS)

@@ -19,7 +19,7 @@ from darsr_deploy.bundle.ort_bundle import Bundle
 from darsr_deploy.engines.tiled import TiledEngine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.opening import engine_of_bundle
-from darsr_deploy.trt import cache as compared
+from darsr_deploy.trt import cache as engine_cache
 from darsr_deploy.trt import parity as bundle_check
 from darsr_deploy.trt.cache import EngineCache
 from darsr_deploy.trt.engine_file import read_facts, sidecar_path, write_engine
@@ -110,7 +110,7 @@ def test_where_nothing_can_be_noted_they_run_all_the_same(ready, infer, machine,
 def test_without_onnx_runtime_the_correction_is_compared_and_that_is_said_once(ready, infer, tmp_path, monkeypatch):
     folder = ready()
     shutil.rmtree(tmp_path / "cache")
-    for module in (bundle_check, compared):
+    for module in (bundle_check, engine_cache):
         monkeypatch.setattr(module, "installed_runtimes", lambda: [])
     for _ in range(2):
         infer(folder).__exit__()
@@ -122,18 +122,20 @@ def test_without_onnx_runtime_the_correction_is_compared_and_that_is_said_once(r
 
 def test_a_note_that_says_nothing_is_no_note(tmp_path, monkeypatch):
     said: list[str] = []
-    compared.note(tmp_path, "a" * 64, "GPU", "sm_89", 97.0, said.append)
-    assert compared.known(tmp_path, "a" * 64, "GPU", "sm_89") and said == []
+    engine_cache.record_verification(tmp_path, "a" * 64, "GPU", "sm_89", 97.0, said.append)
+    assert engine_cache.is_verified(tmp_path, "a" * 64, "GPU", "sm_89") and said == []
     for other in (("b" * 64, "GPU", "sm_89"), ("a" * 64, "Other", "sm_89"), ("a" * 64, "GPU", "sm_86")):
-        assert not compared.known(tmp_path, *other)
+        assert not engine_cache.is_verified(tmp_path, *other)
     (path,) = tmp_path.glob("*.compared")
     for damaged in (b"", b"[]", b'{"sha256": "b"}', b"\xff"):
         path.write_bytes(damaged)
-        assert not compared.known(tmp_path, "a" * 64, "GPU", "sm_89")
-    compared.note(tmp_path, "a" * 64, "GPU", "sm_89", None, said.append)  # there was nothing to compare with
-    assert not compared.known(tmp_path, "a" * 64, "GPU", "sm_89")  # and now there is
-    monkeypatch.setattr(compared, "installed_runtimes", lambda: [])
-    assert compared.known(tmp_path, "a" * 64, "GPU", "sm_89")
+        assert not engine_cache.is_verified(tmp_path, "a" * 64, "GPU", "sm_89")
+    engine_cache.record_verification(
+        tmp_path, "a" * 64, "GPU", "sm_89", None, said.append
+    )  # there was nothing to compare with
+    assert not engine_cache.is_verified(tmp_path, "a" * 64, "GPU", "sm_89")  # and now there is
+    monkeypatch.setattr(engine_cache, "installed_runtimes", lambda: [])
+    assert engine_cache.is_verified(tmp_path, "a" * 64, "GPU", "sm_89")
 
 
 def test_one_size_needs_no_graphs_of_tiles(ready, infer, machine, tmp_path):
@@ -281,7 +283,7 @@ def test_one_damaged_engine_is_replaced_by_one_of_the_same_sizes(ready, infer, m
 def test_an_engine_that_computes_something_else_is_not_used(ready, infer, machine, tmp_path, monkeypatch):
     """Its sidecar says that it is of this graph, and the list that it was built here."""
     folder = ready()
-    monkeypatch.setattr(compared, "known", lambda *_: False)  # as on another machine
+    monkeypatch.setattr(engine_cache, "is_verified", lambda *_: False)  # as on another machine
     model = onnx.load(folder / "backbone.onnx")
     weights = model.graph.initializer[0]
     weights.CopyFrom(numpy_helper.from_array(1.1 * numpy_helper.to_array(weights), weights.name))
