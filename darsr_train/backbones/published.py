@@ -1,27 +1,31 @@
-"""SRFBN-S weights that others published: imported from a file, or downloaded and imported."""
+"""Import published SRFBN-S weights from a file, or download and import them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import http.client
+import tempfile
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from torch import Tensor
 
 from darsr_deploy.errors import DarsrError
 
-from .fetch import fetch
 from .registry import Backbone, build, load_backbone, save_backbone
-from .store import PUBLISHED, installed_folder
+from .store import PUBLISHED, Published, installed_folder
 from .tensors import load_checked, read_state
+
+_TIMEOUT = 30.0  # seconds without a byte
 
 
 def import_weights(
     source: str | Path, target: str | Path, licence: str = "as stated by the weights' authors"
 ) -> Backbone:
-    """Convert a published SRFBN-S ``.pth`` file to our format; scale and shapes are found out and checked.
+    """Convert a published SRFBN-S ``.pth`` file to our format, deriving the scale and checking every shape.
 
-    The origin of a file of :data:`.store.PUBLISHED` is known by its checksum: ``licence`` is then that of the catalogue.
+    A file listed in :data:`.store.PUBLISHED` is recognised by its checksum and takes its licence from there.
 
     Raises:
         DarsrError: the file is missing, holds anything but tensors, or its shapes fit no scale of SRFBN-S.
@@ -43,30 +47,50 @@ def import_weights(
     return load_backbone(str(target), scale)
 
 
-def download(name: str, base: str | None = None, report: Callable[[int], None] = lambda _: None) -> Path:
-    """Download, verify and import published weights into the user's folder; returns the file.
+def download(name: str, base: str | None = None) -> Path:
+    """Download, verify and import published weights into the user's folder; return the file.
 
     Args:
         base: another place that holds the published file under the same relative path.
-        report: called with the bytes that are there.
 
     Raises:
-        DarsrError: unknown name, a folder that cannot be made, or what :func:`.fetch.fetch` raises.
+        DarsrError: unknown name, a folder that cannot be written, no such address, no network, or a file of another
+            length or checksum than the published one. Nothing is written then.
     """
     if name not in PUBLISHED:
         raise DarsrError(name, "is not among the weights that can be downloaded", f"choose {' or '.join(PUBLISHED)}")
-    published = PUBLISHED[name]
-    folder = installed_folder()
+    data, folder = _fetch(PUBLISHED[name], base), installed_folder()
+    target = folder / f"{name}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            weights = Path(temporary) / f"{name}.pth"
+            weights.write_bytes(data)
+            import_weights(weights, target)
     except OSError as error:
         raise DarsrError(
-            str(folder), f"cannot be made a folder ({error.strerror})", "set DARSR_DATA to one that can be written"
+            str(folder), f"cannot be written ({error.strerror})", "set DARSR_DATA to a folder that can be written"
         ) from error
-    partial = folder / f"{name}.pth.partial"
-    url = f"{(base or published.base).rstrip('/')}/{published.file}"
-    fetch(url, partial, published.size, published.sha256, report)
-    target = folder / f"{name}.safetensors"
-    import_weights(partial, target)
-    partial.unlink()
     return target
+
+
+def _fetch(published: Published, base: str | None) -> bytes:
+    """Return the bytes of a published file; at most one byte more than its length is read."""
+    url = f"{(base or published.base).rstrip('/')}/{published.file}"
+    if not url.startswith(("http://", "https://")):
+        raise DarsrError(url, "is not a web address", "give one that starts with https://")
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+            data = response.read(published.size + 1)
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that cannot be parsed
+        why = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+        raise DarsrError(
+            url, f"cannot be downloaded ({why})", "check the network, or give another place with --url"
+        ) from error
+    if len(data) != published.size or hashlib.sha256(data).hexdigest() != published.sha256:
+        raise DarsrError(
+            url,
+            f"is not the published file: its length or sha256 differs (expected {published.size:,} bytes)",
+            "try again, or give another --url",
+        )
+    return data

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,7 +117,7 @@ def backbone_download(
     as_json: Json = False,
     failures: Failures = None,
 ) -> Printed:
-    """Fetch published weights into the user's folder, where --backbone finds them by name. Resumes, verifies."""
+    """Download published weights, verify their sha256 and install them, so that --backbone finds them by name."""
     require_torch()
     from ..backbones import PUBLISHED, describe, download, load_backbone
     from ..backbones.store import installed_folder
@@ -129,27 +126,13 @@ def backbone_download(
     if name in PUBLISHED and target.is_file() and not overwrite:
         say(f"{name} is installed already")
     else:
-        with _bytes_bar(name, PUBLISHED[name].size if name in PUBLISHED else 0) as report:
-            target = download(name, url, report)
+        target = download(name, url)
     facts = describe(load_backbone(str(target), None))
     say(f"note: licence of these weights: {facts['licence']}; what you may do with them is for their authors to say")
     if as_json:
         return {"file": str(target), **facts}
     print(f"{name} -> {target}  ({facts['parameters']:,} parameters, sha256 {facts['sha256'][:16]}...)")
     return None
-
-
-@contextlib.contextmanager
-def _bytes_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar of bytes on stderr; silent where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    hidden = not sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
 
 
 @app.command("train")
