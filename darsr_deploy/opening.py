@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from pathlib import Path
 
 from .engines.base import Engine
 from .engines.tiled import TiledEngine
 from .errors import DarsrError
+from .files.hashing import hash_file
 from .files.kinds import another_kind
 
 ENGINES = ("auto", "ort", "trt", "trt-rtx")
@@ -103,7 +103,7 @@ def _bundled(folder: Path, provider: str, threads: int, adapter: str | Path | No
     if engine != "ort":
         return _in_tensorrt(folder, Path(path), trust, engine)
     bundle = Bundle(folder, provider, threads)
-    return bundle.engine(Adapter.load(path), path, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    return bundle.engine(Adapter.load(path), path, hash_file(path))
 
 
 def _in_tensorrt(folder: Path, adapter: Path, trust: bool, engine: str) -> Engine:

@@ -9,8 +9,10 @@ import numpy as np
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.images.arrays import SUFFIXES, list_images, read_image, to_tensor
-from darsr_deploy.images.synthetic import detailed_crops, natural_noise
+from darsr_deploy.images.detail import find_detailed_crops
+from darsr_deploy.images.synthetic import natural_noise
 
 CALIBRATION_SIDE = 96  # pixels of a calibration crop
 _CROPS_OF_ONE = 12
@@ -45,11 +47,9 @@ def gather(adapter: Path | None, image: Path | None = None, calibration: Path | 
     Raises:
         DarsrError: an image that cannot be read, or a folder without images.
     """
-    from darsr_train.adaptation.adapt import sha256_of  # brings PyTorch, which the pictures below do without
-
     found = image or (find_photo(adapter) if adapter is not None else None)
     photo = None if found is None else _least(to_tensor(read_image(found)), found)
-    digest = "" if found is None else sha256_of(found)
+    digest = "" if found is None else hash_file(found)
     if calibration is not None:
         names = list_images(calibration)
         if not names:
@@ -65,13 +65,11 @@ def gather(adapter: Path | None, image: Path | None = None, calibration: Path | 
 
 def find_photo(adapter: Path) -> Path | None:
     """The image an adapter was made from, where it lies beside it: one of its name whose sha256 is the recorded one."""
-    from darsr_train.adaptation.adapt import sha256_of
-
     source = Adapter.load(adapter).facts.get("source")
     recorded = source.get("sha256") if isinstance(source, dict) else None
     names = [adapter.stem] + [adapter.stem + suffix for suffix in SUFFIXES + tuple(s.upper() for s in SUFFIXES)]
     candidates = (adapter.with_name(name) for name in names)
-    return next((p for p in candidates if recorded and p.is_file() and sha256_of(p) == recorded), None)
+    return next((p for p in candidates if recorded and p.is_file() and hash_file(p) == recorded), None)
 
 
 def calibration_crops(samples: Samples) -> list[np.ndarray]:
@@ -82,7 +80,7 @@ def calibration_crops(samples: Samples) -> list[np.ndarray]:
     """
     side = min([CALIBRATION_SIDE, *(min(p.shape[2:]) for p in samples.calibration)])
     each = max(1, min(_CROPS_OF_ONE, _CROPS_OF_ALL // max(1, len(samples.calibration))))
-    crops = [crop for picture in samples.calibration for crop in detailed_crops(picture, side, side, each)]
+    crops = [crop for picture in samples.calibration for crop in find_detailed_crops(picture, side, side, each)]
     noise = [natural_noise(side, side, _SEED + 1 + i) for i in range(max(4, len(crops) // 3))]
     return crops[: 4 * _CROPS_OF_ALL] + noise[:_CROPS_OF_ALL]
 

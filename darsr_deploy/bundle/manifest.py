@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from ..errors import DarsrError
 from ..files.atomic import write_text
+from ..files.hashing import hash_bytes
 from ..files.model_spec import ModelSpec
 
 MANIFEST = "bundle.json"
@@ -59,7 +59,7 @@ class Manifest:
             data = path.read_bytes()
         except OSError as error:
             raise DarsrError(str(path), f"cannot be read ({error.strerror})", _HINT) from error
-        if hashlib.sha256(data).hexdigest() != self.files[name]:
+        if hash_bytes(data) != self.files[name]:
             raise DarsrError(str(path), f"is not the file that {MANIFEST} lists: its checksum differs", _HINT)
         return data
 

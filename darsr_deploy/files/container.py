@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from ..errors import DarsrError
 from .atomic import write_bytes
+from .hashing import hash_bytes
 from .kinds import KINDS, another_kind
 
 METADATA_KEY = "darsr"  # in the header of a safetensors file
@@ -28,7 +29,7 @@ def write_container(path: str | Path, kind: str, version: int, facts: dict, arra
     header["checksum"] = _checksum(header, arrays)
     data = save(arrays, {METADATA_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
     write_bytes(path, data)
-    return hashlib.sha256(data).hexdigest()
+    return hash_bytes(data)
 
 
 def read_container(path: str | Path, kind: str, version: int, hint: str) -> tuple[dict, dict[str, np.ndarray], str]:
@@ -67,7 +68,7 @@ def read_container(path: str | Path, kind: str, version: int, hint: str) -> tupl
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise DarsrError(str(path), f"array {name} holds NaN or infinity", hint)
-    return facts, arrays, hashlib.sha256(data).hexdigest()
+    return facts, arrays, hash_bytes(data)
 
 
 def _another(path: str | Path, kind: str) -> DarsrError | None:

@@ -18,13 +18,13 @@ every runtime reads the file as before.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DarsrError
+from .hashing import hash_bytes
 from .model_spec import METADATA_KEY, ModelSpec
 
 _METADATA_PROPS = 14  # field of ModelProto, a StringStringEntryProto each: key is its field 1, value its field 2
@@ -178,7 +178,7 @@ _SEAL_LENGTH = len(_HEAD) + _HEX
 
 def sealed(model: bytes) -> bytes:
     """The bytes of an ONNX model with the sha256 of themselves behind them."""
-    return model + _HEAD + hashlib.sha256(model).hexdigest().encode()
+    return model + _HEAD + hash_bytes(model).encode()
 
 
 def check_seal(path: str | Path, model: bytes) -> None:

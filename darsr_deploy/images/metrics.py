@@ -1,4 +1,4 @@
-"""PSNR as super-resolution papers report it."""
+"""PSNR and SSIM as super-resolution papers report them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import math
 
 import numpy as np
 
-# ITU-R BT.601, studio range, as MATLAB's rgb2ycbcr computes it for 8-bit images.
-_LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G and B (ITU-R BT.601)
+_STUDIO = LUMA * 219 / 255
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """Y channel in 16..235 of an 8-bit RGB (H x W x 3) or gray (H x W) image, as float64."""
+    """Return the luma of a floating-point RGB image, H x W x 3 -> H x W: of its range and dtype."""
+    return image @ LUMA.astype(image.dtype)
+
+
+def studio_luma(image: np.ndarray) -> np.ndarray:
+    """Return Y in 16..235 of an 8-bit RGB (H x W x 3) or gray (H x W) image, as MATLAB's ``rgb2ycbcr``: float64."""
     if image.ndim == 2:
-        return 16.0 + image.astype(np.float64) * (_LUMA.sum())
-    return 16.0 + image.astype(np.float64) @ _LUMA
+        return 16.0 + image.astype(np.float64) * _STUDIO.sum()
+    return 16.0 + image.astype(np.float64) @ _STUDIO
 
 
 def shave(image: np.ndarray, border: int) -> np.ndarray:
-    """Drop ``border`` pixels on every side."""
+    """Return the image without ``border`` pixels on every side."""
     return image[border : image.shape[0] - border, border : image.shape[1] - border]
 
 
 def psnr(a: np.ndarray, b: np.ndarray, peak: float = 255.0) -> float:
-    """Peak signal-to-noise ratio in dB of two arrays of equal shape; infinite where they are equal.
+    """Return the peak signal-to-noise ratio in dB of two arrays of equal shape; infinite where they are equal.
 
     Raises:
         ValueError: the shapes differ.
@@ -35,25 +40,25 @@ def psnr(a: np.ndarray, b: np.ndarray, peak: float = 255.0) -> float:
 
 
 def psnr_y(a: np.ndarray, b: np.ndarray, border: int) -> float:
-    """PSNR in dB on the Y channel of two 8-bit images, ``border`` (= scale, by custom) pixels dropped on each side."""
-    return psnr(shave(luma(a), border), shave(luma(b), border))
+    """Return the PSNR in dB on Y of two 8-bit images, ``border`` (= scale, by custom) pixels dropped on each side."""
+    return psnr(shave(studio_luma(a), border), shave(studio_luma(b), border))
 
 
 def psnr_rgb(a: np.ndarray, b: np.ndarray, border: int) -> float:
-    """PSNR in dB over all colours of two 8-bit images (of gray ones over the one), ``border`` pixels dropped."""
+    """Return the PSNR in dB over all channels of two 8-bit images, ``border`` pixels dropped on each side."""
     return psnr(shave(a, border), shave(b, border))
 
 
 def ssim_y(a: np.ndarray, b: np.ndarray, border: int) -> float:
-    """Structural similarity on the Y channel as Wang et al. (2004) define it, ``border`` pixels dropped on each side.
+    """Return the structural similarity on Y (Wang et al., 2004), ``border`` pixels dropped on each side.
 
     Computed by scikit-image (extra ``train``): Gaussian window of sigma 1.5, population covariance, range 255.
     """
-    return _ssim(shave(luma(a), border), shave(luma(b), border))
+    return _ssim(shave(studio_luma(a), border), shave(studio_luma(b), border))
 
 
 def ssim_rgb(a: np.ndarray, b: np.ndarray, border: int) -> float:
-    """The mean of the structural similarities of the colours; see :func:`ssim_y`."""
+    """Return the mean of the channels' structural similarities; see :func:`ssim_y`."""
     return _ssim(shave(a, border), shave(b, border))
 
 

@@ -78,13 +78,6 @@ def imresize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image
 
 
-def imresize_by(image: np.ndarray, factor: float) -> np.ndarray:
-    """:func:`imresize` by a factor; sides are rounded up, as MATLAB does."""
-    # ceil of 7 * (1 / 7) must be 1, not 2: forgive one part in 10^9 of rounding error.
-    height, width = (math.ceil(side * factor - 1e-9) for side in image.shape[:2])
-    return imresize(image, height, width)
-
-
 def pillow_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize a ``uint8`` image like Pillow's ``BICUBIC``: width first, rounded to 8 bits after each of the two passes."""
     wide = to_uint8(_resize_axis(image.astype(np.float64), width, 1, "drop"))

@@ -10,7 +10,6 @@ Which engines that came from elsewhere were compared on this machine, so that it
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 from ..engines.ort import installed_runtimes
 from ..errors import DarsrError
 from ..files.atomic import write_bytes, write_text
+from ..files.hashing import hash_bytes, hash_file, hash_json
 from .engine_file import SUFFIX, sidecar_path
 from .library import Library
 from .shapes import Shapes
@@ -31,7 +31,7 @@ USUAL_LIMIT_MB = 2048
 
 def cache_key(**facts: object) -> str:
     """A name for what an engine depends on: the same facts give the same key, any other fact another."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return hash_json(facts)[:32]
 
 
 def engine_key(
@@ -39,7 +39,7 @@ def engine_key(
 ) -> str:
     """The name of an engine in the cache: everything that a build depends on."""
     return cache_key(
-        model=hashlib.sha256(onnx).hexdigest(),
+        model=hash_bytes(onnx),
         precision=precision,
         shapes=shapes.to_json(),
         family=library.family.name,
@@ -110,7 +110,7 @@ class EngineCache:
     def remove(self, key: str) -> None:
         """An engine, and what was compiled for it."""
         with contextlib.suppress(FileNotFoundError):
-            digest = hashlib.sha256(self.path(key).read_bytes()).hexdigest()
+            digest = hash_file(self.path(key))
             (self.folder / f"{digest[:32]}{JIT_SUFFIX}").unlink(missing_ok=True)
         sidecar_path(self.path(key)).unlink(missing_ok=True)
         self.path(key).unlink(missing_ok=True)
@@ -163,7 +163,7 @@ class JitCache:
         """Give a runtime configuration what is kept. The library itself refuses what is of another GPU, driver or version."""
         self._cache = config.create_runtime_cache()
         data = self._path.read_bytes() if self._path.is_file() else b""
-        digest = hashlib.sha256(data).hexdigest()
+        digest = hash_bytes(data)
         if data and _trusted(self._path, digest) and self._cache.deserialize(data):
             self._loaded = digest
         config.set_runtime_cache(self._cache)
@@ -173,7 +173,7 @@ class JitCache:
         if self._cache is None:
             return
         data = bytes(self._cache.serialize())
-        digest = hashlib.sha256(data).hexdigest()
+        digest = hash_bytes(data)
         if not data or digest == self._loaded:
             return
         try:

@@ -7,13 +7,13 @@ build, with the engine's sha256 and a checksum of its own.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..errors import DarsrError
 from ..files.atomic import atomic_path
+from ..files.hashing import hash_bytes, hash_json
 from ..files.model_spec import ModelSpec
 from ..files.schema import check_types
 from .shapes import Shapes
@@ -58,7 +58,7 @@ def sidecar_path(engine: str | Path) -> Path:
 
 def write_engine(engine: Path, data: bytes, facts: EngineFacts) -> EngineFacts:
     """Write an engine and its sidecar, both or neither; returns the facts with the engine's hash and size."""
-    facts = EngineFacts(**{**vars(facts), "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
+    facts = EngineFacts(**{**vars(facts), "sha256": hash_bytes(data), "bytes": len(data)})
     header = {"kind": KIND, "version": VERSION, "facts": facts.to_json()}
     header["checksum"] = _checksum(header)
     with contextlib.ExitStack() as written:  # the sidecar is renamed last: an engine without one is no engine
@@ -111,7 +111,7 @@ def read_engine(engine: str | Path) -> tuple[bytes, EngineFacts]:
         data = engine.read_bytes()
     except OSError as error:
         raise DarsrError(str(engine), f"cannot be read ({error.strerror})", "check the name") from error
-    if hashlib.sha256(data).hexdigest() != facts.sha256:
+    if hash_bytes(data) != facts.sha256:
         raise DarsrError(
             str(engine), "is damaged: its sha256 is not that of its sidecar", "build the engine again with darsr export"
         )
@@ -119,4 +119,4 @@ def read_engine(engine: str | Path) -> tuple[bytes, EngineFacts]:
 
 
 def _checksum(header: dict) -> str:
-    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+    return hash_json(header)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from ..bundle.adapter_inputs import AdapterInputs, bind_adapter
 from ..bundle.manifest import GRAPHS, MANIFEST, Manifest
 from ..errors import DarsrError, OutOfMemory
 from ..files.adapter import Adapter
+from ..files.hashing import hash_file
 from . import cache as engine_cache
 from .bundle import TrtBundle, TrtBundleEngine
 from .cache import EngineCache, engine_key
@@ -86,7 +86,7 @@ def open_in_tensorrt(
     """
     gpu, target = require_gpu(library)
     loaded = None if adapter is None else Adapter.load(adapter)
-    what, digest = ("the backbone", "") if adapter is None else (str(adapter), _sha256(adapter))
+    what, digest = ("the backbone", "") if adapter is None else (str(adapter), hash_file(adapter))
     fitted = bind_adapter(loaded, Manifest.load(folder), str(folder), what)
     with _opening:
         bundle = _opened(folder, library, gpu, target, cache.folder, trust)
@@ -118,7 +118,7 @@ atexit.register(close_bundles)  # the libraries want their objects freed while t
 
 
 def _opened(folder: Path, library: Library, gpu: str, target: str, jit_folder: Path, trust: bool) -> TrtBundle:
-    key = (folder.resolve(), _sha256(folder / MANIFEST), library.family.name, library.version, gpu, target, trust)
+    key = (folder.resolve(), hash_file(folder / MANIFEST), library.family.name, library.version, gpu, target, trust)
     if key not in _kept:
         for other in [other for other, bundle in _kept.items() if not bundle.users]:
             _kept.pop(other).close()
@@ -236,10 +236,6 @@ def _parity(place: _Place, engine: TrtBundleEngine, adapter: Adapter | None) -> 
 def _drop(bundle: TrtBundle, graphs: list[str]) -> None:
     for graph in filter(bundle.holds, graphs):
         bundle.drop(graph)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _second(item: tuple[str, str]) -> str:

@@ -18,8 +18,9 @@ from ..engines.tiled import TiledEngine
 from ..errors import DarsrError
 from ..files.adapter import Adapter
 from ..files.model_spec import FLOORS_DB
+from ..images.detail import find_detailed_crops
 from ..images.metrics import psnr
-from ..images.synthetic import detailed_crops, natural_noise
+from ..images.synthetic import natural_noise
 from .bundle import TrtBundleEngine
 from .engine import TrtEngine
 from .shapes import Shapes
@@ -58,7 +59,7 @@ def pictures(shapes: Shapes, photo: np.ndarray | None, one_image: bool = False) 
     found = []
     for size in sizes:
         found.append(natural_noise(*size, seed=_OTHER_SEED))
-        crops = [] if photo is None else detailed_crops(photo, *size, 1)
+        crops = [] if photo is None else find_detailed_crops(photo, *size, 1)
         found += [crop for crop in crops if shapes.holds(*crop.shape[2:])]
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import time
@@ -14,6 +13,7 @@ import torch
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.images.arrays import read_image
 
 from ..backbones import Backbone
@@ -66,11 +66,11 @@ def adapt_image(
     source = {
         "height": pixels.shape[0],
         "width": pixels.shape[1],
-        "sha256": sha256_of(image),
+        "sha256": hash_file(image),
     }
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
     if options.name == "fast":
-        identity["prior"] = [sha256_of(path) for path in shipped_networks(options.scale)]
+        identity["prior"] = [hash_file(path) if path.is_file() else "" for path in shipped_networks(options.scale)]
     identity |= {"versions": versions(), "state": _STATE}
     if start is not None:
         identity["from"] = start.facts.get("source")
@@ -107,11 +107,6 @@ def shipped_networks(scale: int) -> list[Path]:
 def versions() -> dict[str, str]:
     """What an adapter's bytes depend on beside image, options and seed."""
     return {"darsr": importlib.metadata.version("darsr"), "torch": torch.__version__}
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file; empty where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _finished(out: str | Path, image: Path, backbone: Backbone, options: AdaptOptions, source: dict) -> Adapter:

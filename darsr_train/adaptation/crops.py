@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from darsr_deploy.images.metrics import luma
 from darsr_deploy.images.resample import imresize, pillow_bicubic
 
-_GRAY = np.array([0.299, 0.587, 0.114])
 _BORDER = 5  # gradients this near to the border are not trusted
 
 
@@ -33,7 +33,7 @@ def crop_map(image: np.ndarray, crop: int) -> np.ndarray:
     Returns:
         float64, H x W, sum 1; uniform where the image has no gradient (or is too small to hold a centre).
     """
-    gray = image.astype(np.float64) @ _GRAY
+    gray = luma(image.astype(np.float64))
     gy, gx = np.gradient(gray)
     loss = _top_pixels(np.abs(gx)) + _top_pixels(np.abs(gy)) + _top_pixels(np.hypot(gx, gy))
     loss = cv2.blur(loss, (5, 5), borderType=cv2.BORDER_CONSTANT)

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from darsr_deploy.images.arrays import to_tensor
+from darsr_deploy.images.detail import find_largest_sum
 from darsr_deploy.images.resample import pillow_bicubic
 
 from ..blur import camera_traces as traces
@@ -232,11 +233,10 @@ def looked_at(pixels: np.ndarray) -> np.ndarray:
     rows, columns = (max(1, length // _BLOCK) for length in detail.shape)
     detail = detail[: rows * _BLOCK, : columns * _BLOCK].astype(np.float32)
     blocks = cv2.resize(detail, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float64)
-    shape = tuple(min(count, _WINDOW // _BLOCK) for count in blocks.shape)
-    sums = np.lib.stride_tricks.sliding_window_view(blocks, shape).sum((2, 3))
-    if sums.max() == sums.min():
+    found = find_largest_sum(blocks, _WINDOW // _BLOCK, _WINDOW // _BLOCK)
+    if found is None:
         return _middle(pixels)
-    top, left = (_BLOCK * int(i) for i in np.unravel_index(sums.argmax(), sums.shape))
+    top, left = (_BLOCK * part.start for part in found)
     return pixels[top : top + _WINDOW, left : left + _WINDOW]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darsr_deploy.images.detail import detail
+from darsr_deploy.images.detail import measure_detail
 
 from ..degradation import kernels
 from ..degradation.reduction import apply_kernels_by_fft, bicubic_table
@@ -37,7 +37,7 @@ def sharp_crops(side: int) -> np.ndarray:
             for _ in range(_CANDIDATES):
                 top, left = (int(random.integers(0, length - side + 1)) for length in photo.shape[:2])
                 tried.append(photo[top : top + side, left : left + side])
-            crops.append(max(tried, key=detail))
+            crops.append(max(tried, key=measure_detail))
     return np.stack(crops)
 
 

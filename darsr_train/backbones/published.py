@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import tempfile
 import urllib.error
@@ -12,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.hashing import hash_bytes, hash_file
 
 from .registry import Backbone, build, load_backbone, save_backbone
 from .store import PUBLISHED, Published, installed_folder
@@ -40,7 +40,7 @@ def import_weights(
         )
     module = build("srfbn-s", scale)
     load_checked(module, state, source)
-    origin = hashlib.sha256(source.read_bytes()).hexdigest()
+    origin = hash_file(source)
     facts = {"licence": licence, "source": source.name, "source_sha256": origin}
     facts = next((p.facts() for p in PUBLISHED.values() if p.sha256 == origin), facts)
     save_backbone(module, target, facts)
@@ -87,7 +87,7 @@ def _fetch(published: Published, base: str | None) -> bytes:
         raise DarsrError(
             url, f"cannot be downloaded ({why})", "check the network, or give another place with --url"
         ) from error
-    if len(data) != published.size or hashlib.sha256(data).hexdigest() != published.sha256:
+    if len(data) != published.size or hash_bytes(data) != published.sha256:
         raise DarsrError(
             url,
             f"is not the published file: its length or sha256 differs (expected {published.size:,} bytes)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.container import METADATA_KEY
+from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.install import install
 
 from .probe import SCALES, picture, probe_scale
@@ -92,7 +92,7 @@ def load_zoo(path: Path) -> tuple[ZooNetwork, str, dict, str]:
         "tags": descriptor.tags,
         "gradients": True,
     }
-    return network, descriptor.architecture.id, facts, hashlib.sha256(path.read_bytes()).hexdigest()
+    return network, descriptor.architecture.id, facts, hash_file(path)
 
 
 def _spandrel(path: Path):

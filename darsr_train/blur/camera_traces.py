@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 
 from darsr_deploy.files.container import read_container
+from darsr_deploy.images.metrics import luma
 
 from . import mlp as small_network
 
 TILE = 128  # side of the crops it was trained on
 VERSION = 1
 _WEIGHTS = Path(__file__).parent.parent / "weights"
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # High-pass filters of unit norm: the two Laplacians, and second differences along the rows and the columns.
 _CROSS = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], np.float32) / np.sqrt(20)
@@ -35,9 +35,9 @@ _BANDS = np.arange(0.05, 0.65, 0.05)  # cycles a pixel
 def features(pixels: np.ndarray) -> np.ndarray:
     """112 numbers of an H x W x 3 image (0 to 255, sides of at least 32)."""
     pixels = pixels.astype(np.float32)
-    luma = pixels @ _LUMA
-    planes = (luma, pixels[..., 0] - pixels[..., 1], pixels[..., 2] - pixels[..., 1])
-    activity = cv2.blur(np.abs(luma - cv2.blur(luma, (5, 5))), (9, 9))
+    y = luma(pixels)
+    planes = (y, pixels[..., 0] - pixels[..., 1], pixels[..., 2] - pixels[..., 1])
+    activity = cv2.blur(np.abs(y - cv2.blur(y, (5, 5))), (9, 9))
     flat, busy = activity <= np.quantile(activity, 0.3), activity >= np.quantile(activity, 0.7)
     found = [np.log(np.quantile(activity, q) + 0.05) for q in (0.1, 0.3, 0.5, 0.8)]
     for plane in planes:
@@ -45,7 +45,7 @@ def features(pixels: np.ndarray) -> np.ndarray:
             residual = cv2.filter2D(plane, -1, kernel)
             for part in (flat, busy):
                 found += _statistics(residual, part[3:-3, 3:-3], index in _CORRELATED)
-    return np.array(found + spectrum(luma))
+    return np.array(found + spectrum(y))
 
 
 def _statistics(residual: np.ndarray, part: np.ndarray, correlated: bool) -> list[float]:

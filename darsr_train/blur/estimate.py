@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from darsr_deploy.files.container import read_container
+from darsr_deploy.images.metrics import luma
 
 from ..degradation.covariance import LEAST, elongated, from_logarithm, logarithm, parts_of
 from ..degradation.reduction import bicubic_table, reduce
@@ -37,7 +38,6 @@ _MOST = 1.0  # by which the network may change a logarithm of a variance: a fact
 # 0.1 dB less on pictures of buildings, whose narrow blurs look like none.
 _CAUTION = {2: 0.15, 4: 0.2}
 _DOUBT, _SURE, _DOUBTFUL = 0.4, -3.0, 0.0
-_LUMA = np.array([65.481, 128.553, 24.966]) / 219  # BT.601
 
 
 def blur_path(scale: int) -> Path:
@@ -91,10 +91,10 @@ def observe(x: Tensor, y: Tensor, scale: int) -> tuple[np.ndarray, np.ndarray]:
     unexplained = (reduce(x, kernel, 2) - y)[..., 8:-8, 8:-8].std().item() * 255
     of_all = [kernel.sum().item(), math.log(unexplained + 0.05)]
     part = _symmetric(kernel)
-    luma = (y[0].permute(1, 2, 0).numpy() @ _LUMA * 255).astype(np.float32)
+    brightness = (luma(y[0].permute(1, 2, 0).numpy().astype(np.float64)) * 255).astype(np.float32)
     of_kernel = np.array([[*of_all, *_of_kernel(sharpness.viewed(part, *view))] for view in sharpness.VIEWS])
     first = elongated(_moments(part)) / (1 if scale == 2 else 1.25)
-    return np.hstack([of_kernel, sharpness.features(luma)]), first
+    return np.hstack([of_kernel, sharpness.features(brightness)]), first
 
 
 def _of_kernel(part: np.ndarray) -> list[float]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from darsr_deploy.images.metrics import luma
 from darsr_deploy.images.resample import to_uint8
 
 
@@ -62,8 +63,8 @@ class Camera:
         if self.denoising:
             image = cv2.bilateralFilter(image.astype(np.float32), 5, self.denoising / 255, 1.5)
         if self.chroma:
-            luma = image @ np.array([0.299, 0.587, 0.114], image.dtype)
-            image = luma[..., None] + cv2.GaussianBlur(image - luma[..., None], (0, 0), self.chroma)
+            y = luma(image)[..., None]
+            image = y + cv2.GaussianBlur(image - y, (0, 0), self.chroma)
         if self.sharpening:
             image = image + self.sharpening * (image - cv2.GaussianBlur(image, (0, 0), self.radius))
         if self.zoom > 1:

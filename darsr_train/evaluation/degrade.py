@@ -28,11 +28,12 @@ import torch
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.atomic import write_bytes, write_text
+from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.files.places import Targets
 from darsr_deploy.images.arrays import read_image, write_image
 from darsr_deploy.images.resample import to_uint8
 
-from ..adaptation.adapt import sha256_of, versions
+from ..adaptation.adapt import versions
 from ..degradation import kernels
 from ..degradation.covariance import shape_of
 from ..degradation.reduction import bicubic_table, reduce
@@ -155,7 +156,7 @@ def make_set(
         write_image(files[0], hr)
         write_bytes(files[1], _npz(drawn.kernels))
         write_image(files[2], degrade(hr, drawn, scale))
-        own = {"name": photo.stem, "source": photo.name, "source_sha256": sha256_of(photo)}
+        own = {"name": photo.stem, "source": photo.name, "source_sha256": hash_file(photo)}
         return {**own, "height": hr.shape[0], "width": hr.shape[1], **drawn.facts()}
 
     for photo in photos:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.hashing import hash_file, hash_json
 
-from ..adaptation.adapt import sha256_of, shipped_networks, versions
+from ..adaptation.adapt import shipped_networks, versions
 from ..backbones import Backbone, load_backbone
 from ..networks.prior import load_prior
 from ..runtime import checked_options
@@ -146,11 +145,11 @@ def fingerprint(set_name: str, pair: Pair, plan: Plan, backbone: Backbone, devic
         "device": device.partition(":")[0],
         "versions": _versions(),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return hash_json(facts)[:32]
 
 
 def _hash(path: Path) -> str:
     try:
-        return sha256_of(path)
-    except OSError:  # what cannot be read is said when it is measured
+        return hash_file(path)
+    except OSError:  # reported when it is measured
         return ""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .page import BODY, FAINT, GAP, INK, MARGIN, SMALL, TITLE, Page, as_rgb, enlarged, most_detailed
+from darsr_deploy.images.detail import find_detailed_square
+
+from .page import BODY, FAINT, GAP, INK, MARGIN, SMALL, TITLE, Page, as_rgb, enlarged
 
 _CROP = 72  # side of a crop in HR pixels
 _PANEL = 216  # side of a panel on the page
@@ -32,7 +34,7 @@ class Entry:
 
 def strip_of(images: dict[str, np.ndarray]) -> np.ndarray:
     """The same crop of all images side by side: uint8 RGB. It is the one in which the truth has the most detail."""
-    rows, columns = most_detailed(images["truth"], _CROP)
+    rows, columns = find_detailed_square(images["truth"], _CROP)
     return np.hstack([as_rgb(image[rows, columns]) for image in images.values()])
 
 

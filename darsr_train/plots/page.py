@@ -11,8 +11,6 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from darsr_deploy.images.metrics import luma
-
 Colour = tuple[int, int, int]
 
 PAPER, INK, FAINT, LINE = (255, 255, 255), (32, 36, 42), (112, 118, 128), (210, 214, 220)
@@ -102,17 +100,6 @@ def fitted(values: np.ndarray, width: int, height: int) -> np.ndarray:
     zoom = min(width / values.shape[1], height / values.shape[0])
     size = (max(1, round(values.shape[1] * zoom)), max(1, round(values.shape[0] * zoom)))
     return cv2.resize(values, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_NEAREST_EXACT)
-
-
-def most_detailed(picture: np.ndarray, side: int) -> tuple[slice, slice]:
-    """The square of the given side (or as much as there is) that holds the most gradient on Y: rows, columns."""
-    y = luma(picture)
-    energy = np.abs(np.diff(y, axis=0, prepend=y[:1])) + np.abs(np.diff(y, axis=1, prepend=y[:, :1]))
-    rows, columns = (min(side, length) for length in y.shape)
-    total = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    sums = total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
-    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
-    return slice(int(top), int(top) + rows), slice(int(left), int(left) + columns)
 
 
 def diverging(values: np.ndarray, reach: float) -> np.ndarray:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from darsr_deploy.images.detail import find_detailed_square
+
 from ..degradation.covariance import shape_of
 from .page import (
     BODY,
@@ -22,7 +24,6 @@ from .page import (
     diverging,
     enlarged,
     fitted,
-    most_detailed,
     sequential,
 )
 
@@ -58,7 +59,7 @@ def draw(findings: Findings, title: str, remark: str) -> np.ndarray:
     page = Page(columns[-1] + _SIDE + MARGIN, _HEAD + 2 * _ROW + MARGIN - 2 * GAP)
     page.text(MARGIN, MARGIN + TITLE, title, TITLE, width=page.width - 2 * MARGIN)
     page.text(MARGIN, MARGIN + TITLE + 26, remark, SMALL, FAINT, width=page.width - 2 * MARGIN)
-    place = most_detailed(findings.after, _CROP)
+    place = find_detailed_square(findings.after, _CROP)
     height, width = findings.after.shape[:2]
     names = ("bicubic", "before: the backbone alone", "after: corrected, then the backbone")
     for x, name, picture in zip(columns, names, (findings.bicubic, findings.before, findings.after)):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import list_images, read_image, to_image, to_tensor
-from darsr_deploy.images.detail import detail
-from darsr_deploy.images.metrics import psnr_y
+from darsr_deploy.images.detail import measure_detail
+from darsr_deploy.images.metrics import LUMA, psnr_y
 from darsr_deploy.images.resample import imresize
 
 from ..backbones import edge
@@ -74,7 +74,7 @@ class PairedCrops:
 
     def _best(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         crops = [self._crop(random) for _ in range(self.candidates)]
-        return max(crops, key=lambda pair: detail(pair[0])) if len(crops) > 1 else crops[0]
+        return max(crops, key=lambda pair: measure_detail(pair[0])) if len(crops) > 1 else crops[0]
 
     def _crop(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         hr, lr = self.pairs[random.choice(len(self.pairs), p=self.chance)]
@@ -152,7 +152,7 @@ OBJECTIVES = {"l1": l1, "psnr": negative_psnr}
 
 def _luma(difference: Tensor) -> Tensor:
     """Y (BT.601, which PSNR is measured on) of N x 3 x H x W, in the range of R, G and B."""
-    weights = difference.new_tensor((65.481, 128.553, 24.966)).div(219)
+    weights = difference.new_tensor(LUMA)
     return (difference * weights.view(1, 3, 1, 1)).sum(1)
 
 

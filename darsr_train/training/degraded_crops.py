@@ -18,7 +18,7 @@ from torch import Tensor
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import read_image
-from darsr_deploy.images.detail import detail
+from darsr_deploy.images.detail import measure_detail
 from darsr_deploy.images.resample import imresize, to_uint8
 
 from ..degradation import kernels
@@ -120,7 +120,7 @@ class DegradedCrops:
         half = self.halves is not None and random.random() < self.options.half_share
         pool = self.halves if half else self.photographs
         crops = pool.crops(random, self.side, self.options.candidates)
-        best = max(crops, key=detail) if len(crops) > 1 else crops[0]
+        best = max(crops, key=measure_detail) if len(crops) > 1 else crops[0]
         if self.options.sharpened_share and random.random() < self.options.sharpened_share:
             best = _sharpened(best, random)
         return np.ascontiguousarray(np.rot90(best, int(random.integers(4))))

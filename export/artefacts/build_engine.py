@@ -9,12 +9,12 @@ Nothing here needs PyTorch or onnx: a device that has TensorRT alone builds from
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.hashing import hash_bytes
 from darsr_deploy.files.model_spec import ModelSpec
 from darsr_deploy.trt.cuda import Device
 from darsr_deploy.trt.engine_file import EngineFacts
@@ -94,7 +94,7 @@ def build_engine(
         family=library.family.name,
         tensorrt=library.version,
         shapes=options.shapes,
-        onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        onnx_sha256=hash_bytes(onnx),
         graph=graph,
         targets=options.targets,
         gpu=device.name if device else "",

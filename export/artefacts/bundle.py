@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -19,6 +18,7 @@ from darsr_deploy.engines.tiled import TiledEngine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.files.atomic import atomic_folder
+from darsr_deploy.files.hashing import hash_bytes, hash_file
 from darsr_deploy.files.model_spec import ModelSpec
 from darsr_train.backbones.onnx_cost import multiply_adds
 from darsr_train.pipeline import Pipeline
@@ -101,7 +101,7 @@ def export_bundle(
         contents |= {} if own is None else {OWN_ADAPTER: own.read_bytes()}
         for name, data in contents.items():
             (folder / name).write_bytes(data)
-        files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+        files = {name: hash_bytes(data) for name, data in contents.items()}
         manifest = Manifest(**vars(manifest) | {"files": files})
         manifest.save(folder)
         with Bundle(folder).engine(adapter, target) as engine:
@@ -111,7 +111,7 @@ def export_bundle(
         manifest = Manifest(**vars(manifest) | {"spec": spec})
         manifest.save(folder)
         also(folder, target)
-        digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        digest = hash_file(folder / MANIFEST)
         size = sum(path.stat().st_size for path in folder.iterdir())
     facts = {"model": str(target), "precision": spec.precision, "form": form, "bytes": size, "sha256": digest}
     facts |= {"parity_psnr_db": spec.parity_psnr_db, "parity_floor_db": floor}

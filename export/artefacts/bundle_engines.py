@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections import Counter
@@ -16,6 +15,7 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.files.atomic import atomic_folder
 from darsr_deploy.files.folders import engines_folder
+from darsr_deploy.files.hashing import hash_bytes
 from darsr_deploy.trt import cache as engine_cache
 from darsr_deploy.trt.bundle import TrtBundle, TrtBundleEngine
 from darsr_deploy.trt.cache import EngineCache
@@ -184,7 +184,7 @@ def _build(
     built: Built = {}
     for graph, onnx in files.items():
         data, facts = build_engine(onnx, manifest.spec, library, options, f"engine of {graph}", report, graph)
-        built[graph] = data, replace(facts, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        built[graph] = data, replace(facts, sha256=hash_bytes(data), bytes=len(data))
     return built
 
 

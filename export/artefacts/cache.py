@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from darsr_deploy.bundle.weights import kernel_side, widths_of
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.files.folders import cache_folder
+from darsr_deploy.files.hashing import hash_bytes, hash_file
 from darsr_deploy.files.model_spec import VERSION as SPEC_VERSION
 from darsr_deploy.files.model_spec import ModelSpec
 from darsr_deploy.install import install
@@ -63,7 +63,7 @@ def load(source: Source, device: str = "cpu"):
         return pipeline, ModelSpec(backbone.scale, form="none", backbone=backbone.name, backbone_sha256=backbone.sha256)
     pipeline, adapter, backbone = load_pipeline(source.adapter, source.backbone, source.scale, device)
     refuse_unknown_parts(adapter, source.adapter)
-    digest = hashlib.sha256(source.adapter.read_bytes()).hexdigest()
+    digest = hash_file(source.adapter)
     return pipeline, ModelSpec(
         adapter.scale,
         form=adapter.correction,
@@ -185,7 +185,7 @@ def _bundle_folder(adapter: Adapter, precision: str) -> Path:
     """Where the bundle is cached that runs an adapter: what it depends on is in the name."""
     facts = (adapter.backbone_sha256, adapter.scale, precision, widths_of(adapter), kernel_side(adapter))
     facts += (OPSET, BUNDLE_VERSION, SPEC_VERSION)
-    key = hashlib.sha256(f"{importlib.metadata.version('darsr')} {facts}".encode()).hexdigest()[:32]
+    key = hash_bytes(f"{importlib.metadata.version('darsr')} {facts}".encode())[:32]
     return cache_folder() / "bundles" / key
 
 
@@ -213,7 +213,7 @@ def cached_model(source: Source, say: Callable[[str], None], precision: str, for
     # the ranges of an int8 model depend on whether the adapted image was at hand
     facts += (samples.photo_sha256,) if precision == "int8" or of_photo else ()
     facts += (spec.form,) if of_photo else ()
-    key = hashlib.sha256(f"{importlib.metadata.version('darsr')} {facts}".encode()).hexdigest()[:32]
+    key = hash_bytes(f"{importlib.metadata.version('darsr')} {facts}".encode())[:32]
     path = cache_folder() / "models" / f"{key}.onnx"
     if not path.is_file():
         with_ranges = f", calibrated on {samples.origin}" if precision == "int8" else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from onnx import ModelProto, helper
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.atomic import atomic_path
 from darsr_deploy.files.container import write_container
+from darsr_deploy.files.hashing import hash_bytes
 from darsr_deploy.files.model_spec import (
     COEFFICIENTS_KIND,
     COEFFICIENTS_VERSION,
@@ -94,7 +94,7 @@ def export_onnx(
         data = sealed(serialised(model))
         temporary.write_bytes(data)
     facts = {"model": str(target), "precision": spec.precision, "form": spec.form}
-    facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    facts |= {"bytes": len(data), "sha256": hash_bytes(data)}
     facts |= {"parity_psnr_db": spec.parity_psnr_db, "parity_floor_db": floor}
     facts |= {"macs_per_lr_pixel": spec.macs_per_lr_pixel, "psnr_from_network_db": spec.psnr_from_network_db}
     facts |= {"calibration": spec.calibration} if spec.calibration else {}

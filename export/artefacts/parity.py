@@ -12,11 +12,13 @@ import onnx
 from darsr_deploy.engines.ort import OrtEngine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.model_spec import FLOORS_DB  # lives where devices find it, is used from here
+from darsr_deploy.images.detail import find_detailed_crops
 from darsr_deploy.images.metrics import psnr
+from darsr_deploy.images.synthetic import natural_noise
 
 from ..folding.forms import Formed
 from ..onnx_graphs.precision import LOW_TYPES
-from ..samples import Samples, detailed_crops, natural_noise
+from ..samples import Samples
 
 SIZES = ((48, 64), (61, 75))  # two sizes, one of them odd
 _CROPS = 2  # of the photo, at each size
@@ -45,10 +47,10 @@ def cases(formed: Formed, samples: Samples) -> list[Case]:
         if formed.coefficients is None:
             pictures.append((natural_noise(height, width), None))
             if samples.photo is not None:
-                pictures += [(crop, None) for crop in detailed_crops(samples.photo, height, width, _CROPS)]
+                pictures += [(crop, None) for crop in find_detailed_crops(samples.photo, height, width, _CROPS)]
         else:  # coefficients belong to their pixels: crop both alike
             both = np.concatenate([samples.photo, formed.coefficients], axis=1)
-            crops = detailed_crops(both, height, width, _CROPS)
+            crops = find_detailed_crops(both, height, width, _CROPS)
             pictures += [(np.ascontiguousarray(c[:, :3]), np.ascontiguousarray(c[:, 3:])) for c in crops]
     return [Case(lr, coefficients, formed.run(lr, coefficients)) for lr, coefficients in pictures]
 

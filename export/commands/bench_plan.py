@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from darsr_deploy.engines.base import Engine
 from darsr_deploy.engines.ort import OrtEngine, import_onnxruntime
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.coefficients import read_coefficients
+from darsr_deploy.files.hashing import hash_bytes
 from darsr_deploy.files.model_spec import METADATA_KEY, PRECISIONS, ModelSpec, declared_precision
 from darsr_deploy.images.arrays import to_tensor
 from darsr_deploy.install import install
@@ -283,7 +283,7 @@ def _require_adapted_image(source: Source, image: np.ndarray) -> None:
 def _row(model: Path, spec: ModelSpec, engine: str, provider: str, threads: int, build_ms: float | None = None) -> Row:
     data = model.read_bytes()
     facts = {
-        "model_sha256": hashlib.sha256(data).hexdigest(),
+        "model_sha256": hash_bytes(data),
         "model_bytes": len(data),
         "macs_per_lr_pixel": spec.macs_per_lr_pixel,
         "operator_bytes_per_lr_pixel": _operator_bytes(data),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from darsr_deploy.bundle.manifest import MANIFEST, Manifest, is_bundle
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.files.model_spec import FLOORS_DB, ModelSpec, coefficients_path
 from darsr_deploy.files.onnx_bytes import read_spec
 from darsr_deploy.trt.cuda import Device
@@ -149,7 +149,7 @@ def export_split_engine(
         row = _row_of(source, spec, precision, form=form, backbone=backbone, image=image)
         target, engines = export_engines(source, out, library, build, claim, say, report, floor)
         row |= {"bytes": sum(path.stat().st_size for path in target.iterdir())}
-        row |= {"sha256": hashlib.sha256((target / MANIFEST).read_bytes()).hexdigest()}
+        row |= {"sha256": hash_file(target / MANIFEST)}
         return {"model": str(target)} | row | engines_row(options.format, engines)
 
     from .export_files import export_split

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from darsr_deploy.engines.ort import OrtEngine, installed_runtimes
 from darsr_deploy.engines.torch_engine import TorchEngine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
+from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.files.kinds import another_kind
 from darsr_deploy.files.model_spec import PRECISIONS
 from darsr_deploy.opening import engine_of_bundle
@@ -142,7 +142,7 @@ def _with_adapter(opened: Bundle, path: Path | None) -> Engine:
         return opened.engine(None)
     adapter = Adapter.load(path)
     refuse_unknown_parts(adapter, path)
-    return opened.engine(adapter, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    return opened.engine(adapter, path, hash_file(path))
 
 
 def check_precision(precision: str | None) -> None:

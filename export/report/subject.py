@@ -6,18 +6,18 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from darsr_deploy.engines.upscale import pad_to_least
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import SUFFIXES, read_image
+from darsr_deploy.images.detail import find_detailed_square, find_largest_sum
 from darsr_deploy.images.resample import imresize
 from darsr_train.adaptation.result import Curve, read_curves
 from darsr_train.evaluation.measure import check_truth, figures
 from darsr_train.pipeline import load_pipeline, upscale_with
-from darsr_train.plots.page import as_rgb, most_detailed
+from darsr_train.plots.page import as_rgb
 from darsr_train.plots.preview import filters_of
 
 from ..samples import find_photo
@@ -97,16 +97,15 @@ def middle(size: tuple[int, int], most: int) -> Place:
 def places(pictures: dict[str, np.ndarray], side: int) -> dict[str, Place]:
     """Squares worth a close look: the most detailed one, and the one that adapting changes most, if it is another."""
     best = pictures.get("truth", pictures["adapted"])
-    found = {"most detail": most_detailed(best, side)}
+    found = {"most detail": find_detailed_square(best, side)}
     change = np.abs(pictures["adapted"].astype(np.float32) - pictures["backbone"].astype(np.float32))
     rows, columns = found["most detail"]
     height, width = rows.stop - rows.start, columns.stop - columns.start
-    sums = cv2.boxFilter(as_rgb(change).sum(2), -1, (width, height), anchor=(0, 0), normalize=False)
-    sums = sums[: change.shape[0] - height + 1, : change.shape[1] - width + 1]
-    top, left = (int(v) for v in np.unravel_index(int(sums.argmax()), sums.shape))
-    apart = abs(top - rows.start) >= height // 2 or abs(left - columns.start) >= width // 2
-    if sums[top, left] > 0 and apart:
-        found["changed most"] = slice(top, top + height), slice(left, left + width)
+    changed = find_largest_sum(as_rgb(change).sum(2), height, width)
+    if changed is not None:
+        down, right = (abs(place.start - other.start) for place, other in zip(changed, found["most detail"]))
+        if down >= height // 2 or right >= width // 2:
+            found["changed most"] = changed
     return found
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from darsr_deploy.images.arrays import read_image
-from darsr_deploy.images.metrics import luma, psnr, psnr_y, shave, ssim_y
-from darsr_deploy.images.resample import cubic, imresize, imresize_by, pillow_bicubic, resize_taps, to_uint8
+from darsr_deploy.images.metrics import LUMA, luma, psnr, psnr_y, shave, ssim_y, studio_luma
+from darsr_deploy.images.resample import cubic, imresize, pillow_bicubic, resize_taps, to_uint8
 from tests.support.shared import SHARED, needs_shared
 
 SIDE = st.integers(1, 40)
@@ -112,12 +112,6 @@ def test_floats_keep_their_dtype_and_are_not_clipped():
     assert result.min() < 0 and result.max() > 1  # bicubic overshoots
 
 
-@given(st.integers(1, 400), st.integers(1, 9))
-def test_a_factor_rounds_sides_up_but_not_for_rounding_errors(side, factor):
-    assert imresize_by(np.zeros((side, 2)), 1 / factor).shape[0] == -(-side // factor)
-    assert imresize_by(np.zeros((3, 2)), factor).shape == (3 * factor, 2 * factor)
-
-
 def by_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
 
@@ -173,16 +167,21 @@ def test_other_shapes_are_refused(photo, gray):
 
 def test_luma_has_studio_range():
     ends = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
-    assert np.allclose(luma(ends), [[16, 235]])
-    primaries = luma(255 * np.eye(3, dtype=np.uint8)[None])[0] - 16
+    assert np.allclose(studio_luma(ends), [[16, 235]])
+    primaries = studio_luma(255 * np.eye(3, dtype=np.uint8)[None])[0] - 16
     assert primaries.sum() == pytest.approx(219) and primaries[1] > primaries[0] > primaries[2]  # green, red, blue
+
+
+def test_luma_keeps_range_and_precision():
+    assert luma(np.ones((1, 1, 3), np.float32)).dtype == np.float32
+    assert luma(np.eye(3)[None])[0].tolist() == LUMA.tolist() and LUMA.sum() == pytest.approx(1)
 
 
 @given(SEED)
 def test_luma_of_gray_is_that_of_equal_channels(seed):
     gray = noise(seed, 6, 7)
-    assert np.allclose(luma(gray), luma(np.dstack([gray] * 3)))
-    assert luma(gray).min() >= 16 and luma(gray).max() <= 235 + 1e-9
+    assert np.allclose(studio_luma(gray), studio_luma(np.dstack([gray] * 3)))
+    assert studio_luma(gray).min() >= 16 and studio_luma(gray).max() <= 235 + 1e-9
 
 
 @pytest.mark.parametrize("border", [2, 4])

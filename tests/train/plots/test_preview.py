@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_image, to_tensor, write_image
@@ -93,21 +90,6 @@ def test_of_a_large_image_the_middle_is_shown(backbone, monkeypatch, photo):
 
 
 # ---- drawing
-
-
-@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12))), st.integers(1, 14))
-def test_the_most_detailed_square_is_the_best_of_all(picture, side):
-    rows, columns = drawing.most_detailed(picture, side)
-    y = picture.astype(float)
-    energy = np.abs(np.diff(y, axis=0, prepend=y[:1])) + np.abs(np.diff(y, axis=1, prepend=y[:, :1]))
-    height, width = (min(side, length) for length in picture.shape)
-    sums = [
-        energy[top : top + height, left : left + width].sum()
-        for top in range(picture.shape[0] - height + 1)
-        for left in range(picture.shape[1] - width + 1)
-    ]
-    assert energy[rows, columns].shape == (height, width)
-    assert energy[rows, columns].sum() == pytest.approx(max(sums))
 
 
 def test_enlarging_repeats_pixels_and_reducing_keeps_the_shape(photo):
