@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DarsrError
 from ..files.adapter import Adapter
+from ..files.hashing import hash_file
 from ..files.model_spec import Locality
 from .weights import STAGES, correction_weights
 
@@ -39,6 +41,21 @@ class AdapterInputs:
     rounds: int
     stages: int
     locality: Locality
+
+
+def load_adapter(path: Path) -> tuple[Adapter, str]:
+    """Load an adapter that this version can run, and the sha256 of its file.
+
+    Raises:
+        DarsrError: it cannot be read, or has a part that is not known: leaving that out would give another picture.
+    """
+    adapter = Adapter.load(path)
+    known = {"taps", "kernel", *(f"darm.{name}" for name in adapter.darm_arrays())}
+    parts = sorted(adapter.arrays.keys() - known) + ["backprojection"] * bool(adapter.facts.get("backprojection"))
+    if parts:
+        why = f"its correction ({adapter.correction}) has a part, {parts[0]}, that cannot be exported or run by this version"
+        raise DarsrError(str(path), why, "install a newer version, or adapt again without it")
+    return adapter, hash_file(path)
 
 
 def bind_adapter(adapter: Adapter | None, manifest: Manifest, folder: str, what: str) -> AdapterInputs:

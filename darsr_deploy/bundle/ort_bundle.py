@@ -21,20 +21,20 @@ from .adapter_inputs import bind_adapter
 from .manifest import GRAPHS, MANIFEST, Manifest
 
 
-def open_bundle(folder: str | Path, provider: str = "cpu") -> Bundle:
-    """A bundle, kept open for the next adapter of this process; opened anew where its manifest has changed.
+def open_bundle(folder: str | Path, provider: str = "cpu", threads: int = 0) -> Bundle:
+    """Open a bundle and keep it open for the next adapter of this process; anew where its manifest has changed.
 
     Raises:
         DarsrError: as :class:`Bundle`.
     """
     path = Path(folder) / MANIFEST
     stamp = path.read_bytes() if path.is_file() else b""
-    return _kept(str(folder), os.getcwd(), provider, stamp)
+    return _kept(str(folder), os.getcwd(), provider, threads, stamp)
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(folder: str, base: str, provider: str, stamp: bytes) -> Bundle:
-    return Bundle(folder, provider)
+def _kept(folder: str, base: str, provider: str, threads: int, stamp: bytes) -> Bundle:
+    return Bundle(folder, provider, threads)
 
 
 class Bundle:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +15,17 @@ from ..engines.tiling import free_memory
 from ..errors import DarsrError
 from ..files.coefficients import read_coefficients
 from ..files.model_spec import Locality
+from ..files.onnx_bytes import read_spec
+from .cache import EngineCache, engine_key
 from .context import TrtContext
 from .cuda import Device, DeviceMemory, Event, Graph, HostMemory, Stream
 from .engine_file import EngineFacts, read_engine
-from .library import FAMILIES, import_library, require_device, require_version
+from .library import FAMILIES, Library, import_library, require_device, require_gpu, require_version
+from .shapes import DEFAULT_SHAPES, fixed_shapes
 from .trust import require_trust
+
+if TYPE_CHECKING:
+    from .open_bundle import Builder
 
 _FLOAT_BYTES = 4
 _HINT = "give the adapter or a bundle (darsr export --split) in fp32 or fp16, which go in tiles: --precision fp16"
@@ -213,6 +221,39 @@ class TrtEngine:
         if self._graph is not None:
             self._graph.close()
         self._graph = None
+
+
+def open_model(
+    onnx: Path, library: Library, cache: EngineCache, say: Callable[[str], None], builder: Builder | None = None
+) -> TrtEngine:
+    """Open the engine of a model file for the GPU at hand: from the cache, else built.
+
+    An engine that cannot be loaded (damaged, another driver) is built again, once.
+
+    Raises:
+        DarsrError: no GPU, no engine in the cache and no builder, or an engine that cannot be built or loaded.
+    """
+    gpu, target = require_gpu(library)
+    data, spec = read_spec(onnx)
+    shapes = fixed_shapes(spec) or DEFAULT_SHAPES
+    key = engine_key(data, spec.precision, library, shapes, gpu, target)
+    with cache.locked(key) as path:
+        if path.is_file():
+            try:
+                engine = TrtEngine(path, jit_folder=cache.folder)
+                cache.used(key)
+                return engine
+            except DarsrError as error:
+                say(f"the engine in the cache cannot be used ({error.args[1]}): building it again")
+                cache.remove(key)
+        family = library.family
+        if builder is None:
+            command = f"darsr export {onnx} --format {family.name}"
+            raise DarsrError(str(onnx), f"is no engine, and there is none for {gpu} yet", f"build it: {command}")
+        say(f"building the {family.title} engine for {gpu}, {shapes} (once; it is kept in the cache)")
+        builder.build_model(onnx, path, library, shapes=shapes, key=key)
+        cache.shrink(keep=key)
+        return TrtEngine(path, jit_folder=cache.folder)
 
 
 def _locality(facts: EngineFacts) -> Locality:

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-from ..bundle.adapter_inputs import AdapterInputs, bind_adapter
+from ..bundle.adapter_inputs import AdapterInputs, bind_adapter, load_adapter
 from ..bundle.manifest import GRAPHS, MANIFEST, Manifest
 from ..errors import DarsrError, OutOfMemory
 from ..files.adapter import Adapter
@@ -30,8 +31,18 @@ from .trust import require_trust, trust
 
 Say = Callable[[str], None]
 Built = dict[str, tuple[bytes, EngineFacts]]  # by graph
-# Builds the engines of graphs from their ONNX files for the GPU at hand: bundle, files, sizes -> engines.
-Build = Callable[[TrtBundle, dict[str, bytes], Shapes], Built]
+
+
+class Builder(Protocol):
+    """Builds engines that are nowhere, for the GPU at hand. ``export.artefacts`` has one: this package builds none."""
+
+    def build_graphs(self, bundle: TrtBundle, files: dict[str, bytes], shapes: Shapes) -> Built:
+        """Build the engines of a bundle's graphs from their ONNX files."""
+        ...
+
+    def build_model(self, onnx: Path, target: Path, library: Library, *, shapes: Shapes, key: str) -> object:
+        """Build the engine of a model file, check it and write it to ``target``; ``key`` is its name in the cache."""
+        ...
 
 
 class _Differs(DarsrError):
@@ -47,7 +58,7 @@ class _Place:
     target: str
     cache: EngineCache
     say: Say
-    build: Build | None
+    builder: Builder | None
 
 
 def own_engine(folder: Path, graph: str) -> Path:
@@ -66,7 +77,8 @@ def open_in_tensorrt(
     library: Library,
     cache: EngineCache,
     say: Say,
-    build: Build | None = None,
+    builder: Builder | None = None,
+    *,
     trust: bool = False,
 ) -> TrtBundleEngine:
     """An adapter in a bundle, on the GPU at hand. The next adapter only binds its weights to the same engines.
@@ -77,7 +89,7 @@ def open_in_tensorrt(
     Args:
         adapter: its file; None for the backbone alone.
         say: told why an engine that is there is not used, and what is built.
-        build: makes engines that are nowhere; None: a missing one is an error.
+        builder: makes engines that are nowhere; None: a missing one is an error.
         trust: load the bundle's own engines even if they were not built on this machine.
 
     Raises:
@@ -85,12 +97,12 @@ def open_in_tensorrt(
             else than ONNX Runtime (then none is kept).
     """
     gpu, target = require_gpu(library)
-    loaded = None if adapter is None else Adapter.load(adapter)
-    what, digest = ("the backbone", "") if adapter is None else (str(adapter), hash_file(adapter))
+    what = "the backbone" if adapter is None else str(adapter)
+    loaded, digest = (None, "") if adapter is None else load_adapter(adapter)
     fitted = bind_adapter(loaded, Manifest.load(folder), str(folder), what)
     with _opening:
         bundle = _opened(folder, library, gpu, target, cache.folder, trust)
-        place = _Place(bundle, gpu, target, cache, say, build)
+        place = _Place(bundle, gpu, target, cache, say, builder)
 
         def bound() -> TrtBundleEngine:
             return bundle.engine(loaded, what, digest)
@@ -202,7 +214,7 @@ def _from_cache(place: _Place, graph: str, path: Path, key: str) -> bool:
         require_trust(path, facts.sha256)
         place.bundle.open(graph, data, facts)
     except DarsrError as error:
-        again = ": building it again" if place.build is not None else ""
+        again = ": building it again" if place.builder is not None else ""
         place.say(f"the engine in the cache cannot be used ({error.args[1]}){again}")
         if again:
             place.cache.remove(key)
@@ -214,8 +226,10 @@ def _from_cache(place: _Place, graph: str, path: Path, key: str) -> bool:
 def _built(place: _Place, files: dict[str, bytes], shapes: Shapes) -> Built:
     if not files:
         return {}
-    if place.build is not None:
-        return place.build(place.bundle, files, shapes)
+    if place.builder is not None:
+        title = f"{place.bundle.library.family.title} engines of {place.bundle.manifest.spec.backbone}"
+        place.say(f"building the {title} for {place.gpu}, {shapes} (once for all adapters; kept in the cache)")
+        return place.builder.build_graphs(place.bundle, files, shapes)
     folder, family = place.bundle.folder, place.bundle.library.family.name
     command = f"darsr export {folder} --format {family}"
     command += f" --target {place.target}" if family == "trt-rtx" else ""

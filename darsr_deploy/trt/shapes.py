@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..engines.base import LEAST_SIDE
 from ..errors import DarsrError
+from ..files.model_spec import ModelSpec
 from ..files.schema import check_types
 
 _SIZE = re.compile(r"(\d+)x(\d+)")
@@ -62,6 +63,12 @@ def input_shape(name: str, declared: tuple[int, ...], size: Size, scale: int, gr
 # One engine for every photograph up to Full HD either way round, so that no change of size builds another. Activations
 # are reserved for the size that runs, not for the largest.
 DEFAULT_SHAPES = Shapes((LEAST_SIDE, LEAST_SIDE), (480, 640), (1920, 1920))
+
+
+def fixed_shapes(spec: ModelSpec) -> Shapes | None:
+    """Return the one size of a model of form ``filters``, whose coefficients belong to their pixels; None of another."""
+    size = (spec.source_height, spec.source_width)
+    return Shapes(size, size, size) if spec.form == "filters" else None
 
 
 def parse_shapes(shape: str | None, shapes: str | None) -> Shapes | None:

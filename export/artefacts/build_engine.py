@@ -19,7 +19,7 @@ from darsr_deploy.files.model_spec import ModelSpec
 from darsr_deploy.trt.cuda import Device
 from darsr_deploy.trt.engine_file import EngineFacts
 from darsr_deploy.trt.library import Library, check_targets, make_logger
-from darsr_deploy.trt.shapes import DEFAULT_SHAPES, Shapes, input_shape
+from darsr_deploy.trt.shapes import DEFAULT_SHAPES, Shapes, fixed_shapes, input_shape
 
 Report = Callable[[dict], None]
 # Builder flags that allow a type, for versions that are not strongly typed. Where a file says float32, float32 is obeyed.
@@ -76,7 +76,7 @@ def build_engine(
         KeyboardInterrupt: Ctrl-C while building; the builder is stopped.
     """
     check_targets(library, options.targets)
-    options = replace(options, shapes=source_shapes(spec) or options.shapes)
+    options = replace(options, shapes=fixed_shapes(spec) or options.shapes)
     device = None
     if library.family.name == "trt":
         with Device() as device:  # building needs the GPU; the error says so better than the builder's
@@ -142,12 +142,6 @@ def _build(
         way_out = "limit its memory with --workspace MB and smaller --shapes, or use --engine ort"
         raise CannotBuild(what, f"{title} cannot build it ({logger.why()})", way_out)
     return bytes(engine), layers
-
-
-def source_shapes(spec: ModelSpec) -> Shapes | None:
-    """The one size of a model of form ``filters``, whose coefficients belong to their pixels."""
-    size = (spec.source_height, spec.source_width)
-    return Shapes(size, size, size) if spec.form == "filters" else None
 
 
 def layer_types(network: object) -> dict[str, int]:

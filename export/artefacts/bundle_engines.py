@@ -6,8 +6,10 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from darsr_deploy.bundle.adapter_inputs import TILE_GRAPHS, bind_adapter
 from darsr_deploy.bundle.manifest import GRAPHS, MANIFEST, Manifest
@@ -20,15 +22,42 @@ from darsr_deploy.trt import cache as engine_cache
 from darsr_deploy.trt.bundle import TrtBundle, TrtBundleEngine
 from darsr_deploy.trt.cache import EngineCache
 from darsr_deploy.trt.engine_file import EngineFacts, sidecar_path, write_engine
-from darsr_deploy.trt.library import Library
+from darsr_deploy.trt.library import Library, require_gpu
 from darsr_deploy.trt.open_bundle import Built, own_engine, own_engines
 from darsr_deploy.trt.open_bundle import open_in_tensorrt as open_found
-from darsr_deploy.trt.parity import bundle_parity
+from darsr_deploy.trt.parity import Reference, bundle_parity
 from darsr_deploy.trt.shapes import Shapes
 from darsr_deploy.trt.trust import trust
 
 from .build_engine import BuildOptions, Report, build_engine
-from .engine import Say, runs_here
+from .engine import Say, build_file, runs_here
+
+
+@dataclass(frozen=True)
+class EngineBuilder:
+    """Builds what :func:`darsr_deploy.open_engine` does not find. See :class:`darsr_deploy.trt.open_bundle.Builder`.
+
+    Attributes:
+        report: told ``{"phase", "step", "steps"}`` while TensorRT builds.
+        reference: what a model's engine is compared with on the device; by default ONNX Runtime on the file.
+        photo: 1 x 3 x H x W, to compare on.
+    """
+
+    say: Say
+    report: Report | None = None
+    reference: Reference | None = None
+    photo: np.ndarray | None = None
+
+    def build_graphs(self, bundle: TrtBundle, files: dict[str, bytes], shapes: Shapes) -> Built:
+        """Build the engines of a bundle's graphs."""
+        targets = (bundle.device.target,) if bundle.library.family.name == "trt-rtx" else ()
+        return _build(bundle.manifest, files, bundle.library, BuildOptions(shapes, targets), self.report)
+
+    def build_model(self, onnx: Path, target: Path, library: Library, *, shapes: Shapes, key: str) -> EngineFacts:
+        """Build the engine of a model file, compare it and write it."""
+        targets = (require_gpu(library)[1],) if library.family.name == "trt-rtx" else ()
+        options = BuildOptions(shapes, targets)
+        return build_file(onnx, target, library, options, self.say, self.report, self.reference, self.photo, key=key)
 
 
 def open_in_tensorrt(
@@ -45,13 +74,8 @@ def open_in_tensorrt(
     Engines that are neither in the bundle nor in the cache are built once, for all adapters.
     """
 
-    def build(bundle: TrtBundle, files: dict[str, bytes], shapes: Shapes) -> Built:
-        device, title = bundle.device, f"{library.family.title} engines of {bundle.manifest.spec.backbone}"
-        say(f"building the {title} for {device.name}, {shapes} (once for all adapters; kept in the cache)")
-        targets = (device.target,) if library.family.name == "trt-rtx" else ()
-        return _build(bundle.manifest, files, library, BuildOptions(shapes, targets), report)
-
-    return open_found(folder, adapter, library, cache, say, build, trust)
+    builder = EngineBuilder(say, report)
+    return open_found(folder, adapter, library, cache, say, builder, trust=trust)
 
 
 def add_engines(

@@ -12,15 +12,14 @@ import numpy as np
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.model_spec import coefficients_path
 from darsr_deploy.files.onnx_bytes import read_spec
-from darsr_deploy.trt.cache import EngineCache, engine_key
 from darsr_deploy.trt.cuda import Device
 from darsr_deploy.trt.engine import TrtEngine
 from darsr_deploy.trt.engine_file import EngineFacts, write_engine
-from darsr_deploy.trt.library import Library, require_device, require_gpu
+from darsr_deploy.trt.library import Library, require_device
 from darsr_deploy.trt.parity import Reference, pictures, reference_from_file, require_device_parity
 from darsr_deploy.trt.trust import trust
 
-from .build_engine import BuildOptions, Report, build_engine, source_shapes
+from .build_engine import BuildOptions, Report, build_engine
 
 Say = Callable[[str], None]
 
@@ -82,42 +81,3 @@ def runs_here(facts: EngineFacts) -> str:
     except DarsrError as error:
         return error.args[1]
     return ""
-
-
-def cached_engine(
-    onnx: Path,
-    library: Library,
-    options: BuildOptions,
-    cache: EngineCache,
-    say: Say,
-    report: Report | None = None,
-    reference: Reference | None = None,
-    photo: np.ndarray | None = None,
-) -> TrtEngine:
-    """The engine of a model file for this device, built on first use.
-
-    An engine that cannot be loaded (damaged, another driver) is built again, once.
-
-    Raises:
-        DarsrError: it cannot be built, or what was built cannot be loaded.
-    """
-    gpu, target = require_gpu(library)
-    if library.family.name == "trt-rtx":
-        options = replace(options, targets=(target,))
-    data, spec = read_spec(onnx)
-    options = replace(options, shapes=source_shapes(spec) or options.shapes)
-    key = engine_key(data, spec.precision, library, options.shapes, gpu, target, options.workspace_mb)
-    with cache.locked(key) as path:
-        if path.is_file():
-            try:
-                engine = TrtEngine(path, jit_folder=cache.folder)
-            except DarsrError as error:
-                say(f"the engine in the cache cannot be used ({error.args[1]}): building it again")
-                cache.remove(key)
-            else:
-                cache.used(key)
-                return engine
-        say(f"building the {library.family.title} engine for {gpu}, {options.shapes} (once; it is kept in the cache)")
-        build_file(onnx, path, library, options, say, report, reference, photo, key=key)
-        cache.shrink(keep=key)
-        return TrtEngine(path, jit_folder=cache.folder)

@@ -13,14 +13,13 @@ from darsr_deploy.files.model_spec import ModelSpec
 from darsr_deploy.files.onnx_bytes import read_spec
 from darsr_deploy.trt.bundle import TrtBundleEngine
 from darsr_deploy.trt.cache import EngineCache
-from darsr_deploy.trt.engine import TrtEngine
+from darsr_deploy.trt.engine import TrtEngine, open_model
 from darsr_deploy.trt.engine_file import SUFFIX, read_facts
 from darsr_deploy.trt.library import FAMILIES, choose_family, import_library, require_gpu
 from darsr_deploy.trt.parity import Reference
 
-from ..artefacts.build_engine import BuildOptions, CannotBuild, Report
-from ..artefacts.bundle_engines import open_in_tensorrt
-from ..artefacts.engine import cached_engine
+from ..artefacts.build_engine import CannotBuild, Report
+from ..artefacts.bundle_engines import EngineBuilder, open_in_tensorrt
 
 if TYPE_CHECKING:
     from ..artefacts.cache import Source
@@ -80,9 +79,9 @@ def open_trt(
             say(f"{error.args[1]}: going on with an engine for this adapter alone")
     if source.model is not None:
         _check(source, read_spec(source.model)[1], precision)
-        return cached_engine(source.model, library, BuildOptions(), cache, say, report)
+        return open_model(source.model, library, cache, say, EngineBuilder(say, report))
     onnx, reference, photo = exported(source, say, precision or "fp32")
-    return cached_engine(onnx, library, BuildOptions(), cache, say, report, reference, photo)
+    return open_model(onnx, library, cache, say, EngineBuilder(say, report, reference, photo))
 
 
 def exported(source: Source, say: Callable[[str], None], precision: str):

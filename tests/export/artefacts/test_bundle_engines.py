@@ -252,7 +252,7 @@ def test_an_engine_that_does_not_run_such_a_file(machine, python, tmp_path):
     for asked, file, why in (
         ("torch", "m.onnx", "engine torch: is not known; choose one of auto, ort, trt, trt-rtx"),
         ("trt", "m.onnx", r"m\.onnx: is no engine, .*; build it: darsr export .*m\.onnx --format trt"),
-        ("ort", "m.engine", r"m\.engine: is an engine of TensorRT, and ort was asked for"),
+        ("ort", "m.engine", r"m\.engine: is an engine of TensorRT .*, and ort was asked for; use --engine"),
     ):
         with pytest.raises(DarsrError, match=why):
             python(tmp_path / file, engine=asked)
