@@ -8,6 +8,7 @@ import numpy as np
 
 LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G and B (ITU-R BT.601)
 _STUDIO = LUMA * 219 / 255
+_SSIM_REACH = 5  # half of the 11 x 11 window: scikit-image leaves windows that touch the border out of the mean
 
 
 def luma(image: np.ndarray) -> np.ndarray:
@@ -39,31 +40,43 @@ def psnr(a: np.ndarray, b: np.ndarray, peak: float = 255.0) -> float:
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
 
-def psnr_y(a: np.ndarray, b: np.ndarray, border: int) -> float:
-    """Return the PSNR in dB on Y of two 8-bit images, ``border`` (= scale, by custom) pixels dropped on each side."""
-    return psnr(shave(studio_luma(a), border), shave(studio_luma(b), border))
+def psnr_y(a: np.ndarray, b: np.ndarray, border: int, mask: np.ndarray | None = None) -> float:
+    """Return the PSNR in dB on the Y channel of two 8-bit images.
 
-
-def psnr_rgb(a: np.ndarray, b: np.ndarray, border: int) -> float:
-    """Return the PSNR in dB over all channels of two 8-bit images, ``border`` pixels dropped on each side."""
-    return psnr(shave(a, border), shave(b, border))
-
-
-def ssim_y(a: np.ndarray, b: np.ndarray, border: int) -> float:
-    """Return the structural similarity on Y (Wang et al., 2004), ``border`` pixels dropped on each side.
-
-    Computed by scikit-image (extra ``train``): Gaussian window of sigma 1.5, population covariance, range 255.
+    Args:
+        border: pixels dropped on each side; the scale, by custom.
+        mask: H x W, bool; only these pixels count.
     """
-    return _ssim(shave(studio_luma(a), border), shave(studio_luma(b), border))
+    return psnr(_counted(studio_luma(a), border, mask), _counted(studio_luma(b), border, mask))
 
 
-def ssim_rgb(a: np.ndarray, b: np.ndarray, border: int) -> float:
-    """Return the mean of the channels' structural similarities; see :func:`ssim_y`."""
-    return _ssim(shave(a, border), shave(b, border))
+def psnr_rgb(a: np.ndarray, b: np.ndarray, border: int, mask: np.ndarray | None = None) -> float:
+    """Return the PSNR in dB over all channels of two 8-bit images; arguments as in :func:`psnr_y`."""
+    return psnr(_counted(a, border, mask), _counted(b, border, mask))
 
 
-def _ssim(a: np.ndarray, b: np.ndarray) -> float:
+def ssim_y(a: np.ndarray, b: np.ndarray, border: int, mask: np.ndarray | None = None) -> float:
+    """Return the structural similarity on the Y channel (Wang et al., 2004); arguments as in :func:`psnr_y`.
+
+    By scikit-image (extra ``train``): Gaussian window of sigma 1.5, population covariance, range 255. With a mask, the mean
+    over windows centred at a counted pixel.
+    """
+    return _ssim(studio_luma(a), studio_luma(b), border, mask)
+
+
+def ssim_rgb(a: np.ndarray, b: np.ndarray, border: int, mask: np.ndarray | None = None) -> float:
+    """Return the mean structural similarity of the channels; see :func:`ssim_y`."""
+    return _ssim(a, b, border, mask)
+
+
+def _counted(image: np.ndarray, border: int, mask: np.ndarray | None) -> np.ndarray:
+    return shave(image, border) if mask is None else shave(image, border)[shave(mask, border)]
+
+
+def _ssim(a: np.ndarray, b: np.ndarray, border: int, mask: np.ndarray | None) -> float:
     from skimage.metrics import structural_similarity
 
     options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(a, b, channel_axis=-1 if a.ndim == 3 else None, **options))
+    options |= {"channel_axis": -1 if a.ndim == 3 else None, "full": True}
+    mean, similarity = structural_similarity(shave(a, border), shave(b, border), **options)
+    return float(mean if mask is None else _counted(similarity, _SSIM_REACH, shave(mask, border)).mean())

@@ -1,4 +1,4 @@
-"""``darsr adapt``: one adapter for each image."""
+"""``darsr adapt``: write one adapter per image."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def adapt(
     backbone: BackboneOption = "edge",
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of a per-image fit (fast needs none).")] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Seconds of work; as many steps as fit in. The adapter tells how many.")
+        float | None, typer.Option(help="Seconds of work: as many fitting steps as fit. The adapter records how many.")
     ] = None,
     amount: Annotated[
         float | None,
         typer.Option(
-            help="Sharpen less (down to 0.1) or more (up to 4): a factor of the variance of the blur, or, of a camera's "
-            "image, of the strength. 1 if not given."
+            help="Sharpen less (down to 0.1) or more (up to 4) than 1: multiplies the estimated blur's variance, or the "
+            "strength of the correction of a camera's image."
         ),
     ] = None,
     start: Annotated[
@@ -54,15 +54,16 @@ def adapt(
     at_a_time: Annotated[
         int, typer.Option("--jobs", min=1, help="Images at a time, each in a process with its share of threads.")
     ] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     gt: Annotated[
-        Path | None, typer.Option(help="The true HR image: PSNR is reported, nothing is chosen by it.")
+        Path | None, typer.Option(help="The true HR image: PSNR is reported; it is never used to choose.")
     ] = None,
     corrected: Annotated[
         Path | None, typer.Option(help="Also write the corrected LR image here (a folder for several).")
     ] = None,
     preview: Annotated[
-        Path | None, typer.Option(help="A page to look at: before, after, kernel, filters (PNG; a folder for several).")
+        Path | None,
+        typer.Option(help="Also draw before, after, kernel and filters on a page (PNG; a folder for several)."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -81,11 +82,11 @@ def adapt(
     images = jobs.expand(inputs, failures)
     several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
     if gt is not None and several:
-        raise DarsrError("--gt", "belongs to one image, and several were given", "adapt that image alone")
+        raise DarsrError("--gt", "applies to one image, and several were given", "adapt that image alone")
     if steps is not None and budget is not None:
         raise typer.BadParameter("give only one of --steps and --budget")
     if start is not None and steps is None and budget is None and profile == "fast":
-        steps = FIT_STEPS  # what another image taught is gone on from, not just taken over
+        steps = FIT_STEPS  # the other image's adapter is fitted to this image, not just copied
     options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget, amount=amount)
     started_from = Adapter.load(start) if start is not None else None
     targets = places.Targets(overwrite)
@@ -94,29 +95,29 @@ def adapt(
     make_folder(preview if several else None)
 
     def plan(image: Path) -> dict:
-        """The image, and the places of its results, which are free and can be written."""
+        """Check the image and claim the paths of its results."""
         check_input(image, options)
         if gt is not None:
             size_of(gt)
         target = places.adapter_target(image, out, several)
         corrected_target = places.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
         preview_target = places.output_path(image, preview, several, "_preview", ".png") if preview else None
-        done = resume and target.exists()  # nothing to go on with: adapt_image checks that it is the one asked for
+        done = resume and target.exists()  # adapt_image checks that it is the one asked for
         for written in filter(None, (None if done else target, corrected_target, preview_target)):
             targets.claim(written)
         for picture in filter(None, (corrected_target, preview_target)):
-            check_target(picture, 1, 1, 3, 8)  # by its suffix; sizes are checked when it is written
+            check_target(picture, 1, 1, 3, 8)  # the suffix; sizes are checked when it is written
         return {"image": image, "target": target, "corrected": corrected_target, "preview": preview_target}
 
     plans = list(jobs.each(images, plan, failures))
-    if not plans:  # said without the seconds that importing PyTorch takes
+    if not plans:  # reported before the seconds that importing PyTorch takes
         return one_or_list([], several) if as_json else None
     require_torch()
     device = pick_device(device, threads)
     from .adapt_tasks import AdaptTask, adapt_tasks, backbone_of
 
-    backbone_of.cache_clear()  # the file may be another one since
-    backbone_of(backbone, scale, device)  # one that cannot be used is said once, not for every image
+    backbone_of.cache_clear()  # the file may have changed
+    backbone_of(backbone, scale, device)  # an unusable one is reported once, not for every image
     same = {"backbone": backbone, "options": options, "device": device}
     tasks = [AdaptTask(**own, **same, resume=resume, start=started_from, gt=gt) for own in plans]
     rows = []

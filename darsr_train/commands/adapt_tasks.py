@@ -1,4 +1,4 @@
-"""What ``darsr adapt`` does for one image, in this process or in another one."""
+"""The work of ``darsr adapt`` for one image, in this process or another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..plots.preview import save_preview
 
 @dataclass(frozen=True)
 class AdaptTask:
-    """One image, where its results go, and all that they depend on.
+    """One image, where its results go, and everything they depend on.
 
     Attributes:
         backbone: a name or a file.
@@ -47,7 +47,7 @@ class AdaptTask:
 
 
 def adapt_task(task: AdaptTask, report: Report) -> dict:
-    """Adapt to the image and write what was asked for; returns the row that ``--json`` prints.
+    """Adapt to the image, write what was asked for, and return the row that ``--json`` prints.
 
     Raises:
         DarsrError: see :func:`darsr_train.adaptation.adapt.adapt_image`.
@@ -74,19 +74,19 @@ def adapt_task(task: AdaptTask, report: Report) -> dict:
 def adapt_tasks(
     tasks: list[AdaptTask], jobs: int, threads: int, report: Report, complain: Callable[[DarsrError], None]
 ) -> Iterator[dict]:
-    """Do several, ``jobs`` at a time, each in a process with its share of the threads; rows come as they are finished.
+    """Run the tasks, ``jobs`` at a time in processes that share the threads; yield rows in the order they finish.
 
     Args:
-        threads: of PyTorch in all processes together; 0 for as many as it takes by itself.
-        report: gets every step; the ``phase`` names the image too.
-        complain: gets the error of an image; the others are still done.
+        threads: of PyTorch in all processes together; 0 for PyTorch's own number.
+        report: receives every step; the ``phase`` names the image too.
+        complain: receives the error of an image; the others are still done.
     """
     jobs = min(jobs, len(tasks))
     if jobs > 1:
         share = max(1, (threads or torch.get_num_threads()) // jobs)
-        results = each_in_processes(tasks, _told, jobs, share, report)
+        results = each_in_processes(tasks, _run_task, jobs, share, report)
     else:
-        results = enumerate(_told(task, report) for task in tasks)
+        results = enumerate(_run_task(task, report) for task in tasks)
     with contextlib.closing(results) if jobs > 1 else contextlib.nullcontext():
         for _, row in results:
             if isinstance(row, DarsrError):
@@ -95,8 +95,8 @@ def adapt_tasks(
                 yield row
 
 
-def _told(task: AdaptTask, report: Report) -> dict | DarsrError:
-    """A bar for each image and phase; an error is a result like others."""
+def _run_task(task: AdaptTask, report: Report) -> dict | DarsrError:
+    """Run one task with a progress bar per image and phase; return its error as a result."""
     try:
         return adapt_task(
             task, lambda entry: report({**entry, "phase": f"{task.image.name}, {entry['phase']}", "passing": True})
@@ -107,4 +107,5 @@ def _told(task: AdaptTask, report: Report) -> dict | DarsrError:
 
 @functools.lru_cache(maxsize=1)
 def backbone_of(name: str, scale: int, device: str) -> Backbone:
+    """Load a backbone, keeping the last one."""
     return load_backbone(name, scale, device)

@@ -1,4 +1,4 @@
-"""``darsr backbone``: list, info, import, download, train."""
+"""``darsr backbone``: list, info, import, download and train."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ app = typer.Typer(help="The frozen super-resolution networks.", no_args_is_help=
 @app.command("list")
 @command
 def backbone_list(as_json: Json = False, failures: Failures = None) -> Printed:
-    """The backbones that are installed, and those that can be downloaded."""
+    """List the installed backbones and those that can be downloaded."""
     require_torch()
     from ..backbones import PUBLISHED, describe, installed_names, load_backbone
 
@@ -67,7 +67,7 @@ def backbone_info(
     as_json: Json = False,
     failures: Failures = None,
 ) -> Printed:
-    """Size, cost and provenance of a backbone."""
+    """Print size, cost and provenance of a backbone."""
     require_torch()
     from ..backbones import describe, load_backbone
 
@@ -111,7 +111,7 @@ def backbone_download(
     name: Annotated[str, typer.Argument(help="srfbn-s-x2 or srfbn-s-x4.")],
     url: Annotated[
         str | None,
-        typer.Option(help="Another place that holds the published file, such as a mirror: https://HOST/FOLDER."),
+        typer.Option(help="Another place of the published file, such as a mirror: https://HOST/FOLDER."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -124,11 +124,11 @@ def backbone_download(
 
     target = installed_folder() / f"{name}.safetensors"
     if name in PUBLISHED and target.is_file() and not overwrite:
-        say(f"{name} is installed already")
+        say(f"{name} is already installed")
     else:
         target = download(name, url)
     facts = describe(load_backbone(str(target), None))
-    say(f"note: licence of these weights: {facts['licence']}; what you may do with them is for their authors to say")
+    say(f"note: licence of these weights: {facts['licence']}; check with their authors what it allows")
     if as_json:
         return {"file": str(target), **facts}
     print(f"{name} -> {target}  ({facts['parameters']:,} parameters, sha256 {facts['sha256'][:16]}...)")
@@ -139,7 +139,9 @@ def backbone_download(
 @command
 def backbone_train(
     images: Annotated[Path, typer.Argument(help="Folder of photographs.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Weight file to write; checkpoint and log stand beside it.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Weight file to write; checkpoint and log are kept beside it.")
+    ],
     arch: Annotated[str, typer.Option(help="edge or srfbn-s.")] = "edge",
     scale: Scale = 2,
     channels: Annotated[int, typer.Option(min=0, help="Width; 0: the architecture's own.")] = 0,
@@ -148,19 +150,19 @@ def backbone_train(
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
     patch: Annotated[int, typer.Option(min=8, help="Side of an LR crop in pixels.")] = 48,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    objective: Annotated[str, typer.Option(help="l1, or psnr for a last, shorter training (--start).")] = "l1",
-    luma: Annotated[float, typer.Option(help="Share of the error of Y in the loss; the rest is that of RGB.")] = 0.75,
-    candidates: Annotated[int, typer.Option(min=1, help="Crops drawn for each used: the most detailed is taken.")] = 2,
+    objective: Annotated[str, typer.Option(help="l1, or psnr for a shorter final training (--start).")] = "l1",
+    luma: Annotated[float, typer.Option(help="Weight of Y in the loss; the rest is that of RGB.")] = 0.75,
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Crops drawn for each one used: the most detailed is kept.")
+    ] = 2,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 where it is safe.")] = True,
-    validate: Annotated[
-        Path | None, typer.Option(help="Folder of HR photographs whose PSNR is shown and logged.")
-    ] = None,
+    validate: Annotated[Path | None, typer.Option(help="Folder of HR photographs to measure and log PSNR on.")] = None,
     start: Annotated[
-        str | None, typer.Option(help="Backbone of the same architecture to go on from (a name or a weight file).")
+        str | None, typer.Option(help="Backbone of the same architecture to start from (a name or a weight file).")
     ] = None,
-    licence: Annotated[str, typer.Option(help="Noted in the file.")] = "unstated",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")] = False,
+    licence: Annotated[str, typer.Option(help="Recorded in the file.")] = "unstated",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint beside OUT.")] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
     threads: Threads = 0,
@@ -204,20 +206,8 @@ def backbone_train(
 
 
 def _flags(options: BackboneTraining) -> str:
-    """The options as they are typed, for the file's metadata: what a training depends on and nothing else."""
-    names = (
-        "scale",
-        "channels",
-        "blocks",
-        "steps",
-        "batch",
-        "patch",
-        "rate",
-        "objective",
-        "luma",
-        "candidates",
-        "seed",
-    )
-    values = {name: getattr(options, name) for name in names}
+    """Return the options as typed, for the file's metadata: only those a training depends on."""
+    names = "scale channels blocks steps batch patch rate objective luma candidates seed"
+    values = {name: getattr(options, name) for name in names.split()}
     typed = [f"--{name} {value}" for name, value in values.items() if value or name not in ("channels", "blocks")]
     return " ".join([*typed, "--bf16" if options.bf16 else "--no-bf16"])

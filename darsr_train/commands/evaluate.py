@@ -1,4 +1,4 @@
-"""``darsr eval``: measuring on sets whose truth is known."""
+"""``darsr eval``: measure on test sets with ground truth."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ from ..runtime import pick_device, require_torch
 @command
 def evaluate(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER", help="Holds LR/ and HR/ with equal names, or folders that do.")
+        list[Path],
+        typer.Argument(metavar="FOLDER", help="A folder with LR/ and HR/ of equal names, or a folder of such folders."),
     ],
     method: Annotated[
         str,
         typer.Option(
             help="fast or paper (adaptation), prior (the pre-trained correction as it is), nonblind (a filter in closed "
-            "form from the true kernel/NAME.npz), or none (the backbone alone)."
+            "form from the true kernel/NAME.npz) or none (the backbone alone)."
         ),
     ] = "fast",
     with_prior: Annotated[bool, typer.Option("--with-prior", help="Measure the prior beside the method.")] = False,
-    scale: Annotated[int | None, typer.Option(help="2 or 4; found from the images where it is not given.")] = None,
+    scale: Annotated[int | None, typer.Option(help="2 or 4; from the image sizes if not given.")] = None,
     backbone: BackboneOption = "edge",
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit (fast, paper).")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -52,7 +53,7 @@ def evaluate(
         Path | None, typer.Option("--out", "-o", help="Keep the result here as JSON, written after every image.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from OUT: what it holds of the same images and options is kept.")
+        bool, typer.Option("--resume", help="Continue from OUT: its rows of the same images and options are kept.")
     ] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables here as Markdown.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet here (PNG): crops side by side.")] = None,
@@ -65,11 +66,11 @@ def evaluate(
     as_json: Json = False,
     failures: Failures = None,
 ) -> Printed:
-    """Measure PSNR and SSIM on sets with known truth, per set and in total, beside bicubic and the backbone alone."""
+    """Measure PSNR and SSIM on test sets, per set and in total, beside bicubic and the backbone alone."""
     if resume and out is None:
-        raise typer.BadParameter("--resume needs --out, the file to go on from")
+        raise typer.BadParameter("--resume needs --out, the file to continue from")
     if steps is not None and method in ("none", "prior", "nonblind"):
-        raise typer.BadParameter(f"--steps belongs to fast and paper, not to {method}")
+        raise typer.BadParameter(f"--steps applies to fast and paper, not to {method}")
     require_torch()
     from darsr_deploy.files import places
 
@@ -94,15 +95,15 @@ def evaluate(
             if out is not None and rows:
                 write_text(out, to_json(full_summary(head, parts, rows)))
 
-        with progress("eval") as report, _told_how_to_go_on(out):
+        with progress("eval") as report, _resume_hint(out):
             rows = run(tasks, known, jobs, threads, failures, report, keep)
         if not rows:
-            return None  # every reason was said
+            return None  # every reason has been reported
         summary = full_summary(head, parts, rows)
         keep(rows)
         if sheet is not None:
             write_sheet(sheet, summary, {task.fingerprint: task.strip for task in tasks})
-            for task in tasks if not failures.errors else []:  # else the next --resume goes on from them
+            for task in tasks if not failures.errors else []:  # else the next --resume uses them
                 task.strip.unlink(missing_ok=True)
     if markdown is not None:
         write_text(markdown, as_markdown(summary))
@@ -114,7 +115,7 @@ def evaluate(
 
 @contextlib.contextmanager
 def _work_folder(out: Path | None) -> Iterator[Path]:
-    """For unfinished adaptations and the crops of the contact sheet: beside OUT, where a later run finds them."""
+    """Provide a folder for unfinished adaptations and contact sheet crops, beside OUT so that a later run finds it."""
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
@@ -124,15 +125,16 @@ def _work_folder(out: Path | None) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        with contextlib.suppress(OSError):  # not empty: it is needed
+        with contextlib.suppress(OSError):  # not empty: still needed
             folder.rmdir()
 
 
 @contextlib.contextmanager
-def _told_how_to_go_on(out: Path | None) -> Iterator[None]:
+def _resume_hint(out: Path | None) -> Iterator[None]:
+    """Tell on Ctrl-C how to continue."""
     try:
         yield
     except KeyboardInterrupt:
         if out is not None and out.is_file():
-            say(f"what is done is in {out}: the same command with --resume goes on")
+            say(f"finished images are in {out}: repeat the command with --resume to continue")
         raise

@@ -1,16 +1,16 @@
-"""Making sets whose truth is known: photographs blurred by random kernels and reduced, as blind super-resolution is tested.
+"""Test sets with ground truth: photographs blurred by random kernels and reduced, as blind super-resolution is tested.
 
 The kinds:
 
 * ``gaussian``: anisotropic, variances U(0.6, 5), taps multiplied by 1 + U(-0.25, 0.25), as DIV2KRK has them
   (Bell-Kligler et al., KernelGAN, NeurIPS 2019);
-* ``narrow``: Gaussians so narrow that a scene's own softness hides them, variances from 0.3 to 1.3, even in their logarithm;
-* ``variant``: blur that changes across the image, from one Gaussian at the left to another at the right;
-* ``motion``: camera shake; ``disk``: defocus; ``other``: one of these two for each image;
-* ``none``: only reduced bicubically, which nothing should be done about.
+* ``narrow``: Gaussians as narrow as a scene's own softness, variances from 0.3 to 1.3, log-uniform;
+* ``variant``: spatially variant blur, from one Gaussian at the left to another at the right;
+* ``motion``: camera shake; ``disk``: defocus; ``other``: one of the two, drawn per image;
+* ``none``: only reduced bicubically, so there is nothing to correct.
 
 At x4 the x2 operation is applied twice, as one kernel (``none``: bicubic by 4). LR pixel i sits at HR coordinate
-``s * i + (s - 1) / 2``; borders are mirrored with the border sample repeated; the LR image has 8 bits.
+``s * i + (s - 1) / 2``; borders are mirrored with the border sample repeated; LR images have 8 bits.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ _MAKE = {
 
 @dataclass(frozen=True)
 class Degradation:
-    """What was drawn for one image.
+    """The degradation drawn for one image.
 
     Attributes:
         kind: one of :data:`KINDS`, never ``other``.
-        kernels: one, or for ``variant`` those of the left and the right end; square, even-sized, sum 1, float64.
+        kernels: one, or for ``variant`` those of the left and the right edge; square, even-sized, sum 1, float64.
     """
 
     kind: str
     kernels: tuple[np.ndarray, ...]
 
     def facts(self) -> dict:
-        """JSON values that describe it: the kind and, of every kernel, size and shape (see :func:`shape_of`)."""
+        """Return JSON values: the kind and, of every kernel, size and shape (see :func:`shape_of`)."""
         return {"kind": self.kind, "kernels": [{"size": len(k), **shape_of(k)} for k in self.kernels]}
 
 
 def draw(kind: str, scale: int, seed: int, name: str) -> Degradation:
-    """The degradation of an image, which depends on kind, scale, seed and the image's name alone.
+    """Draw an image's degradation, which depends on kind, scale, seed and the image's name alone.
 
     Args:
         name: without folder and suffix.
@@ -95,11 +95,11 @@ def draw(kind: str, scale: int, seed: int, name: str) -> Degradation:
 def degrade(hr: np.ndarray, degradation: Degradation, scale: int) -> np.ndarray:
     """Blur and reduce: uint8 H x W or H x W x 3, sides divisible by ``scale`` -> uint8 H/s x W/s (x 3)."""
     values = reduced(hr.astype(np.float64), degradation.kernels, scale)
-    return to_uint8(values.round(9))  # half a grey level stays half a level, in whatever order it was summed up
+    return to_uint8(values.round(9))  # so that a tie of half a level rounds the same in any order of summation
 
 
 def reduced(hr: np.ndarray, kernels: tuple[np.ndarray, ...], scale: int) -> np.ndarray:
-    """The same in float64, not rounded. Two kernels are blended linearly from the first to the last column."""
+    """Blur and reduce in float64; two kernels are blended linearly from the first to the last column."""
     planes = torch.from_numpy(hr[None] if hr.ndim == 2 else hr.transpose(2, 0, 1))[None]  # 1, C, H, W
     results = [reduce(planes, torch.from_numpy(kernel), scale)[0] for kernel in kernels]
     result = results[0]
@@ -110,7 +110,7 @@ def reduced(hr: np.ndarray, kernels: tuple[np.ndarray, ...], scale: int) -> np.n
 
 
 def cropped(image: np.ndarray, scale: int, side: int | None = None) -> np.ndarray:
-    """The middle of an image, at most ``side`` wide and high, with sides that the scale divides."""
+    """Crop the centre of an image, at most ``side`` wide and high, to sides divisible by the scale."""
     height, width = (min(length, side or length) // scale * scale for length in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return np.ascontiguousarray(image[top : top + height, left : left + width])
@@ -121,6 +121,7 @@ def make_set(
     out: Path,
     kind: str,
     scale: int,
+    *,
     seed: int,
     side: int | None,
     targets: Targets,
@@ -129,11 +130,12 @@ def make_set(
 ) -> dict:
     """Write ``LR/NAME.png``, ``HR/NAME.png`` and ``kernel/NAME.npz`` of every photograph, and ``manifest.json``.
 
-    The manifest is written after each image, so that it is there when the rest is not done.
+    The manifest is written after each image, so that an interrupted run has one.
 
     Args:
-        complain: gets what is wrong with a photograph; the others are still done.
-        make_folder: makes a folder where there is none.
+        side: longest side of HR in pixels; the centre is taken.
+        complain: receives the error of a photograph; the others are still written.
+        make_folder: creates a folder unless it exists.
 
     Returns:
         The manifest: ``{kind, scale, seed, crop, darsr, images: [...]}``.
@@ -170,7 +172,7 @@ def make_set(
 
 
 def _npz(arrays: tuple[np.ndarray, ...]) -> bytes:
-    """numpy's archive of ``k0``, ``k1``, ...: without the time of day, so the same kernels are the same bytes."""
+    """Return numpy's archive of ``k0``, ``k1``, ...; it holds no time, so equal kernels give equal bytes."""
     file = io.BytesIO()
     np.savez(file, **{f"k{i}": kernel for i, kernel in enumerate(arrays)})
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Measuring a correction on images whose truth is known. The truth is compared with, never adapted to."""
+"""Measurement of a correction against ground truth, which is only compared with, never adapted to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from darsr_deploy.engines.upscale import pad_to_least
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_image, to_tensor, write_image
-from darsr_deploy.images.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from darsr_deploy.images.metrics import psnr_rgb, psnr_y, shave, ssim_rgb, ssim_y
 from darsr_deploy.images.resample import imresize
 
 from ..adaptation.adapt import adapt_image
@@ -30,18 +30,18 @@ from .nonblind import best_filter
 from .sets import Pair, least_side, true_kernel
 
 METHODS = ("none", "prior", "nonblind", "fast", "paper")
-NO_WORSE = 0.1  # dB: a result that is under the backbone alone by more than this counts as a loss
+NO_WORSE = 0.1  # dB: a result below the backbone alone by more than this counts as a loss
 Report = Callable[[dict], None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured of every image of a set.
+    """How every image of a set is measured.
 
     Attributes:
-        method: ``none`` (the backbone alone), ``prior`` (the pre-trained correction network as it is, at full strength),
+        method: ``none`` (backbone alone), ``prior`` (the pre-trained correction network as it is, at full strength),
             ``nonblind`` (one 5x5 filter, in closed form from the true kernel), ``fast`` or ``paper`` (adaptation).
-        options: of ``fast`` and ``paper``.
+        options: for ``fast`` and ``paper``.
         with_prior: measure the prior as well.
     """
 
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where an adaptation keeps its state, so that it can be resumed; what is there of it is resumed if so asked."""
+    """Where an adaptation keeps its state, and whether to resume what is there."""
 
     adapter: Path
     resume: bool = False
@@ -66,16 +66,16 @@ def evaluate_image(
     device: str = "cpu",
     report: Report = lambda _: None,
 ) -> dict:
-    """Adapt to one LR image and compare with its truth.
+    """Adapt to one LR image and compare the result with its ground truth.
 
     Args:
         options: None measures the backbone alone.
 
     Returns:
-        The row of :func:`figures`, and ``seconds``, ``chosen``.
+        The row of :func:`measure`.
 
     Raises:
-        DarsrError: an image cannot be used, or the two sizes do not differ by the scale.
+        DarsrError: an image cannot be used, or the sizes do not differ by the scale.
     """
     plan = Plan("none" if options is None else options.name, options)
     with tempfile.TemporaryDirectory() as folder:
@@ -86,29 +86,30 @@ def evaluate_image(
 def measure(
     pair: Pair, backbone: Backbone, plan: Plan, work: Workplace, device: str = "cpu", report: Report = lambda _: None
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """Super-resolve one image in every way of the plan and compare with its truth.
+    """Super-resolve one image in every way of the plan and compare with its ground truth, inside its mask if it has one.
 
     Returns:
-        ``({name, seconds, chosen, and what figures() gives}, the 8-bit images)``: ``bicubic``, ``backbone``, ``prior``
-        if planned, ``result``, ``truth``, in this order. ``seconds`` is the time that finding the correction took.
+        A row (``name``, ``seconds`` to find the correction, ``chosen``, and those of :func:`figures`) and the 8-bit
+        images ``bicubic``, ``backbone``, ``prior`` if planned, ``result``, ``truth``, in this order.
 
     Raises:
         DarsrError: an image cannot be used, its sizes do not fit, or the method lacks what it needs.
     """
     lr, hr = check_truth(pair.lr, pair.hr, backbone.scale)
+    mask = None if pair.mask is None else read_mask(pair.mask, hr, backbone.scale)
     network, seconds, chosen = _corrected(pair, lr, backbone, plan, work, device, report)
     images = {"bicubic": imresize(lr, *hr.shape[:2]), "backbone": upscale_with(backbone.module, lr, device)}
     if plan.with_prior:
         images["prior"] = upscale_with(_with_prior(lr, backbone, device), lr, device)
     images["result"] = images["backbone"] if plan.method == "none" else upscale_with(network, lr, device)
-    row = {"name": pair.lr.stem, "seconds": seconds, "chosen": chosen, **figures(images, hr, backbone.scale)}
+    row = {"name": pair.lr.stem, "seconds": seconds, "chosen": chosen, **figures(images, hr, backbone.scale, mask)}
     return row, {**images, "truth": hr}
 
 
 def _corrected(
     pair: Pair, lr: np.ndarray, backbone: Backbone, plan: Plan, work: Workplace, device: str, report: Report
 ) -> tuple[nn.Module, float, str]:
-    """Correction and backbone by the plan's method, the seconds it took to find them, and what was chosen."""
+    """Return the network of the plan's method, the seconds it took to find the correction, and what was chosen."""
     if plan.method == "none":
         return backbone.module, 0.0, "backbone alone"
     if plan.method == "prior":
@@ -123,20 +124,25 @@ def _corrected(
         correction = best_filter(torch.from_numpy(to_tensor(lr)), kernel, backbone.scale)
         seconds = time.perf_counter() - started
         return Pipeline(correction.to(device), backbone.module), seconds, "true kernel"
-    work.adapter.unlink(missing_ok=True)  # of a run that was killed before it could compare: its seconds are not known
+    work.adapter.unlink(missing_ok=True)  # left by a run killed before it could compare: its seconds are unknown
     adapter, seconds = adapt_image(pair.lr, work.adapter, backbone, plan.options, device, work.resume, report)
     work.adapter.unlink()
     return adapted(adapter, backbone, device), seconds, adapter.facts["chosen"]
 
 
 def _with_prior(lr: np.ndarray, backbone: Backbone, device: str) -> Pipeline:
-    """The prior that ``fast`` starts from with this image, as it is."""
+    """Return the backbone behind the prior that ``fast`` would start from for this image."""
     prior = load_prior(backbone.scale, camera=camera_probability(lr) > 0.5)
     return Pipeline(prior.requires_grad_(False).to(device), backbone.module)
 
 
-def figures(images: dict[str, np.ndarray], truth: np.ndarray, scale: int) -> dict[str, float]:
-    """PSNR in dB and SSIM of 8-bit images against the truth, ``scale`` pixels dropped on each side.
+def figures(
+    images: dict[str, np.ndarray], truth: np.ndarray, scale: int, mask: np.ndarray | None = None
+) -> dict[str, float]:
+    """Compute PSNR in dB and SSIM of 8-bit images against the truth, ``scale`` pixels dropped on each side.
+
+    Args:
+        mask: H x W, bool; only these pixels count.
 
     Returns:
         ``psnr_y, ssim_y, psnr_rgb, ssim_rgb`` of ``images["result"]``, the same with ``_NAME`` for every other image,
@@ -146,19 +152,19 @@ def figures(images: dict[str, np.ndarray], truth: np.ndarray, scale: int) -> dic
     for name in ("result", *(n for n in images if n != "result")):
         tail = "" if name == "result" else f"_{name}"
         for figure in (psnr_y, ssim_y, psnr_rgb, ssim_rgb):
-            row[f"{figure.__name__}{tail}"] = figure(images[name], truth, scale)
-    alike = math.isinf(row["psnr_y"]) and math.isinf(row["psnr_y_backbone"])  # both are the truth itself
+            row[f"{figure.__name__}{tail}"] = figure(images[name], truth, scale, mask)
+    alike = math.isinf(row["psnr_y"]) and math.isinf(row["psnr_y_backbone"])  # both equal the truth
     row["gain"] = 0.0 if alike else row["psnr_y"] - row["psnr_y_backbone"]
     return row
 
 
 def mean_of(rows: list[dict]) -> dict:
-    """Mean of every figure over the images."""
+    """Average every figure over the images."""
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if isinstance(rows[0][key], float)}
 
 
 def check_truth(image: Path, truth: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read an LR image and its truth.
+    """Read an LR image and its ground truth.
 
     Raises:
         DarsrError: one cannot be read, the sizes do not differ by the scale, or they are too small to compare.
@@ -174,8 +180,26 @@ def check_truth(image: Path, truth: Path, scale: int) -> tuple[np.ndarray, np.nd
     return lr, hr
 
 
+def read_mask(path: Path, hr: np.ndarray, scale: int) -> np.ndarray:
+    """Read a mask: H x W, bool, true where the file is 255.
+
+    Raises:
+        DarsrError: it cannot be read, is not of the size of ``hr``, or counts no pixel that SSIM is defined for.
+    """
+    mask = read_image(path)
+    if mask.shape[:2] != hr.shape[:2]:
+        sizes = f"is {mask.shape[1]}x{mask.shape[0]}, expected {hr.shape[1]}x{hr.shape[0]}"
+        raise DarsrError(str(path), sizes, "give a mask of the HR image's size")
+    counted = (mask == 255) if mask.ndim == 2 else (mask == 255).all(-1)
+    if not shave(counted, least_side(scale) // 2).any():
+        raise DarsrError(
+            str(path), "counts no pixel inside the borders", "give a mask that is 255 where a pixel counts"
+        )
+    return counted
+
+
 def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> dict:
-    """``psnr_y`` of an adapted image and ``psnr_y_backbone`` of the backbone alone, against a true HR image."""
+    """Compute ``psnr_y`` of an adapted image and ``psnr_y_backbone`` of the backbone alone against an HR image."""
     lr, hr = check_truth(image, truth, backbone.scale)
     result = upscale_with(adapted(adapter, backbone, device), lr, device)
     plain = upscale_with(backbone.module, lr, device)
@@ -183,7 +207,7 @@ def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone
 
 
 def save_corrected(image: Path, adapter: Adapter, target: Path, device: str = "cpu") -> None:
-    """Write the corrected LR image, which looks as if it had been downscaled bicubically."""
+    """Write the corrected LR image: the image the backbone is given."""
     pixels = read_image(image)
     corrected = upscale_with(correction_of(adapter).to(device), pad_to_least(pixels), device)
     write_image(target, corrected[: pixels.shape[0], : pixels.shape[1]])

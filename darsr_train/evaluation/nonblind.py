@@ -1,7 +1,7 @@
-"""What knowing the blur is worth: one 5x5 filter for the whole image, in closed form from the true kernel.
+"""Non-blind reference: one 5x5 filter for the whole image, in closed form from the true kernel.
 
-A yardstick, no product: adaptation is measured against it. Its 25 taps are all free, unlike the 13 symmetric ones that an
-adapter's ``global`` correction has: tap noise makes true kernels a little lopsided, which is worth 0.1 to 0.2 dB.
+Adaptation is measured against it. All 25 taps are free, unlike the 13 symmetric ones of an adapter's ``global`` correction:
+tap noise makes true kernels slightly asymmetric, which is worth 0.1 to 0.2 dB.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _RIDGE = 1e-6  # a hundred times more costs 0.7 dB
 
 
 class Filter(nn.Module):
-    """Correlates every colour with one filter, borders reflected: N x C x H x W, sides of at least 3.
+    """Correlation of every channel with one filter, borders reflected: N x C x H x W, sides of at least 3.
 
     Args:
         taps: 5 x 5.
@@ -34,12 +34,12 @@ class Filter(nn.Module):
 
 
 def best_filter(y: Tensor, kernel: Tensor, scale: int, ridge: float = _RIDGE) -> Filter:
-    """The filter that undoes a known blur best, by least squares on the image reduced once more.
+    """Fit the filter that best undoes a known blur, by least squares on the image reduced once more.
 
     ``filter(y reduced by kernel)`` is fitted to ``y`` reduced bicubically, in float64.
 
     Args:
-        y: N x C x H x W in [0, 1], sides of at least ``3 * scale``; what ``scale`` does not divide is left out.
+        y: N x C x H x W in [0, 1], sides of at least ``3 * scale``; cropped to multiples of ``scale``.
         kernel: k x k, sum about 1; see :func:`darsr_train.degradation.reduction.reduce`.
         ridge: pulls towards the identity, relative to the mean energy of the image.
     """

@@ -1,4 +1,4 @@
-"""What was measured, summed up: as JSON values, as a table on the terminal, as Markdown."""
+"""Summaries of an evaluation as JSON values, terminal tables, Markdown and a contact sheet."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from darsr_deploy.images.arrays import read_image, write_image
 from ..plots.contact_sheet import Entry, contact_sheet
 from .measure import NO_WORSE, mean_of
 
-OTHERS = ("bicubic", "backbone", "prior")  # what the result is compared with; the prior where it was asked for
+OTHERS = ("bicubic", "backbone", "prior")  # what the result is compared with; the prior only if requested
 TITLES = {"bicubic": "bicubic", "backbone": "backbone alone", "prior": "prior"}
 
 
 def summed_up(rows: list[dict], asked: int) -> dict:
-    """Of several images: how many were measured of how many, mean figures, the image with the least gain, losses.
+    """Summarise the rows of several images.
 
     Returns:
-        ``{asked, count, mean, worst: {set, name, gain}, below_backbone}``; ``below_backbone`` counts the images that
-        are under the backbone alone by more than 0.1 dB. Without rows, ``asked`` and ``count`` alone.
+        ``{asked, count, mean, worst: {set, name, gain}, below_backbone}``; ``below_backbone`` counts the images more than
+        0.1 dB below the backbone alone. Without rows, ``asked`` and ``count`` alone.
     """
     summary: dict = {"asked": asked, "count": len(rows)}
     if rows:
@@ -34,7 +34,7 @@ def summed_up(rows: list[dict], asked: int) -> dict:
 
 
 def full_summary(head: dict, sets: Iterable[dict], rows: list[dict]) -> dict:
-    """What ``darsr eval --json`` prints: the head, the images, all of them summed up, every set summed up.
+    """Build what ``darsr eval --json`` prints: the head, the images, their summary, a summary per set.
 
     Args:
         head: how it was measured.
@@ -46,7 +46,7 @@ def full_summary(head: dict, sets: Iterable[dict], rows: list[dict]) -> dict:
 
 
 def show(summary: dict, width: int | None) -> None:
-    """Print one table of the images and, of several sets, one of the sets."""
+    """Print a table of images per set and, for several sets, one of the sets; ``width`` None is the terminal's."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -65,7 +65,7 @@ def show(summary: dict, width: int | None) -> None:
 
 
 def markdown(summary: dict) -> str:
-    """The same as a page of GitHub-flavoured Markdown, with a line that says how it was measured."""
+    """Return the summary as GitHub-flavoured Markdown, with a line on how it was measured."""
     options = summary["options"]
     changed = f", seed {options['seed']}, {options['steps']} steps" if options else ""
     networks = ", ".join(sorted({f"{p['backbone']} (`{p['backbone_sha256'][:12]}`)" for p in summary["sets"]}))
@@ -88,7 +88,7 @@ def markdown(summary: dict) -> str:
 
 
 def write_sheet(target: Path, summary: dict, strips: dict[str, Path]) -> None:
-    """The contact sheet of all images that were measured; ``strips`` are the files of their crops by fingerprint."""
+    """Write the contact sheet of all measured images; ``strips`` are the files of their crops by fingerprint."""
     names = [name for name in OTHERS if f"psnr_y_{name}" in summary["mean"]]
     own = [] if summary["method"] == "none" else [""]
     entries = []
@@ -102,7 +102,7 @@ def write_sheet(target: Path, summary: dict, strips: dict[str, Path]) -> None:
 
 
 def _image_table(summary: dict, rows: list[dict], part: dict) -> tuple[list[str], list[list[str]]]:
-    """Column titles and cells: a row for every image and their mean."""
+    """Return column titles and cells: a row per image and their mean."""
     others = [name for name in OTHERS if f"psnr_y_{name}" in rows[0]]
     titles = ["image", *(TITLES[name] for name in others), summary["method"], "gain dB", "seconds", "chosen"]
     cells = [
@@ -113,7 +113,7 @@ def _image_table(summary: dict, rows: list[dict], part: dict) -> tuple[list[str]
 
 
 def _set_table(summary: dict) -> tuple[list[str], list[list[str]]]:
-    """Column titles and cells: a row for every set and one for all images."""
+    """Return column titles and cells: a row per set and one for all images."""
     others = [name for name in OTHERS if f"psnr_y_{name}" in summary["mean"]]
     titles = ["set", "images", *(TITLES[name] for name in others), summary["method"], "gain dB", "seconds"]
     titles += ["worst image", f"lost > {NO_WORSE} dB"]
@@ -132,16 +132,14 @@ def _set_table(summary: dict) -> tuple[list[str], list[list[str]]]:
 def _last_words(summary: dict) -> str:
     worst = summary["worst"]
     words = f"Gain {_signed(summary['mean']['gain'])} dB; worst image {worst['set']}/{worst['name']} "
-    words += (
-        f"{_signed(worst['gain'])} dB; {summary['below_backbone']} of {summary['count']} images under the backbone "
-    )
-    words += f"alone by more than {NO_WORSE} dB."
+    words += f"{_signed(worst['gain'])} dB; {summary['below_backbone']} of {summary['count']} images more than "
+    words += f"{NO_WORSE} dB below the backbone alone."
     missing = summary["asked"] - summary["count"]
     return words + (f" Not measured: {missing} of {summary['asked']}." if missing else "")
 
 
 def _by_set(rows: Iterable[dict]) -> dict[str, list[dict]]:
-    """Rows grouped by their set, in the order they come."""
+    """Group rows by their set, keeping their order."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row["set"], []).append(row)

@@ -1,4 +1,4 @@
-"""Measuring many images: in several processes, kept in a file after each, not measured again when resumed."""
+"""Measurement of many images: in several processes, saved after each, resumed without measuring again."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ def run(
     report: Report,
     keep: Callable[[list[dict]], None],
 ) -> list[dict]:
-    """Measure what is not known yet.
+    """Measure the tasks that are not known yet.
 
     Args:
         known: rows by fingerprint.
-        threads: of PyTorch in all processes together; 0 for as many as it takes by itself.
-        complain: gets the error of an image; the others are still done.
-        keep: gets all rows so far, after each image.
+        jobs: images at a time; more than one in processes of their own.
+        threads: of PyTorch in all processes together; 0 for PyTorch's own number.
+        complain: receives the error of an image; the others are still measured.
+        keep: receives all rows so far, after each image.
 
     Returns:
         The rows in the order of the tasks, with ``set`` and ``fingerprint``.
@@ -63,7 +64,7 @@ def run(
 
 
 def measure_task(task: Task, report: Report) -> dict:
-    """The row of one image; with a contact sheet, its crops are written as well."""
+    """Measure one image and return its row; for a contact sheet, write its crops too."""
     label = f"{task.set}/{task.pair.lr.stem}"
     backbone = _backbone(task.backbone, task.scale, task.device, task.backbone_sha256)
     row, images = measure(
@@ -82,7 +83,7 @@ def measure_task(task: Task, report: Report) -> dict:
 
 
 def known_rows(path: Path) -> dict[str, dict]:
-    """The rows of a result file by their fingerprints; none where there is no file.
+    """Read the rows of a result file by their fingerprints; empty where there is no file.
 
     Raises:
         DarsrError: the file is something else.
@@ -99,7 +100,7 @@ def known_rows(path: Path) -> dict[str, dict]:
 
 
 def _figure(key: str, value: object) -> object:
-    """An infinite PSNR (no difference at all) is null in JSON."""
+    """Undo JSON's null for an infinite PSNR (no difference at all)."""
     return math.inf if value is None and key.startswith("psnr") else value
 
 
@@ -117,5 +118,5 @@ def _measured(tasks: list[Task], jobs: int, threads: int, report: Report) -> Ite
 
 @functools.lru_cache(maxsize=2)
 def _backbone(name: str, scale: int, device: str, sha256: str) -> Backbone:
-    """Loaded once a process; the hash makes a file that has changed another one."""
+    """Load a backbone once a process; the hash makes a changed file another one."""
     return load_backbone(name, scale, device)

@@ -1,4 +1,8 @@
-"""Sets of images whose truth is known: folders with ``LR/`` and ``HR/`` of equal names, optionally ``kernel/NAME.npz``."""
+"""Test sets with ground truth.
+
+A set is a folder with ``LR/`` and ``HR/`` of equal names, optionally ``kernel/NAME.npz`` (the true kernel) and ``mask/`` of
+the same names (HR size, 255 where a pixel counts).
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,12 @@ _SSIM_WINDOW = 11  # pixels
 
 @dataclass(frozen=True)
 class Pair:
-    """An LR image, its truth, and where its true kernel lies if there is one."""
+    """An LR image, its ground truth, the path its true kernel has if there is one, and its mask in a set with masks."""
 
     lr: Path
     hr: Path
     kernel: Path
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class ImageSet:
     """A folder of pairs of one kind and scale.
 
     Attributes:
-        name: the folder's, or the path as given where two folders have the same name.
-        scale: found from the sizes of the first pair that can be read.
+        name: the folder's name, or the path as given where two folders have the same name.
+        scale: from the sizes of the first readable pair.
     """
 
     name: str
@@ -40,15 +45,15 @@ class ImageSet:
 
 
 def least_side(scale: int) -> int:
-    """Least width and height of a truth that can be compared with, in pixels: SSIM's window and both borders."""
+    """Return the minimum width and height of a comparable HR image in pixels: SSIM's window and both borders."""
     return _SSIM_WINDOW + 2 * scale
 
 
 def image_pairs(folder: Path) -> tuple[Pair, ...]:
-    """The pairs of a set, by name.
+    """Return the pairs of a set, sorted by name.
 
     Raises:
-        DarsrError: a folder or a partner is missing.
+        DarsrError: a folder, an HR image or a mask is missing.
     """
     if not folder.is_dir():
         why = "is a file" if folder.exists() else "there is no such folder"
@@ -59,31 +64,30 @@ def image_pairs(folder: Path) -> tuple[Pair, ...]:
             "holds neither the folders LR and HR nor folders that do",
             "give a folder of image pairs with equal names",
         )
+    masks = folder / "mask" if (folder / "mask").is_dir() else None
     pairs = tuple(
-        Pair(lr, folder / "HR" / lr.name, folder / "kernel" / f"{lr.stem}.npz") for lr in list_images(folder / "LR")
+        Pair(lr, folder / "HR" / lr.name, folder / "kernel" / f"{lr.stem}.npz", masks and masks / lr.name)
+        for lr in list_images(folder / "LR")
     )
-    missing = [pair.hr for pair in pairs if not pair.hr.is_file()]
-    if missing or not pairs:
-        raise DarsrError(
-            str(missing[0] if missing else folder / "LR"),
-            "is missing" if missing else "holds no images",
-            "LR and HR need equal names",
-        )
+    if not pairs:
+        raise DarsrError(str(folder / "LR"), "holds no images", "LR and HR need equal names")
+    for path in (path for pair in pairs for path in (pair.hr, pair.mask) if path and not path.is_file()):
+        raise DarsrError(str(path), "is missing", f"LR and {path.parent.name} need equal names")
     return pairs
 
 
 def find_sets(
     folders: Iterable[Path], scale: int | None, complain: Callable[[DarsrError], None], say: Callable[[str], None]
 ) -> list[ImageSet]:
-    """The sets among folders: each is one, or holds some (its other contents are not looked at).
+    """Find the sets among folders: each is a set or holds sets, whatever else it holds.
 
     Args:
-        scale: only sets of this scale are taken from a folder of sets; a set that was given itself must be of it,
-            which is noticed at its images.
-        complain: gets what is wrong with a folder; the others are still taken.
-        say: gets what was left out.
+        scale: take only sets of this scale from a folder of sets; a set given directly is measured at this scale,
+            and its images fail if they do not fit.
+        complain: receives the error of an unusable folder; the others are still used.
+        say: receives a line for every set left out.
     """
-    parts: dict[Path, tuple[Path, bool]] = {}  # none is taken twice
+    parts: dict[Path, tuple[Path, bool]] = {}  # by resolved path, so that no set is taken twice
     for folder in folders:
         inside = _sets_inside(folder)
         for part in inside or [folder]:
@@ -97,7 +101,7 @@ def find_sets(
             continue
         found = _scale_of(pairs)
         if was_inside and scale is not None and found not in (None, scale):
-            say(f"{part}: left out, it is of scale {found}")
+            say(f"{part}: skipped, its scale is {found}")
             continue
         sets.append(ImageSet(part.resolve().name, part, scale or found or 2, pairs))
     names = [s.name for s in sets]
@@ -105,13 +109,13 @@ def find_sets(
 
 
 def true_kernel(path: Path) -> np.ndarray:
-    """The kernel of a file ``kernel/NAME.npz``: k x k, float64; the mean where it holds several (spatially variant blur).
+    """Read ``kernel/NAME.npz``: k x k, float64; the mean of several kernels (spatially variant blur).
 
     The arrays are named ``k0``, ``k1``, ... Even-sized kernels are centred between their middle taps (see
     :func:`darsr_train.degradation.reduction.reduce`).
 
     Raises:
-        DarsrError: no such file, or anything but square kernels of one size that sum to 1.
+        DarsrError: there is no such file, or it holds anything but square kernels of one size that sum to 1.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -119,13 +123,17 @@ def true_kernel(path: Path) -> np.ndarray:
         mean = np.mean(np.stack(kernels), axis=0)
     except FileNotFoundError as error:
         raise DarsrError(
-            str(path), "there is no true kernel", "make the set with darsr degrade, or measure what needs none"
+            str(path), "there is no true kernel", "make the set with darsr degrade, or use a method that needs none"
         ) from error
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise DarsrError(str(path), "holds no kernels of one size", "make the set again with darsr degrade") from error
+        raise DarsrError(
+            str(path), "does not hold kernels of one size", "make the set again with darsr degrade"
+        ) from error
     good = mean.ndim == 2 and mean.shape[0] == mean.shape[1] and np.isfinite(mean).all()
     if not good or abs(mean.sum() - 1) > 0.01:
-        raise DarsrError(str(path), "holds no square kernels that sum to 1", "make the set again with darsr degrade")
+        raise DarsrError(
+            str(path), "does not hold square kernels that sum to 1", "make the set again with darsr degrade"
+        )
     return mean
 
 
@@ -138,12 +146,12 @@ def _sets_inside(folder: Path) -> list[Path]:
         return []
     try:
         return sorted(part for part in folder.iterdir() if _is_set(part))
-    except OSError:  # no folder, or one that cannot be read: image_pairs() says so
+    except OSError:  # missing or unreadable: image_pairs() reports it
         return []
 
 
 def _scale_of(pairs: Iterable[Pair]) -> int | None:
-    """2 or 4 by the first pair that can be read; what is wrong with a pair is said when it is measured."""
+    """Return 2 or 4 by the first readable pair; errors of a pair are reported when it is measured."""
     for pair in pairs:
         try:
             small, large = read_image(pair.lr).shape, read_image(pair.hr).shape

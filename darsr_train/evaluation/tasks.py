@@ -1,4 +1,4 @@
-"""What there is to be measured: the images of several sets, each with all that its figures depend on."""
+"""Measuring tasks: the images of several sets, each with everything its figures depend on."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .sets import ImageSet, Pair
 
 @dataclass(frozen=True)
 class Task:
-    """One image to be measured, and all it takes to do so in another process.
+    """One image to measure, with all that another process needs to do so.
 
     Attributes:
-        set: name of the set it belongs to.
-        fingerprint: of everything that the row depends on: what is known of the same one need not be measured again.
-        work: folder for the state of an adaptation and for the crops of the contact sheet.
+        set: name of its set.
+        fingerprint: of everything the row depends on; a known row with the same one is not measured again.
+        work: folder for the state of an adaptation and the crops of the contact sheet.
     """
 
     set: str
@@ -46,13 +46,13 @@ class Task:
 
     @property
     def strip(self) -> Path:
-        """The crops for the contact sheet, side by side."""
+        """Return the file of the crops for the contact sheet, side by side."""
         return self.work / f"{self.fingerprint}.png"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, of every set. ``backbone`` is a name or a file; ``steps`` None leaves it to the profile."""
+    """What the user asked for: ``backbone`` is a name or a file; ``steps`` None leaves the number to the profile."""
 
     method: str
     backbone: str
@@ -64,7 +64,8 @@ class Request:
     resume: bool
 
     def plan(self, scale: int) -> Plan:
-        """
+        """Return how images of this scale are measured.
+
         Raises:
             DarsrError: an unknown method, or an option out of range.
         """
@@ -79,11 +80,11 @@ class Request:
 def prepare(
     sets: list[ImageSet], request: Request, work: Path, complain: Callable[[DarsrError], None]
 ) -> tuple[list[Task], dict, list[dict]]:
-    """The tasks of all sets, how they are measured, and the sets as the summary names them.
+    """Return the tasks of all sets, how they are measured, and the sets as the summary names them.
 
-    A set that cannot be measured at all is one complaint; the others are still done.
+    A set that cannot be measured at all is one complaint; the others are still measured.
     """
-    request.plan(2)  # an unknown method is no matter of the sets
+    request.plan(2)  # an unknown method is reported once, not for every set
     tasks, parts = [], []
     networks: dict[int, Backbone] = {}
     for found in sets:
@@ -106,6 +107,7 @@ def prepare(
         parts.append(
             {"name": found.name, "folder": str(found.folder), "scale": found.scale, "backbone": network.name}
             | {"backbone_sha256": network.sha256, "asked": len(found.pairs)}
+            | ({"masked": True} if found.pairs[0].mask else {})
         )
     options = next((task.plan.options.to_json() for task in tasks if task.plan.options), None)
     head = {"method": request.method, "backbone": request.backbone, "options": options, "device": request.device}
@@ -113,7 +115,7 @@ def prepare(
 
 
 def _check(found: ImageSet, plan: Plan) -> None:
-    """What would fail at every image of a set is said once."""
+    """Report once what would fail for every image of a set."""
     if plan.method == "nonblind" and not (found.folder / "kernel").is_dir():
         raise DarsrError("method nonblind", "the set holds no true kernels (kernel/NAME.npz)", "use another --method")
     if _needs_prior(plan):
@@ -129,9 +131,9 @@ def _versions() -> dict[str, str]:
 
 
 def fingerprint(set_name: str, pair: Pair, plan: Plan, backbone: Backbone, device: str) -> str:
-    """What an image's row depends on, as 32 hexadecimal digits: its names, images, options, networks, versions.
+    """Hash what an image's row depends on (names, images, options, networks, versions) to 32 hexadecimal digits.
 
-    The number of threads is not in it: it moves a figure by rounding only.
+    The number of threads does not count: it moves figures by rounding only.
     """
     facts = {
         "plan": dataclasses.asdict(plan),
@@ -145,6 +147,8 @@ def fingerprint(set_name: str, pair: Pair, plan: Plan, backbone: Backbone, devic
         "device": device.partition(":")[0],
         "versions": _versions(),
     }
+    if pair.mask is not None:
+        facts["mask"] = _hash(pair.mask)
     return hash_json(facts)[:32]
 
 

@@ -1,4 +1,4 @@
-"""The contact sheet of an evaluation: for every image the crop with the most detail, in every way it was enlarged."""
+"""Contact sheet of an evaluation: the most detailed crop of every image, by every method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Entry:
     """One image of a sheet.
 
     Attributes:
-        strip: what :func:`strip_of` gave.
+        strip: the crops, by :func:`strip_of`.
         figures: a line below each panel.
     """
 
@@ -33,13 +33,13 @@ class Entry:
 
 
 def strip_of(images: dict[str, np.ndarray]) -> np.ndarray:
-    """The same crop of all images side by side: uint8 RGB. It is the one in which the truth has the most detail."""
+    """Join the crops of all images where the truth has the most detail, side by side: uint8 RGB."""
     rows, columns = find_detailed_square(images["truth"], _CROP)
     return np.hstack([as_rgb(image[rows, columns]) for image in images.values()])
 
 
 def contact_sheet(title: str, remark: str, names: tuple[str, ...], entries: list[Entry]) -> np.ndarray:
-    """A page of all entries, uint8 RGB.
+    """Draw a page of all entries, uint8 RGB.
 
     Args:
         names: of the panels, which every entry has in this order.

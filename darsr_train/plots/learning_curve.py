@@ -1,4 +1,4 @@
-"""The learning curve of a training as a picture: loss above, PSNR (where it was measured) below, over the steps."""
+"""Learning curve of a training: loss above, PSNR (where measured) below, over the steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def learning_curve(log: list[dict], title: str) -> np.ndarray:
     """Draw a training's log.
 
     Args:
-        log: entries with ``step``, ``loss`` and, where it was measured, ``psnr_y`` in dB, in the order of the steps.
+        log: entries with ``step``, ``loss`` and, where measured, ``psnr_y`` in dB, in the order of the steps.
 
     Returns:
         uint8, H x W x 3 (RGB).
@@ -39,7 +39,7 @@ def _points(log: list[dict], name: str) -> list[tuple[int, float]]:
 
 
 def _smooth(points: list[tuple[int, float]], share: float = 0.03) -> list[tuple[int, float]]:
-    """Mean over the neighbouring ``share`` of all entries: the loss of one step is that of a few crops."""
+    """Average over the neighbouring ``share`` of all entries: the loss of one step is that of a few crops."""
     reach = int(len(points) * share / 2)
     values = [value for _, value in points]
     return [(step, float(np.mean(values[max(0, i - reach) : i + reach + 1]))) for i, (step, _) in enumerate(points)]
@@ -76,7 +76,7 @@ def _panel(page: Page, top: int, caption: str, points: list[tuple[int, float]], 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten) between the bounds, four to nine of them."""
+    """Return four to nine round numbers (1, 2 or 5 times a power of ten) between the bounds."""
     raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw)

@@ -1,4 +1,4 @@
-"""Pages of pictures with captions, for the contact sheet and the preview: layout, type, colour maps.
+"""Pages of pictures with captions: layout, type and colour maps of the contact sheet and the preview.
 
 Pictures are uint8, H x W or H x W x 3 (RGB). Lengths are in pixels of the page.
 """
@@ -18,7 +18,7 @@ EMPTY = (244, 245, 247)  # the ground of a panel without a picture
 TITLE, BODY, SMALL = 24, 16, 13  # sizes of type
 MARGIN, GAP = 32, 20
 
-# Red through white to blue, and dark blue through green to yellow: both also readable by the colour-blind.
+# Red through white to blue: safe for the colour-blind, as viridis below is.
 _DIVERGING = np.array([[140, 26, 38], [222, 119, 92], [255, 255, 255], [104, 159, 207], [20, 62, 126]], float)
 
 
@@ -33,7 +33,7 @@ class Page:
     def text(
         self, x: float, y: float, words: str, size: int = BODY, colour: Colour = INK, anchor: str = "ls", width: int = 0
     ) -> None:
-        """Write a line; ``anchor`` as Pillow's (``ls``: left end of the baseline), cut with dots at ``width`` if given."""
+        """Write a line, truncated with dots at ``width`` if given; ``anchor`` as in Pillow (``ls``: left end of the baseline)."""
         words = "".join(c if " " <= c <= "~" or c in "°±·" else "?" for c in words)  # what the font has
         font = _font(size)
         while width and len(words) > 1 and font.getlength(words) > width:
@@ -43,7 +43,7 @@ class Page:
         self._draw.text((x, y), words, colour, font, anchor)
 
     def paste(self, x: int, y: int, picture: np.ndarray, frame: bool = True) -> None:
-        """Put a picture with its upper left corner at (x, y)."""
+        """Paste a picture with its upper left corner at (x, y)."""
         self._image.paste(Image.fromarray(as_rgb(picture)), (x, y))
         if frame:
             height, width = picture.shape[:2]
@@ -53,14 +53,16 @@ class Page:
         self, x: float, y: float, width: float, height: float, outline: Colour | None, fill: Colour | None = None,
         thickness: int = 1,
     ) -> None:  # fmt: skip
+        """Draw a rectangle; no outline or no fill where the colour is None."""
         self._draw.rectangle((x, y, x + width - 1, y + height - 1), fill, outline, thickness)
 
     def line(self, x: float, y: float, to_x: float, to_y: float, colour: Colour = LINE, thickness: int = 1) -> None:
+        """Draw a straight line."""
         self._draw.line((x, y, to_x, to_y), colour, thickness)
 
     def badge(self, x: float, y: float, words: str, radius: int = 10) -> None:
-        """A number in a dark disk with a light rim, centred at (x, y): seen on every ground."""
-        fine = 4  # Pillow's disks have steps: drawn larger, then reduced
+        """Draw a number in a dark disk with a light rim, visible on any background, centred at (x, y)."""
+        fine = 4  # drawn larger and reduced: Pillow does not antialias
         side = 2 * (radius + 1) * fine
         disk = Image.new("RGBA", (side, side))
         draw = ImageDraw.Draw(disk)
@@ -71,21 +73,22 @@ class Page:
         self._draw.text((round(x), round(y)), words, PAPER, _font(SMALL), "mm")
 
     def picture(self) -> np.ndarray:
-        """uint8, H x W x 3."""
+        """Return the page: uint8, H x W x 3."""
         return np.asarray(self._image).copy()
 
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)  # Aileron, which comes with Pillow: ASCII and a few signs
+    return ImageFont.load_default(size)  # Aileron, shipped with Pillow: ASCII and a few signs
 
 
 def as_rgb(picture: np.ndarray) -> np.ndarray:
+    """Repeat a gray picture to three channels; return RGB as it is."""
     return np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else np.ascontiguousarray(picture)
 
 
 def enlarged(picture: np.ndarray, side: int) -> np.ndarray:
-    """Every pixel becomes a square, the longer side at most ``side``; a picture larger than that is reduced by averaging."""
+    """Enlarge by a whole factor without smoothing, to at most ``side``; average a larger picture down to ``side``."""
     height, width = picture.shape[:2]
     factor = side // max(height, width)
     if factor >= 1:
@@ -96,20 +99,20 @@ def enlarged(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def fitted(values: np.ndarray, width: int, height: int) -> np.ndarray:
-    """H x W values, resized so that they just fit into ``width`` x ``height``, in proportion."""
+    """Resize H x W values to fit ``width`` x ``height``, keeping their proportions."""
     zoom = min(width / values.shape[1], height / values.shape[0])
     size = (max(1, round(values.shape[1] * zoom)), max(1, round(values.shape[0] * zoom)))
     return cv2.resize(values, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_NEAREST_EXACT)
 
 
 def diverging(values: np.ndarray, reach: float) -> np.ndarray:
-    """-reach red, 0 white, +reach blue: H x W -> uint8 H x W x 3."""
+    """Map -reach to red, 0 to white, +reach to blue: H x W -> uint8 H x W x 3."""
     place = np.clip(values / max(reach, 1e-12), -1, 1)
     anchors = np.linspace(-1, 1, len(_DIVERGING))
     return np.stack([np.interp(place, anchors, channel) for channel in _DIVERGING.T], -1).round().astype(np.uint8)
 
 
 def sequential(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """``low`` dark blue, ``high`` yellow (viridis): H x W -> uint8 H x W x 3."""
+    """Map ``low`` to dark blue and ``high`` to yellow (viridis): H x W -> uint8 H x W x 3."""
     place = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     return cv2.applyColorMap((place * 255).round().astype(np.uint8), cv2.COLORMAP_VIRIDIS)[:, :, ::-1]

@@ -1,4 +1,4 @@
-"""One page to look at after an adaptation: before, after, the kernel that was found, the filters that correct it."""
+"""Preview page of an adaptation: before, after, the estimated kernel, the correcting filters."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..networks.darm import symmetric_basis
 from ..pipeline import adapted, upscale_with
 from .preview_page import Findings, draw
 
-_WINDOW = 512  # of a larger image only its middle is looked at: the page shows no more, and it costs no memory
+_WINDOW = 512  # only the centre of a larger image is computed: the page shows no more of it
 
 
 def save_preview(image: Path, adapter: Adapter, backbone: Backbone, target: Path, device: str = "cpu") -> None:
-    """Write the page of an image and its adapter as PNG.
+    """Write the preview page of an image and its adapter as PNG.
 
     Raises:
         DarsrError: the image cannot be read, or the file cannot be written.
@@ -36,7 +36,7 @@ def save_preview(image: Path, adapter: Adapter, backbone: Backbone, target: Path
 
 
 def find(pixels: np.ndarray, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> Findings:
-    """What an adapter does to an image (uint8, H x W or H x W x 3, any size)."""
+    """Compute what an adapter does to an image (uint8, H x W or H x W x 3, any size)."""
     height, width = (min(side, _WINDOW) for side in pixels.shape[:2])
     top, left = ((side - part) // 2 for side, part in zip(pixels.shape[:2], (height, width)))
     lr = pixels[top : top + height, left : left + width]
@@ -51,7 +51,7 @@ def find(pixels: np.ndarray, adapter: Adapter, backbone: Backbone, device: str =
 
 @torch.no_grad()
 def filters_of(correction: nn.Module, lr: np.ndarray, device: str = "cpu") -> np.ndarray | None:
-    """The assembled filters of a correction on an 8-bit image: see :class:`Findings`. None for the identity."""
+    """Return the assembled filters of a correction on an 8-bit image as in :class:`Findings`; None for the identity."""
     if isinstance(correction, nn.Identity):
         return None
     coefficients = correction.coefficients(torch.from_numpy(to_tensor(lr)).to(device))[0].float().cpu()  # F, H, W

@@ -1,4 +1,4 @@
-"""The page of a preview: crops, kernel, map and filters in two rows of panels."""
+"""Layout of the preview page: crops, kernel, map and filters in two rows of panels."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from .page import (
 _SIDE = 360  # of a panel on the page
 _CROP = 90  # side of the crops in HR pixels
 _HEAD, _ROW = 128, _SIDE + 72  # heights of the title and of a row of panels
-_FILTERS = 4  # that are shown in figures
+_FILTERS = 4  # shown with their taps
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a page shows; images are uint8, H x W or H x W x 3.
+    """What the page shows; images are uint8, H x W or H x W x 3.
 
     Attributes:
-        bicubic, before, after: the enlarged image, or the middle of it; ``before`` by the backbone alone.
-        filters: H x W x 5 x 5, the filter of every LR pixel (correlation); 1 x 1 x 5 x 5 if it is the same everywhere;
-            None where nothing is corrected.
+        bicubic, before, after: the enlarged image or its centre; ``before`` by the backbone alone.
+        filters: H x W x 5 x 5, the filter of every LR pixel (correlation); 1 x 1 x 5 x 5 if all are equal; None where
+            nothing is corrected.
         kernel: k x k, as :func:`darsr_train.degradation.reduction.reduce` takes it; None where none was estimated.
         scale: HR pixels per LR pixel.
     """
@@ -54,7 +54,7 @@ class Findings:
 
 
 def draw(findings: Findings, title: str, remark: str) -> np.ndarray:
-    """The page: uint8 RGB."""
+    """Draw the page: uint8 RGB."""
     columns = [MARGIN + i * (_SIDE + GAP) for i in range(3)]
     page = Page(columns[-1] + _SIDE + MARGIN, _HEAD + 2 * _ROW + MARGIN - 2 * GAP)
     page.text(MARGIN, MARGIN + TITLE, title, TITLE, width=page.width - 2 * MARGIN)
@@ -81,7 +81,7 @@ def draw(findings: Findings, title: str, remark: str) -> np.ndarray:
 
 
 def _draw_kernel(page: Page, x: int, y: int, kernel: np.ndarray | None, scale: int) -> None:
-    """The kernel with its extent in HR pixels around the place of the LR pixel."""
+    """Draw the kernel with its extent in HR pixels around the position of the LR pixel."""
     if kernel is None:
         _panel(page, x, y, "estimated blur kernel")
         _note(page, x, y, "the adapter holds no kernel")
@@ -96,7 +96,7 @@ def _draw_kernel(page: Page, x: int, y: int, kernel: np.ndarray | None, scale: i
     side = len(picture)
     left, top, tap = x + (_SIDE - side) // 2 + 8, y + (_SIDE - side) // 2 - 8, side / count
     page.paste(left, top, picture)
-    # reduce() puts tap t at the HR coordinate s * i + t - before, the LR pixel at s * i + (s - 1) / 2
+    # reduce() places tap t at the HR coordinate s * i + t - before, the LR pixel at s * i + (s - 1) / 2
     middle = (count // 2 if count % 2 else (count - scale) // 2) + (scale - 1) / 2
     step = 2 if count <= 16 else 5
     for offset in range(-step * (count // step), count + 1, step):
@@ -112,7 +112,7 @@ def _draw_kernel(page: Page, x: int, y: int, kernel: np.ndarray | None, scale: i
 
 
 def _draw_map(page: Page, x: int, y: int, centres: np.ndarray, spots: list[tuple[int, int]]) -> None:
-    """The centre tap of every pixel's filter, with numbers where the filters beside it are taken from."""
+    """Draw the centre tap of every pixel's filter, numbered where the filters beside it are taken."""
     remark = "centre tap of the pixel's 5x5 filter; 1 leaves it as it is"
     _panel(page, x, y, "how strongly each pixel is corrected", remark)
     if centres.size == 1:
@@ -134,7 +134,7 @@ def _draw_map(page: Page, x: int, y: int, centres: np.ndarray, spots: list[tuple
 
 
 def _draw_filters(page: Page, x: int, y: int, filters: list[np.ndarray]) -> None:
-    """5x5 filters with their taps in figures; red taps are negative, blue ones positive."""
+    """Draw 5x5 filters with their taps as numbers; red taps are negative, blue ones positive."""
     names = "filters at these places" if len(filters) > 1 else "the filter"
     _panel(page, x, y, names, "taps; red is negative, blue is positive")
     reach = max(float(np.abs(f).max()) for f in filters)
@@ -151,12 +151,12 @@ def _draw_filters(page: Page, x: int, y: int, filters: list[np.ndarray]) -> None
 
 
 def figure_of(tap: float, short: bool) -> str:
-    """A tap in figures; short ones without the zero before the point."""
+    """Format a tap with two decimals; if short, without the leading zero."""
     return f"{round(tap, 2) + 0.0:.2f}".replace("0.", ".", 1) if short and abs(tap) < 1 else f"{tap:.2f}"
 
 
 def spots_of(centres: np.ndarray) -> list[tuple[int, int]]:
-    """Pixels whose filters are shown: from the weakest to the strongest correction, far from each other."""
+    """Choose the pixels whose filters are shown: from the weakest to the strongest correction, far from each other."""
     if centres.size == 1:
         return [(0, 0)]
     rows, columns = np.indices(centres.shape).reshape(2, -1)
@@ -173,7 +173,7 @@ def spots_of(centres: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _panel(page: Page, x: int, y: int, name: str, remark: str = "") -> None:
-    """An empty panel with its name above and a remark below."""
+    """Write a panel's name above and a remark below."""
     page.text(x, y - 10, name, BODY)
     page.text(x, y + _SIDE + 20, remark, SMALL, FAINT, width=_SIDE)
 

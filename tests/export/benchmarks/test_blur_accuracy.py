@@ -63,7 +63,7 @@ def test_the_command_prints_a_row_for_each_set_of_the_scale(sets, monkeypatch, c
     bench_blur.main()
     out, err = capsys.readouterr()
     heads, _, gaussian, none = (line.split(" | ") for line in out.splitlines()[:4])
-    assert len(heads) == len(gaussian) == len(none) and "left out, it is of scale 4" in err
+    assert len(heads) == len(gaussian) == len(none) and "skipped, its scale is 4" in err
     taken = heads.index("taken for only reduced")
     assert (gaussian[0], gaussian[taken]) == ("| gaussian_x2", "0")
     assert (none[0], none[taken], none[taken + 1]) == ("| none_x2", "1", "")

@@ -225,6 +225,14 @@ def test_several_kinds_are_several_sets(photos, tmp_path):
     assert read_image(tmp_path / "sets" / "disk_x4" / "LR" / "a.png").shape == (20, 24, 3)
 
 
+def test_images_and_folders_make_one_set(photos, photo, tmp_path):
+    write_image(tmp_path / "single.png", photo)
+    done("degrade", tmp_path / "single.png", photos, "-o", tmp_path / "set", "--limit", "2")
+    assert names(tmp_path / "set" / "LR") == {"single.png", "a.png"}
+    done("degrade", photos, "-o", tmp_path / "all")
+    assert bytes_of(tmp_path / "set")["LR/a.png"] == bytes_of(tmp_path / "all")["LR/a.png"]
+
+
 def test_what_cannot_be_degraded_is_one_line(photos, photo, tmp_path):
     refused("degrade", photos, "-o", tmp_path / "set", "--kind", "lens", name="kind lens")
     refused("degrade", photos, "-o", tmp_path / "set", "--scale", "3", name="scale 3")

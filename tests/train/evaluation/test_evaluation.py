@@ -86,6 +86,20 @@ def test_colour_figures_are_means_over_the_colours(photo):
     assert psnr_rgb(photo, photo ^ 1, 4) == pytest.approx(20 * math.log10(255))
 
 
+def test_with_a_mask_only_its_pixels_count(photo):
+    damaged, mask = photo.copy(), np.ones(photo.shape[:2], bool)
+    damaged[20:60, 20:60] = 255
+    for figure in (psnr_y, psnr_rgb, ssim_y, ssim_rgb):
+        assert figure(photo, damaged, 2, mask) == pytest.approx(figure(photo, damaged, 2), abs=1e-12)
+    mask[15:65, 15:65] = False  # SSIM's windows reach five pixels
+    assert psnr_y(photo, damaged, 2, mask) == psnr_rgb(photo, damaged, 2, mask) == math.inf
+    assert ssim_y(photo, damaged, 2, mask) == pytest.approx(1) and ssim_rgb(photo, damaged, 2, mask) == pytest.approx(1)
+    inside = np.zeros_like(mask)
+    inside[20:60, 20:60] = True
+    error = (photo[20:60, 20:60].astype(float) - 255) ** 2
+    assert psnr_rgb(photo, damaged, 2, inside) == pytest.approx(10 * math.log10(255**2 / error.mean()))
+
+
 def test_losses_are_counted_beyond_a_tenth_of_a_decibel():
     rows = [{"set": "s", "name": str(g), "gain": g, "psnr_y": 30.0 + g} for g in (0.5, -0.09, -0.11, 1.0)]
     summary = summed_up(rows, 5)
@@ -110,7 +124,7 @@ def test_a_set_a_folder_of_sets_and_what_is_neither(sets, photo, tmp_path):
         write_image(sets / "large" / part / "a.png", photo[:side, :side])
     assert [s.scale for s in find_sets([sets], None, complaints.append, remarks.append)] == [2, 2, 4]
     assert len(find_sets([sets], 2, complaints.append, remarks.append)) == 2
-    assert remarks == [f"{sets / 'large'}: left out, it is of scale 4"]
+    assert remarks == [f"{sets / 'large'}: skipped, its scale is 4"]
     (sets / "large" / "HR" / "a.png").unlink()
     assert not find_sets([sets / "large", tmp_path / "nothing"], None, complaints.append, remarks.append)
     assert [str(c).split(": ")[0] for c in complaints] == [
@@ -139,7 +153,7 @@ def test_kernels_that_are_none_are_one_line(content, tmp_path):
         path.write_bytes(content)
     else:
         np.savez(path, **content)
-    with pytest.raises(DarsrError, match=r"a\.npz: holds no .*darsr degrade"):
+    with pytest.raises(DarsrError, match=r"a\.npz: does not hold .*darsr degrade"):
         true_kernel(path)
 
 
@@ -209,6 +223,33 @@ def test_what_cannot_be_measured_is_one_line(sets, tmp_path):
     for wrong in (("--resume",), ("--method", "none", "--steps", "2"), ("--jobs", "0")):
         assert darsr("eval", sets, *wrong).exit_code == 2
     assert names(tmp_path) == {"sets"}
+
+
+def test_a_set_with_masks_is_measured_inside_them(sets, tmp_path):
+    """What was drawn over an image does not count, nor do the borders; a mask that cannot be used is one line."""
+    folder, command = sets / "disk_x2", ("eval", sets / "disk_x2", "--method", "none", *ONE_THREAD, "--json")
+    plain = strict_json(done(*command, "--out", tmp_path / "r.json").stdout)
+    (folder / "mask").mkdir()
+    for hr in (folder / "HR").iterdir():
+        mask = np.full(read_image(hr).shape[:2], 255, np.uint8)
+        if hr.name == "a.png":
+            mask[30:50, 30:50] = 254  # 255 alone counts
+            truth = read_image(hr)
+            truth[30:50, 30:50] = 0
+            write_image(hr, truth)
+        write_image(folder / "mask" / hr.name, mask)
+    masked = strict_json(done(*command, "--out", tmp_path / "r.json", "--resume").stdout)  # nothing is kept
+    assert masked["sets"][0]["masked"] and "masked" not in plain["sets"][0]
+    assert masked["images"][1]["psnr_y"] == plain["images"][1]["psnr_y"]
+    assert masked["images"][0]["psnr_y"] == pytest.approx(plain["images"][0]["psnr_y"], abs=1)
+    write_image(folder / "mask" / "a.png", np.zeros((96, 96), np.uint8))
+    write_image(folder / "mask" / "b.png", np.full((10, 10), 255, np.uint8))
+    result = darsr(*command)
+    none, size = result.stderr.splitlines()
+    assert result.exit_code == 1 and "a.png: counts no pixel inside the borders" in none
+    assert "b.png: is 10x10, expected 100x88" in size
+    (folder / "mask" / "a.png").unlink()
+    refused(*command[:-1], name=folder / "mask" / "a.png")
 
 
 @needs_shared
@@ -327,7 +368,7 @@ def test_an_interrupted_run_keeps_what_is_done_and_goes_on_within_an_image(sets,
         patched.setattr(evaluation_run, "measure_task", stop)
         result = darsr(*command, "--out", tmp_path / "r.json")
     assert result.exit_code == 130 and result.stdout == ""
-    assert "--resume goes on" in result.stderr and result.stderr.endswith("interrupted\n")
+    assert "--resume to continue" in result.stderr and result.stderr.endswith("interrupted\n")
     partial = strict_json((tmp_path / "r.json").read_text())
     assert [row["name"] for row in partial["images"]] == ["a"] and partial["asked"] == 2
     (state,) = (tmp_path / "r.json.work").iterdir()
