@@ -9,12 +9,12 @@ another day, is measured with work that does not change (the probe's matrix prod
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 
 from ..errors import DarsrError
 from ..files.kinds import another_kind
+from ..files.schema import parse_json
 from .stats import median_interval, percentile
 
 CONFIDENCE = 0.95  # of all rows together
@@ -28,14 +28,14 @@ def read(path: Path) -> dict:
         DarsrError: it cannot be read, or is something else.
     """
     try:
-        report = json.loads(path.read_text())
+        report = parse_json(path.read_bytes())
         complete = report["schema_version"] == 1 and all("blocks_ms" in row for row in report["rows"])
         complete = complete and "gflops_by_round" in report["machine"]["probe"]
     except OSError as error:
         raise DarsrError(str(path), f"cannot be read ({error.strerror})", "check the name") from error
     except (ValueError, KeyError, TypeError) as error:
         raise another_kind(path, "report") or DarsrError(
-            str(path), "is no bench report", "make one with darsr bench -o report.json"
+            str(path), "is not a bench report", "make one with darsr bench -o report.json"
         ) from error
     if not complete:
         raise DarsrError(str(path), "is a bench report of another version", "make it again with darsr bench")

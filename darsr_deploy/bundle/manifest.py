@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import DarsrError
+from ..files.adapter import MOST_KERNEL_SIDE
 from ..files.atomic import write_text
 from ..files.hashing import hash_bytes
 from ..files.model_spec import ModelSpec
+from ..files.schema import make_dataclass, parse_json, shorten
 
 MANIFEST = "bundle.json"
 OWN_ADAPTER = "adapter.darsr"  # the one that the bundle was exported from
@@ -79,45 +81,42 @@ class Manifest:
         """
         path = Path(folder) / MANIFEST
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_bytes())
         except OSError as error:
-            raise DarsrError(str(folder), f"is no bundle: {MANIFEST} is missing there", _HINT) from error
+            raise DarsrError(str(folder), f"is not a bundle: {MANIFEST} is missing there", _HINT) from error
         except ValueError as error:
             raise DarsrError(str(path), "is damaged", _HINT) from error
-        if not isinstance(values, dict) or values.get("kind") != "bundle":
+        if values.get("kind") != "bundle":
             raise DarsrError(str(path), "does not describe a bundle", _HINT)
         if values.get("version") != VERSION:
-            why = f"has format version {values.get('version')}, this program reads {VERSION}"
+            why = f"has format version {shorten(values.get('version'))}, this program reads {VERSION}"
             raise DarsrError(str(path), why, _HINT)
-        for name, kind in _FIELDS.items():
-            if not isinstance(values.get(name), kind):
-                raise DarsrError(str(path), f"field {name} is missing or not as expected", _HINT)
-        if unknown := sorted(values.keys() - {*_FIELDS, "kind", "version"}):
-            raise DarsrError(str(path), f"field {unknown[0]} is not known", _HINT)
-        values["spec"] = ModelSpec.from_json(json.dumps(values["spec"]), str(path))
+        values["spec"] = ModelSpec.from_values(values.get("spec"), str(path))
+        try:
+            manifest = make_dataclass(cls, values)
+            manifest._check()
+        except ValueError as error:
+            raise DarsrError(str(path), str(error), _HINT) from error
+        return manifest
+
+    def _check(self) -> None:
+        """Raise ValueError for a field whose values cannot be."""
         names = {f"{graph}.onnx" for graph in GRAPHS}
-        if not names <= values["files"].keys() <= {*names, OWN_ADAPTER}:
-            raise DarsrError(str(path), "field files does not list a bundle's files", _HINT)
-        for name in ("halos", "bytes_per_pixel"):
-            if not values[name].keys() == set(GRAPHS) or not all(_is_count(v, name) for v in values[name].values()):
-                raise DarsrError(str(path), f"field {name} is missing or not as expected", _HINT)
-        return cls(**values)
+        checks = {
+            "files": names <= self.files.keys() <= {*names, OWN_ADAPTER},
+            "halos": _counts(self.halos),
+            "bytes_per_pixel": _counts(self.bytes_per_pixel),
+            "weights": all(side > 0 for shape in self.weights.values() for side in shape),
+            "kernel_side": self.kernel_side in range(0, MOST_KERNEL_SIDE + 1, 2),
+            "alignment": self.alignment > 0,
+        }
+        for name, holds in checks.items():
+            if not holds:
+                raise ValueError(f"field {name} is not that of a bundle")
 
 
-_FIELDS = {
-    "spec": dict,
-    "files": dict,
-    "weights": dict,
-    "kernel_side": int,
-    "halos": dict,
-    "alignment": int,
-    "bytes_per_pixel": dict,
-    "whole_because": str,
-}
-
-
-def _is_count(value: object, name: str) -> bool:
-    return (isinstance(value, int) and value >= 0) or (value is None and name == "halos")
+def _counts(sizes: Mapping[str, int | None]) -> bool:
+    return sizes.keys() == set(GRAPHS) and all(size is None or size >= 0 for size in sizes.values())
 
 
 def is_bundle(path: str | Path) -> bool:

@@ -10,10 +10,16 @@ import numpy as np
 from ..errors import DarsrError
 from .container import read_container, write_container
 from .kinds import IMAGE_SUFFIXES
+from .schema import shorten
 
 VERSION = 2
 SUFFIX = ".darsr"
+MOST_KERNEL_SIDE = 512  # pixels
 _HINT = "make a new one with darsr adapt"
+_FIELDS = {"correction": str, "scale": int, "backbone": str, "backbone_sha256": str, "facts": dict}
+_CHOICES = {"correction": ("none", "global", "network"), "scale": (2, 4)}
+_LONGEST = 200  # characters of a name, which may become that of a file
+_RANKS = {"dictionary": 3, ".weight": 4, ".bias": 1}  # dimensions, by the end of an array's name
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Adapter:
         backbone: name of the backbone it was fitted through, and the sha256 of its weight file.
         facts: everything else, as JSON values: profile, options, seed, steps, chosen, kernel_sum, source, versions.
         arrays: float32; beside the correction's, ``kernel`` (k x k, the estimated degradation).
-        rounds: of back-projection by ``kernel`` after the backbone; 0 for none.
+        rounds: rounds of back-projection by ``kernel`` after the backbone; 0 for none.
     """
 
     correction: str
@@ -39,76 +45,68 @@ class Adapter:
     rounds: int = 0
 
     def save(self, path: str | Path) -> str:
-        """Write the file, whole or not at all; returns its sha256. Same content, same bytes."""
-        own = {
-            "correction": self.correction,
-            "scale": self.scale,
-            "backbone": self.backbone,
-            "backbone_sha256": self.backbone_sha256,
-        }
+        """Write the file, whole or not at all, and return its sha256: the same content gives the same bytes."""
+        own = {name: getattr(self, name) for name in _FIELDS}
         if self.rounds:
             own["backprojection"] = {"kernel": "kernel", "rounds": self.rounds}
-        return write_container(path, "adapter", VERSION, {**own, "facts": self.facts}, self.arrays)
+        return write_container(path, "adapter", VERSION, own, self.arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Adapter:
         """Read and check an adapter.
 
         Raises:
-            DarsrError: names the field that is unknown, missing, of a wrong shape or not finite.
+            DarsrError: names the field or array that is unknown, missing, of a wrong type or shape, or not finite.
         """
         facts, arrays, _ = read_container(path, "adapter", VERSION, _HINT)
         try:
-            adapter = cls(
-                facts["correction"],
-                facts["scale"],
-                facts["backbone"],
-                facts["backbone_sha256"],
-                facts["facts"],
-                arrays,
-                _rounds(facts.get("backprojection"), path),
-            )
-        except KeyError as error:
-            raise DarsrError(str(path), f"field {error.args[0]} is missing", _HINT) from error
-        adapter._check(path)
+            for name, kind in _FIELDS.items():
+                if name not in facts:
+                    raise ValueError(f"field {name} is missing")
+                if name in _CHOICES and facts[name] not in _CHOICES[name]:
+                    *others, last = _CHOICES[name]
+                    expected = f"{', '.join(map(str, others))} or {last}"
+                    raise ValueError(f"field {name} is {shorten(facts[name])}, expected {expected}")
+                if type(facts[name]) is not kind or (kind is str and len(facts[name]) > _LONGEST):
+                    raise ValueError(f"field {name} is {shorten(facts[name])}, expected {kind.__name__}")
+            adapter = cls(*(facts[name] for name in _FIELDS), arrays, _rounds(facts.get("backprojection")))
+            adapter._check_arrays()
+        except ValueError as error:
+            raise DarsrError(str(path), str(error), _HINT) from error
         return adapter
 
     def darm_arrays(self) -> dict[str, np.ndarray]:
-        """The tensors of the correction network, by the names of DARM's state."""
+        """Return the correction network's tensors, by the names of DARM's state."""
         return {name.removeprefix("darm."): array for name, array in self.arrays.items() if name.startswith("darm.")}
 
-    def _check(self, path: str | Path) -> None:
-        for name, kind in (("backbone", str), ("backbone_sha256", str), ("facts", dict)):
-            if not isinstance(getattr(self, name), kind):
-                raise DarsrError(str(path), f"field {name} is {getattr(self, name)!r}, expected {kind.__name__}", _HINT)
-        if self.scale not in (2, 4):
-            raise DarsrError(str(path), f"field scale is {self.scale}, expected 2 or 4", _HINT)
+    def _check_arrays(self) -> None:
         if self.correction == "global" and self.arrays.get("taps", np.empty(0)).shape != (13,):
-            raise DarsrError(str(path), "array taps is missing or not of 13 values", _HINT)
+            raise ValueError("array taps is missing or not of 13 values")
         if self.correction == "network" and not self.darm_arrays():
-            raise DarsrError(str(path), "the correction network's arrays are missing", _HINT)
+            raise ValueError("the correction network's arrays are missing")
+        for name, array in self.arrays.items():
+            rank = next((rank for end, rank in _RANKS.items() if name.endswith(end)), array.ndim)
+            if array.ndim != rank or not array.size or array.dtype != np.float32:
+                found = f"{array.dtype} of shape {array.shape}"
+                raise ValueError(f"array {shorten(name)[1:-1]} is {found}, expected float32 with {rank} dimensions")
         side = self.arrays.get("kernel", np.empty(0)).shape
         if self.rounds and (len(side) != 2 or side[0] != side[1] or side[0] % 2):
-            raise DarsrError(str(path), f"array kernel is {side}, back-projection needs a square of even side", _HINT)
-        if self.correction not in ("none", "global", "network"):
-            raise DarsrError(
-                str(path), f"field correction is {self.correction!r}, expected none, global or network", _HINT
-            )
+            raise ValueError(f"array kernel is {side}, back-projection needs a square of even side")
+        if side and max(side) > MOST_KERNEL_SIDE:
+            raise ValueError(f"array kernel is {side}, expected sides up to {MOST_KERNEL_SIDE}")
 
 
-def _rounds(backprojection: object, path: str | Path) -> int:
+def _rounds(backprojection: object) -> int:
     if backprojection is None:
         return 0
     rounds = backprojection.get("rounds") if isinstance(backprojection, dict) else None
-    if not isinstance(rounds, int) or not 1 <= rounds <= 100 or backprojection.get("kernel") != "kernel":
-        raise DarsrError(
-            str(path), f"field backprojection is {backprojection!r}, expected a kernel and 1 to 100 rounds", _HINT
-        )
+    if type(rounds) is not int or not 1 <= rounds <= 100 or backprojection.get("kernel") != "kernel":
+        raise ValueError(f"field backprojection is {shorten(backprojection)}, expected a kernel and 1 to 100 rounds")
     return rounds
 
 
 def adapter_path(image: str | Path) -> Path:
-    """Where the adapter of an image lies: ``photo.darsr``, or ``photo.png.darsr`` where another ``photo.*`` stands beside it."""
+    """Return where the adapter of an image lies: ``photo.darsr``, or ``photo.png.darsr`` beside another ``photo.*`` image."""
     image = Path(image)
     # compared by name, not by glob: a name may hold [ or *
     twins = (

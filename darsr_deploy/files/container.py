@@ -17,13 +17,14 @@ from ..errors import DarsrError
 from .atomic import write_bytes
 from .hashing import hash_bytes
 from .kinds import KINDS, another_kind
+from .schema import parse_json, shorten
 
 METADATA_KEY = "darsr"  # in the header of a safetensors file
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
 
 
 def write_container(path: str | Path, kind: str, version: int, facts: dict, arrays: dict[str, np.ndarray]) -> str:
-    """Write arrays and facts (JSON values); returns the sha256 of the file in hexadecimal."""
+    """Write arrays and facts (JSON values), and return the file's sha256."""
     arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
     header = {"kind": kind, "version": version, "facts": facts}
     header["checksum"] = _checksum(header, arrays)
@@ -33,10 +34,10 @@ def write_container(path: str | Path, kind: str, version: int, facts: dict, arra
 
 
 def read_container(path: str | Path, kind: str, version: int, hint: str) -> tuple[dict, dict[str, np.ndarray], str]:
-    """Read a file of the given kind and version back: ``(facts, arrays, sha256)``.
+    """Read a file of the given kind and version: ``(facts, arrays, sha256)``.
 
     Args:
-        hint: what the user should do about a file that cannot be used; ends every error line.
+        hint: what to do about a file that cannot be used; ends every error line.
 
     Raises:
         DarsrError: missing file, another kind or version, a damaged file (checksum), NaN or infinity in an array.
@@ -46,16 +47,18 @@ def read_container(path: str | Path, kind: str, version: int, hint: str) -> tupl
     except OSError as error:
         raise _another(path, kind) or DarsrError(str(path), f"cannot be read ({error.strerror})", hint) from error
     try:
-        header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][METADATA_KEY])
+        header = _read_header(data)
         found, facts = (header["kind"], header["version"]), header["facts"]
-    except (ValueError, KeyError, TypeError, MemoryError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
         raise _another(path, kind) or DarsrError(str(path), f"is no darsr {kind} file, or is damaged", hint) from error
     if not isinstance(facts, dict):
         raise DarsrError(str(path), "field facts is not an object", hint)
     if found[0] != kind:
-        raise _another(path, kind) or DarsrError(str(path), f"is a darsr {found[0]} file, expected {kind}", hint)
+        raise _another(path, kind) or DarsrError(
+            str(path), f"is a darsr {shorten(found[0])} file, expected {kind}", hint
+        )
     if found[1] != version:
-        raise DarsrError(str(path), f"has format version {found[1]}, this program reads {version}", hint)
+        raise DarsrError(str(path), f"has format version {shorten(found[1])}, this program reads {version}", hint)
     try:
         entries = {name: (entry["dtype"], entry["shape"], entry["data"]) for name, entry in deserialize(data)}
         arrays = {
@@ -67,8 +70,14 @@ def read_container(path: str | Path, kind: str, version: int, hint: str) -> tupl
         raise DarsrError(str(path), "is damaged: its checksum does not match its content", hint)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise DarsrError(str(path), f"array {name} holds NaN or infinity", hint)
+            raise DarsrError(str(path), f"array {shorten(name)[1:-1]} holds NaN or infinity", hint)
     return facts, arrays, hash_bytes(data)
+
+
+def _read_header(data: bytes) -> dict:
+    """Return our metadata, JSON within the JSON header of a safetensors file."""
+    outer = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return parse_json(outer["__metadata__"][METADATA_KEY])
 
 
 def _another(path: str | Path, kind: str) -> DarsrError | None:

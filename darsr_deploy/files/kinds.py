@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DarsrError
+from .schema import parse_json
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def _by_content(head: bytes) -> str | None:
 def _of_safetensors(header: bytes) -> str | None:
     """One of ours says its kind; other files of tensors are somebody's weights."""
     try:
-        own = json.loads(header).get("__metadata__", {}).get("darsr")
-        kind = json.loads(own)["kind"] if own else "weights"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        own = parse_json(header).get("__metadata__", {}).get("darsr")
+        kind = parse_json(own)["kind"] if own else "weights"
+        return kind if kind in KINDS else None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return kind if kind in KINDS else None

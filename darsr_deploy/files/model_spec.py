@@ -1,14 +1,13 @@
-"""What a model file says of itself: the contract of its input and output, its origin, its measured parity."""
+"""The metadata of an exported model: the contract of its input and output, its origin, its measured parity."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..errors import DarsrError
-from .schema import check_types
+from .schema import make_dataclass, parse_json
 
 METADATA_KEY = "darsr"  # in ONNX's metadata_props
 VERSION = 2
@@ -20,15 +19,15 @@ COEFFICIENTS_KIND, COEFFICIENTS_VERSION = "coefficients", 1  # the container bes
 
 @dataclass(frozen=True)
 class Locality:
-    """What tiles of a model need.
+    """What running a model in tiles takes.
 
     Attributes:
-        halo: LR pixels on every side; None where it takes whole images alone.
-        alignment: LR pixels; tiles begin at multiples of it.
-        bytes_per_pixel: values that are alive at a time, per LR pixel; 0 where it is not known.
-        stage_halos: the same as ``halo`` for each pass over the image that collects an average first.
-        why: it takes whole images alone, and what can be done.
-        most: LR pixels of a side that can be computed at a time; None: any.
+        halo: LR pixels of context on every side; None where the model takes whole images only.
+        alignment: LR pixels; tiles start at multiples of it.
+        bytes_per_pixel: peak bytes of activations per LR pixel; 0 where unknown.
+        stage_halos: the halo of each pass over the image that first collects an average.
+        why, hint: why it takes whole images only, and what can be done.
+        most: longest side in LR pixels that can be computed at once; None for any.
     """
 
     halo: int | None = None
@@ -42,10 +41,10 @@ class Locality:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Metadata of an exported model.
+    """The metadata of an exported model.
 
     Input ``lr``: float32 N x 3 x H x W, RGB in [0, 1], sides of at least 3. Output ``sr``: float32 N x 3 x sH x sW,
-    RGB in [0, 1]. Form ``filters`` has a second input ``coeff``, float32 N x 13 x H x W, and is for one image alone.
+    RGB in [0, 1]. Form ``filters`` has a second input ``coeff``, float32 N x 13 x H x W, and serves one image only.
     Inputs and outputs are float32 whatever the precision inside.
     """
 
@@ -64,20 +63,23 @@ class ModelSpec:
     source_height: int | None = None  # form filters: the size it is for
     source_width: int | None = None
     coefficients_sha256: str = ""  # form filters: of the file beside the model
-    halo: int | None = None  # LR pixels that a tile needs around it; None where it takes whole images alone, and why:
+    halo: int | None = None  # LR pixels of context that a tile needs; None: whole images only, and why:
     whole_because: str = ""
     alignment: int = 1  # tiles begin at multiples of it
-    bytes_per_lr_pixel: int | None = None  # values that are alive at a time
+    bytes_per_lr_pixel: int | None = None  # peak bytes of activations
     layout: str = "NCHW RGB float32 [0,1]"
     version: int = VERSION
 
     def extended(self, **values: object) -> ModelSpec:
+        """Return a copy with some fields replaced."""
         return replace(self, **values)
 
     def to_json(self) -> dict:
+        """Return the fields as JSON values."""
         return asdict(self)
 
     def locality(self) -> Locality:
+        """Return what running the model in tiles takes."""
         hint = "make a bundle of it (darsr export --split)" if self.form == "network" else "use --tile 0"
         return Locality(self.halo, self.alignment, self.bytes_per_lr_pixel or 0, why=self.whole_because, hint=hint)
 
@@ -89,25 +91,43 @@ class ModelSpec:
             DarsrError: not made by this toolkit, or by another version of it.
         """
         try:
-            values = json.loads(text)
-            if values["version"] != VERSION:
-                raise DarsrError(
-                    path, f"has metadata version {values['version']}, this program reads {VERSION}", "export it again"
-                )
-            check_types(cls, values)
-            return cls(**values)
-        except (ValueError, TypeError, KeyError) as error:
-            raise DarsrError(
-                path, "does not hold the metadata of an exported model", "make one with darsr export"
-            ) from error
+            values = parse_json(text)
+        except ValueError as error:
+            raise DarsrError(path, _NO_METADATA, _EXPORT) from error
+        return cls.from_values(values, path)
+
+    @classmethod
+    def from_values(cls, values: object, path: str) -> ModelSpec:
+        """Make a spec of JSON values.
+
+        Raises:
+            DarsrError: as :meth:`from_json`.
+        """
+        version = values.get("version") if isinstance(values, dict) else None
+        if isinstance(version, int) and version != VERSION:
+            raise DarsrError(path, f"has metadata version {version}, this program reads {VERSION}", "export it again")
+        try:
+            spec = make_dataclass(cls, values)
+            if version is None:
+                raise ValueError("field version is missing")
+            for name, least in _LEAST.items():
+                if (value := getattr(spec, name)) is not None and value < least:
+                    raise ValueError(f"field {name} is {value}, expected at least {least}")
+        except ValueError as error:
+            raise DarsrError(path, f"{_NO_METADATA} ({error})", _EXPORT) from error
+        return spec
+
+
+_LEAST = {"scale": 1, "halo": 0, "alignment": 1, "bytes_per_lr_pixel": 0, "source_height": 1, "source_width": 1}
+_NO_METADATA, _EXPORT = "does not hold the metadata of an exported model", "make one with darsr export"
 
 
 def coefficients_path(model: str | Path) -> Path:
-    """Where the coefficients of a model of form ``filters`` lie: ``photo.coeff.safetensors`` beside ``photo.onnx``."""
+    """Return the path of the coefficients of a form ``filters``: ``photo.coeff.safetensors`` beside ``photo.onnx``."""
     return Path(model).with_suffix(".coeff.safetensors")
 
 
 def declared_precision(data: bytes) -> str | None:
-    """The precision that the bytes of an ONNX file name, for a file that a runtime cannot load and so cannot describe."""
+    """Return the precision named in the bytes of an ONNX file, for one that a runtime cannot load."""
     found = re.search(rb'"precision": "(\w+)"', data)
     return found.group(1).decode() if found else None

@@ -21,6 +21,7 @@ from ..engines.ort import installed_runtimes
 from ..errors import DarsrError
 from ..files.atomic import write_bytes, write_text
 from ..files.hashing import hash_bytes, hash_file, hash_json
+from ..files.schema import parse_json
 from .engine_file import SUFFIX, sidecar_path
 from .library import Library
 from .shapes import Shapes
@@ -202,7 +203,7 @@ def is_verified(folder: Path, sha256: str, gpu: str, target: str) -> bool:
     Where it ran before there was anything to compare with, that counts until there is.
     """
     try:
-        note = json.loads(_note_path(folder, sha256, gpu, target).read_bytes())
+        note = parse_json(_note_path(folder, sha256, gpu, target).read_bytes())
         return note["sha256"] == sha256 and (note["parity_psnr_db"] is not None or len(installed_runtimes()) != 1)
     except (OSError, ValueError, TypeError, KeyError):  # none, or a damaged one: it is compared again
         return False

@@ -15,7 +15,7 @@ from ..errors import DarsrError
 from ..files.atomic import atomic_path
 from ..files.hashing import hash_bytes, hash_json
 from ..files.model_spec import ModelSpec
-from ..files.schema import check_types
+from ..files.schema import make_dataclass, parse_json, shorten
 from .shapes import Shapes
 
 SUFFIX = ".engine"
@@ -60,7 +60,7 @@ def write_engine(engine: Path, data: bytes, facts: EngineFacts) -> EngineFacts:
     """Write an engine and its sidecar, both or neither; returns the facts with the engine's hash and size."""
     facts = EngineFacts(**{**vars(facts), "sha256": hash_bytes(data), "bytes": len(data)})
     header = {"kind": KIND, "version": VERSION, "facts": facts.to_json()}
-    header["checksum"] = _checksum(header)
+    header["checksum"] = hash_json(header)
     with contextlib.ExitStack() as written:  # the sidecar is renamed last: an engine without one is no engine
         beside = written.enter_context(atomic_path(sidecar_path(engine)))
         beside.write_text(json.dumps(header, indent=1, sort_keys=True) + "\n")
@@ -76,26 +76,25 @@ def read_facts(engine: Path) -> EngineFacts:
     """
     path, hint = sidecar_path(engine), "build the engine again with darsr export"
     try:
-        header = json.loads(path.read_bytes())
+        header = parse_json(path.read_bytes())
         kind, version, facts = header["kind"], header["version"], dict(header["facts"])
     except OSError as error:
         if not engine.is_file():
             raise DarsrError(str(engine), "there is no such file", "make it with darsr export --format trt") from error
         raise DarsrError(str(path), f"cannot be read ({error.strerror})", "copy it from beside the engine") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DarsrError(str(path), "is no sidecar of an engine, or is damaged", hint) from error
     if (kind, version) != (KIND, VERSION):
-        raise DarsrError(str(path), f"is {kind} version {version}, this program reads {KIND} {VERSION}", hint)
-    if header.pop("checksum", None) != _checksum(header):
+        raise DarsrError(
+            str(path), f"is {shorten(kind)} version {shorten(version)}, this program reads {KIND} {VERSION}", hint
+        )
+    if header.pop("checksum", None) != hash_json(header):
         raise DarsrError(str(path), "is damaged: its checksum does not match its content", hint)
     try:
-        facts["spec"] = ModelSpec.from_json(json.dumps(facts["spec"]), str(path))
-        facts["shapes"] = Shapes.from_json(facts["shapes"], str(path))
-        if isinstance(facts["targets"], list):  # which JSON makes of a tuple
-            facts["targets"] = tuple(facts["targets"])
-        check_types(EngineFacts, facts)
-        return EngineFacts(**facts)
-    except (KeyError, TypeError) as error:
+        facts["spec"] = ModelSpec.from_values(facts.get("spec"), str(path))
+        facts["shapes"] = Shapes.from_json(facts.get("shapes"), str(path))
+        return make_dataclass(EngineFacts, facts)
+    except ValueError as error:
         raise DarsrError(str(path), f"lacks a fact, has one too many or a wrong one ({error})", hint) from error
 
 
@@ -116,7 +115,3 @@ def read_engine(engine: str | Path) -> tuple[bytes, EngineFacts]:
             str(engine), "is damaged: its sha256 is not that of its sidecar", "build the engine again with darsr export"
         )
     return data, facts
-
-
-def _checksum(header: dict) -> str:
-    return hash_json(header)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..engines.base import LEAST_SIDE
 from ..errors import DarsrError
 from ..files.model_spec import ModelSpec
-from ..files.schema import check_types
+from ..files.schema import make_dataclass
 
 _SIZE = re.compile(r"(\d+)x(\d+)")
 Size = tuple[int, int]  # height, width
@@ -35,11 +35,10 @@ class Shapes:
     @classmethod
     def from_json(cls, sizes: object, path: str) -> Shapes:
         try:
-            smallest, optimal, largest = (tuple(size) for size in sizes)
-            check_types(cls, {"min": smallest, "opt": optimal, "max": largest})
+            smallest, optimal, largest = sizes
+            return make_dataclass(cls, {"min": smallest, "opt": optimal, "max": largest})
         except (TypeError, ValueError) as error:
             raise DarsrError(path, "field shapes is not three sizes", "build the engine again") from error
-        return cls(smallest, optimal, largest)
 
     def __str__(self) -> str:
         """As it is typed: ``160x240``, or ``3x3,480x640,1920x1920``."""

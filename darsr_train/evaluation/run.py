@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.schema import parse_json
 from darsr_deploy.images.arrays import write_image
 from darsr_deploy.processes import each_in_processes
 
@@ -91,7 +91,7 @@ def known_rows(path: Path) -> dict[str, dict]:
     if not path.exists():
         return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["images"]
+        rows = parse_json(path.read_bytes())["images"]
         return {row["fingerprint"]: {key: _figure(key, value) for key, value in row.items()} for row in rows}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DarsrError(

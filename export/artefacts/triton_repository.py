@@ -7,7 +7,6 @@ The configuration is protobuf text, of the message ``inference.ModelConfig`` in 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.schema import parse_json
 
 _MOST_BATCH = 8  # images of one size that the server may join
 _WARM_UP = 128  # side of the picture a dynamic model is warmed up with
@@ -107,7 +107,7 @@ def describe_engine(path: Path) -> Served:
     """
     sidecar = Path(f"{path}.json")
     try:
-        facts = json.loads(sidecar.read_bytes())["facts"]
+        facts = parse_json(sidecar.read_bytes())["facts"]
         family, scale = facts["family"], int(facts["spec"]["scale"])
         least, usual, largest = (tuple(int(side) for side in size) for size in facts["shapes"])
     except OSError as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.kinds import another_kind
+from darsr_deploy.files.schema import parse_json
 
 from .charts import Bar, bars
 from .markup import Markup, element, joined
@@ -35,13 +35,15 @@ def read_bench(path: Path) -> dict:
         DarsrError: the file cannot be read, or is none; the line names what is missing.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except OSError as error:
         raise DarsrError(str(path), f"cannot be read ({error.strerror})", _WAY_OUT) from error
-    except (ValueError, RecursionError) as error:
-        raise another_kind(path, "report") or DarsrError(str(path), "is no JSON", _WAY_OUT) from error
+    except ValueError as error:
+        raise another_kind(path, "report") or DarsrError(
+            str(path), "is not JSON, or not one object", _WAY_OUT
+        ) from error
     for name, kind in (("machine", dict), ("rows", list)):
-        if not isinstance(found, dict) or not isinstance(found.get(name), kind):
+        if not isinstance(found.get(name), kind):
             raise DarsrError(str(path), f"is no benchmark: field {name} is missing or of another kind", _WAY_OUT)
     for index, row in enumerate(found["rows"]):
         if not isinstance(row, dict) or not isinstance(row.get("engine"), str):

@@ -117,7 +117,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path):
         read(tmp_path / "none.json")
     for content in ("{}", "[1]", "nothing"):
         (tmp_path / "x.json").write_text(content)
-        with pytest.raises(DarsrError, match="is no bench report"):
+        with pytest.raises(DarsrError, match="is not a bench report"):
             read(tmp_path / "x.json")
     later = copy.deepcopy(old) | {"schema_version": 9}
     (tmp_path / "x.json").write_text(json.dumps(later))

@@ -235,7 +235,7 @@ def test_a_damaged_bundle_is_named(made, tmp_path):
     (folder / "backbone.onnx").unlink()
     with pytest.raises(DarsrError, match=r"backbone\.onnx: cannot be read"):
         Bundle(folder)
-    with pytest.raises(DarsrError, match=r"is no bundle: bundle\.json is missing"):
+    with pytest.raises(DarsrError, match=r"is not a bundle: bundle\.json is missing"):
         Bundle(tmp_path)
 
 
@@ -416,7 +416,7 @@ def test_folders_and_options_that_do_not_fit(desk):
     (desk / "full" / "diary.txt").write_text("mine")
     line = refused("export", "photo.darsr", "--split", "-o", "full", "--overwrite", name="full")
     assert "other things in it" in line and names(desk / "full") == {"diary.txt"}
-    assert "is no bundle" in refused("infer", "photo.png", "--model", "full", name="full")
+    assert "is not a bundle" in refused("infer", "photo.png", "--model", "full", name="full")
     done("export", "photo.darsr", "--split")
     assert "--overwrite" in refused("export", "photo.darsr", "--split", name="photo.bundle")
     done("export", "photo.darsr", "--split", "--overwrite")

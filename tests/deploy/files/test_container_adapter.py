@@ -248,7 +248,7 @@ def test_an_unknown_correction_lists_the_known_ones(value, tmp_path):
 @pytest.mark.parametrize("value", [3, 0, -2, "2", None, [2]])
 def test_another_scale_lists_the_known_ones(value, tmp_path):
     write_fields(tmp_path / "a.darsr", scale=value)
-    assert f"field scale is {value}, expected 2 or 4" in refusal(tmp_path / "a.darsr")
+    assert f"field scale is {value!r}, expected 2 or 4" in refusal(tmp_path / "a.darsr")
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_bundle_with_engines_as_typed(desk, monkeypatch, tmp_path):
     assert "one adapter after another" in refused(*again, "--triton", "models", name="--triton")
     assert "bundles are fp32 or fp16" in refused(*again, "--calibration", ".", name="--calibration")
     assert "Orin is sm_87" in refused(*again, "--target", "sm_87", name="--target sm_87")
-    assert "is no bundle" in refused("export", "state", "--format", "trt-rtx", name="state")
+    assert "is not a bundle" in refused("export", "state", "--format", "trt-rtx", name="state")
     Path("full").mkdir()
     Path("full/diary.txt").write_text("mine")
     assert "other things in it" in refused(*again, "-o", "full", "--overwrite", name="full")

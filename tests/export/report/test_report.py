@@ -160,7 +160,12 @@ def test_mistakes_are_one_line(folder, tmp_path):
     refused("report", tmp_path / "far.darsr", *out, name=f"{tmp_path / 'far.darsr'}: the image it was made from")
     refused("report", *2 * [folder / "photo.darsr"], "--gt", folder / "truth.png", *out, name="--gt: is one file")
     refused("report", folder / "photo.darsr", "--gt", folder / "photo.png", *out, name=folder / "photo.png")
-    for content, why in (("{", "is no JSON"), ("[]", "field machine"), ('{"machine": {}, "rows": [1]}', "row 0")):
+    for content, why in (
+        ("{", "is not JSON"),
+        ("[]", "is not JSON"),
+        ("{}", "field machine"),
+        ('{"machine": {}, "rows": [1]}', "row 0"),
+    ):
         (tmp_path / "b.json").write_text(content)
         assert why in refused("report", "--bench", tmp_path / "b.json", *out, name=tmp_path / "b.json")
     assert not (tmp_path / "r.html").exists()
