@@ -1,6 +1,6 @@
-"""Running on the device: numpy and OpenCV; runtimes are optional; never PyTorch at import.
+"""Run on the device: numpy and OpenCV; runtimes are optional; never PyTorch at import.
 
-``from darsr_deploy import open_engine, upscale, read_image, write_image, DarsrError``; each is imported when it is first used.
+``from darsr_deploy import open_engine, upscale, read_image, write_image, DarsrError``: each is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake or a machine's lack may raise."""
+"""The exception for what a user can mend: a mistake, a damaged file, a missing library."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ from __future__ import annotations
 class DarsrError(Exception):
     """Something asked for cannot be done.
 
-    The message is one line: what failed (with the file's or the option's name), why, and the way out.
-    The command line prints it and exits with 1; Python callers may catch it.
+    The message is one line: what failed (the file or option by name), why, and a hint. Characters that a terminal would
+    obey, which a file's name or content may hold, are escaped. The command line prints it and exits with 1.
     """
 
     def __init__(self, what: str, why: str, hint: str = "") -> None:
-        super().__init__(what, why, hint)  # what it is made from again in another process
+        super().__init__(what, why, hint)  # unpickled from these in another process
 
     def __str__(self) -> str:
         what, why, hint = self.args
-        return " ".join((f"{what}: {why}" + (f"; {hint}" if hint else "")).split())
+        return escape(f"{what}: {why}" + (f"; {hint}" if hint else ""))
 
     def to_json(self) -> dict[str, str]:
-        """What ``--json`` prints of it: ``{what, why, way_out}``."""
+        """Return ``{what, why, way_out}``, as ``--json`` prints it."""
         return dict(zip(("what", "why", "way_out"), (" ".join(text.split()) for text in self.args)))
 
 
 class OutOfMemory(DarsrError):
-    """A runtime could not have the memory that it asked for; less of the image at a time may do."""
+    """A runtime ran out of memory; smaller tiles may fit."""
+
+
+def escape(text: str) -> str:
+    """Return text from a file as one printable line: white space is joined, control characters are escaped."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

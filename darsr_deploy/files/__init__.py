@@ -1,1 +1,1 @@
-"""What is read and written: strict, checksummed, whole or not at all."""
+"""Read and write files: strictly, with checksums, whole or not at all."""

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Write files and folders whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..errors import DarsrError
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; rename it over ``target`` if the block ends well.
 
-    The temporary name keeps the target's suffix, because image writers choose the format by it. On any exception,
-    Ctrl-C included, the temporary file is removed and an older ``target`` is left as it was.
+    The temporary name keeps the suffix, by which image writers choose the format. On any exception, Ctrl-C included, the
+    temporary file is removed and an older ``target`` stays as it was.
 
     Raises:
         DarsrError: the folder is missing or not writable, or the disk is full.
@@ -49,7 +49,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty folder beside ``target``; it takes the place of ``target`` if the block ends well.
 
-    On any exception the new folder is removed and an older ``target`` is left as it was. A link stays one: what it points
+    On any exception the new folder is removed and an older ``target`` stays as it was. A link stays a link: what it points
     to is replaced.
 
     Raises:
@@ -97,7 +97,7 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
 
 
 def _give_usual_mode(path: Path) -> None:
-    """mkstemp makes files that only the owner can read; give them what ``open`` would have given."""
+    """Set the mode that ``open`` would have given; mkstemp's files are readable by their owner only."""
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)

@@ -17,7 +17,7 @@ from .model_spec import (
 
 
 def read_coefficients(model: str | Path, spec: ModelSpec) -> np.ndarray:
-    """The coefficients beside a model of form ``filters``: float32 1 x 13 x H x W.
+    """Read the coefficients beside a model of form ``filters``: float32 1 x 13 x H x W.
 
     Raises:
         DarsrError: the file is missing, damaged, or was written for another model.

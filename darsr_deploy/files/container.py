@@ -50,7 +50,9 @@ def read_container(path: str | Path, kind: str, version: int, hint: str) -> tupl
         header = _read_header(data)
         found, facts = (header["kind"], header["version"]), header["facts"]
     except (ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
-        raise _another(path, kind) or DarsrError(str(path), f"is no darsr {kind} file, or is damaged", hint) from error
+        raise _another(path, kind) or DarsrError(
+            str(path), f"is not a darsr {kind} file, or is damaged", hint
+        ) from error
     if not isinstance(facts, dict):
         raise DarsrError(str(path), "field facts is not an object", hint)
     if found[0] != kind:

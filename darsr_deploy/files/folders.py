@@ -1,4 +1,4 @@
-"""Where the toolkit keeps things of its own."""
+"""The folders where the toolkit keeps its own files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """Exported models and engines: the user's cache folder, or what DARSR_CACHE names."""
+    """Return the folder of exported models and engines: the user's cache folder, or DARSR_CACHE."""
     return Path(os.environ.get("DARSR_CACHE") or platformdirs.user_cache_dir("darsr"))
 
 
 def data_folder() -> Path:
-    """Downloaded backbones: the user's data folder, or what DARSR_DATA names."""
+    """Return the folder of downloaded backbones: the user's data folder, or DARSR_DATA."""
     return Path(os.environ.get("DARSR_DATA") or platformdirs.user_data_dir("darsr"))
 
 
 def engines_folder() -> Path:
-    """Of TensorRT's engines in the cache."""
+    """Return the folder of TensorRT's engines in the cache."""
     return cache_folder() / "engines"

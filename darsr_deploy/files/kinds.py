@@ -1,4 +1,4 @@
-"""What a file really is, where another kind was expected: by its content first, then by its name."""
+"""Tell the kind of a file, by its content first and then by its name, for errors about one of another kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .schema import parse_json
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: how it is called, and what takes it ({} stands for the file)."""
+    """A kind of file: its title, and the commands that take it ({0} stands for the file)."""
 
     title: str
     use: str
@@ -33,7 +33,7 @@ KINDS = {
     "report": Kind("a JSON report", "darsr report --bench {0} and darsr bench --compare take what darsr bench wrote"),
     "folder": Kind("a folder", "give a file"),
 }
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")  # that are read and written
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")  # read and written
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image"),
     (b"\xff\xd8\xff", "image"),
@@ -51,13 +51,13 @@ _MOST_HEADER = 1 << 20
 
 
 def another_kind(path: str | Path, *wanted: str) -> DarsrError | None:
-    """The error to raise for a file that is of a known kind, and not of one that is wanted here.
+    """Return the error for a file of a known kind that is not wanted here.
 
     Args:
-        wanted: names of :data:`KINDS`; the first is the one that the line names.
+        wanted: names in :data:`KINDS`; the error names the first.
 
     Returns:
-        None where the kind is one of those, or is not known: then the reader's own words say more.
+        None where the kind is wanted or unknown: the reader's own error then says more.
     """
     name = recognised(Path(path))
     if name is None or name in wanted:
@@ -69,11 +69,11 @@ def another_kind(path: str | Path, *wanted: str) -> DarsrError | None:
 
 
 def recognised(path: Path) -> str | None:
-    """The kind of a file or folder, a name of :data:`KINDS`; None for what is missing or not known."""
+    """Return the kind of a file or folder, a name in :data:`KINDS`; None where it is missing or unknown."""
     try:
         if os.path.isdir(path):
             return "bundle" if (path / "bundle.json").is_file() else "folder"
-        if not os.path.isfile(path):  # a pipe has nothing left to look at
+        if not os.path.isfile(path):  # reading a pipe would consume it
             return None
         with open(path, "rb") as file:
             head = file.read(_MOST_HEADER)
@@ -99,7 +99,7 @@ def _by_content(head: bytes) -> str | None:
 
 
 def _of_safetensors(header: bytes) -> str | None:
-    """One of ours says its kind; other files of tensors are somebody's weights."""
+    """Return the kind that our metadata names; ``weights`` for a file of tensors without it."""
     try:
         own = parse_json(header).get("__metadata__", {}).get("darsr")
         kind = parse_json(own)["kind"] if own else "weights"

@@ -1,19 +1,13 @@
-"""The contract in an ONNX file, read without onnx and without a runtime: a device with TensorRT alone has neither.
+"""ONNX files as bytes, without the package onnx, which a device need not have.
 
-Inputs of an ONNX file turned into constants, without the package onnx, which a device need not have.
+Only the two outermost levels of the protobuf message are parsed: a model's graph and metadata, and a graph's inputs
+(wire format: protobuf.dev/programming-guides/encoding; field numbers: onnx.proto).
 
-In a runtime bundle the correction's weights are inputs, so that one file serves every adapter. A runtime that knows them when
-it opens the file can rearrange them once and fuse what follows: ONNX Runtime then runs the correction in two thirds of the
-time (docs/tiles-and-bundles.md).
-
-Only the outermost two levels of the protobuf message are taken apart: a model's graph, and a graph's inputs. Field numbers
-are those of onnx.proto.
-
-A checksum inside an ONNX file: the format has none, and a flipped bit in a weight would be another picture.
-
-It is one more entry of the model's ``metadata_props`` (field 14, key and value), written behind all others: protobuf reads
-a message and what is appended to it as one. So it can be added and checked without the onnx package, on bytes, and
-every runtime reads the file as before.
+- The contract is read from the model's ``metadata_props``.
+- Inputs become constants: a runtime bundle's correction takes its weights as inputs, so that one file serves every
+  adapter, and a runtime that knows them when it opens the file can fuse what follows (docs/tiles-and-bundles.md).
+- A checksum is one more entry of ``metadata_props``, appended: protobuf reads a message and what is appended to it as
+  one, so that every runtime reads the file as before.
 """
 
 from __future__ import annotations
@@ -27,56 +21,8 @@ from ..errors import DarsrError
 from .hashing import hash_bytes
 from .model_spec import METADATA_KEY, ModelSpec
 
-_METADATA_PROPS = 14  # field of ModelProto, a StringStringEntryProto each: key is its field 1, value its field 2
-
-
-def read_spec(path: str | Path) -> tuple[bytes, ModelSpec]:
-    """The bytes of a model file and the spec in its metadata.
-
-    Raises:
-        DarsrError: cannot be read, is no ONNX file, or was not made by this toolkit.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DarsrError(str(path), f"cannot be read ({error.strerror})", "make it with darsr export") from error
-    try:
-        entries = [dict(_fields(value)) for number, value in _fields(data) if number == _METADATA_PROPS]
-        text = next((e[2].decode() for e in entries if e.get(1) == METADATA_KEY.encode()), "")
-    except (IndexError, ValueError, AttributeError, TypeError) as error:
-        raise DarsrError(str(path), "is no ONNX file, or is damaged", "export it again with darsr export") from error
-    return data, ModelSpec.from_json(text, str(path))
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Number and content of every field of a protobuf message (its wire format: protobuf.dev/programming-guides/encoding)."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        kind = tag & 7
-        if kind == 0:
-            value, position = _varint(message, position)
-        else:
-            size, position = {1: (8, position), 5: (4, position)}.get(kind) or _varint(message, position)
-            if kind not in (1, 2, 5) or position + size > len(message):
-                raise ValueError("not a protobuf message")
-            value, position = message[position : position + size], position + size
-        yield tag >> 3, value
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
-        if shift > 63:
-            raise ValueError("not a protobuf message")
-
-
-_MODEL_GRAPH = 7
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _GRAPH_INITIALIZER, _GRAPH_INPUT = 5, 11
 _VALUE_NAME = 1
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
@@ -84,24 +30,44 @@ _FLOAT = 1  # TensorProto.DataType
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
+def read_spec(path: str | Path) -> tuple[bytes, ModelSpec]:
+    """Return the bytes of a model file and the spec in its metadata.
+
+    Raises:
+        DarsrError: cannot be read, is not an ONNX file, or was not made by this toolkit.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DarsrError(str(path), f"cannot be read ({error.strerror})", "make it with darsr export") from error
+    try:
+        entries = [_contents(content) for number, _, content in _fields(data) if number == _MODEL_METADATA]
+        key = METADATA_KEY.encode()
+        text = next((entry.get(_ENTRY_VALUE, b"").decode() for entry in entries if entry.get(_ENTRY_KEY) == key), "")
+    except ValueError as error:
+        why = "is not an ONNX file, or is damaged"
+        raise DarsrError(str(path), why, "export it again with darsr export") from error
+    return data, ModelSpec.from_json(text, str(path))
+
+
 def bind(model: bytes, arrays: dict[str, np.ndarray]) -> bytes:
-    """A model in which some inputs have become initializers.
+    """Turn inputs of a model into initializers.
 
     Args:
         model: a serialised ``ModelProto``.
-        arrays: float32, by the name of the input; those that the model has no input for are left out.
+        arrays: float32, by input name; those that the model has no input for are left out.
 
     Raises:
-        ValueError: the bytes are no model.
+        ValueError: the bytes are not a model.
     """
     result = bytearray()
-    for number, field, payload in _raw_fields(model):
+    for number, field, payload in _fields(model):
         if number != _MODEL_GRAPH:
             result += field
             continue
         graph, bound = bytearray(), []
-        for inner, raw, content in _raw_fields(payload):
-            name = _name(content) if inner == _GRAPH_INPUT else None
+        for inner, raw, content in _fields(payload):
+            name = _contents(content).get(_VALUE_NAME, b"").decode() if inner == _GRAPH_INPUT else None
             if name in arrays:
                 bound.append(name)
             else:
@@ -112,18 +78,18 @@ def bind(model: bytes, arrays: dict[str, np.ndarray]) -> bytes:
     return bytes(result)
 
 
-def _name(value_info: memoryview) -> str:
-    return next((bytes(text).decode() for number, _, text in _raw_fields(value_info) if number == _VALUE_NAME), "")
-
-
 def _tensor(name: str, array: np.ndarray) -> bytes:
     dims = b"".join(_number(_TENSOR_DIMS, side) for side in array.shape)
     raw = np.ascontiguousarray(array, "<f4").tobytes()
     return dims + _number(_TENSOR_TYPE, _FLOAT) + _delimited(_TENSOR_NAME, name.encode()) + _delimited(_TENSOR_RAW, raw)
 
 
-def _raw_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """The fields of a message: number, all bytes, bytes of the content (empty where it is a number)."""
+def _contents(message: bytes | memoryview) -> dict[int, bytes]:
+    return {number: bytes(content) for number, _, content in _fields(message)}
+
+
+def _fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Yield number, all bytes and bytes of the content (empty for a number) of each field; ValueError if damaged."""
     view, position = memoryview(message), 0
     while position < len(view):
         start = position
@@ -137,7 +103,7 @@ def _raw_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview, 
         elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
             position += 8 if kind == _EIGHT_BYTES else 4
         else:
-            raise ValueError("is no protobuf message")
+            raise ValueError("is not a protobuf message")
         if position > len(view):
             raise ValueError("is a truncated protobuf message")
         yield tag >> 3, view[start:position], content
@@ -145,7 +111,7 @@ def _raw_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview, 
 
 def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
-    while position < len(view):
+    while position < len(view) and shift < 64:
         byte = view[position]
         value, shift, position = value | (byte & 127) << shift, shift + 7, position + 1
         if byte < 128:
@@ -171,21 +137,20 @@ def _delimited(field: int, content: bytes) -> bytes:
 
 KEY = b"darsr_sha256"
 _HEX = 64
-_ENTRY = b"\x0a" + bytes([len(KEY)]) + KEY + b"\x12" + bytes([_HEX])  # fields 1 and 2 of the entry, up to its value
-_HEAD = b"\x72" + bytes([len(_ENTRY) + _HEX]) + _ENTRY  # field 14 of the model
-_SEAL_LENGTH = len(_HEAD) + _HEX
+_SEAL_LENGTH = len(_delimited(_MODEL_METADATA, _delimited(_ENTRY_KEY, KEY) + _delimited(_ENTRY_VALUE, bytes(_HEX))))
 
 
 def sealed(model: bytes) -> bytes:
-    """The bytes of an ONNX model with the sha256 of themselves behind them."""
-    return model + _HEAD + hash_bytes(model).encode()
+    """Return an ONNX model with its own sha256 appended."""
+    entry = _delimited(_ENTRY_KEY, KEY) + _delimited(_ENTRY_VALUE, hash_bytes(model).encode())
+    return model + _delimited(_MODEL_METADATA, entry)
 
 
 def check_seal(path: str | Path, model: bytes) -> None:
     """Compare a sealed model with its checksum; one without a seal passes.
 
     Raises:
-        DarsrError: it was damaged, or changed by another program, whose parity nobody has measured.
+        DarsrError: damaged, or changed by another program, so that its parity is unknown.
     """
     if KEY not in model:
         return

@@ -1,4 +1,4 @@
-"""Where results go: none is lost, neither an older one nor one written a moment ago. And what lies beside an image."""
+"""Where results go and adapters lie."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .adapter import SUFFIX, adapter_path
 
 
 class Targets:
-    """The files one command writes: none is lost, neither an older one nor one written a moment ago."""
+    """The files that one command writes: each is claimed before the work for it begins, so that none replaces another."""
 
     def __init__(self, overwrite: bool) -> None:
         self.overwrite = overwrite
@@ -19,11 +19,11 @@ class Targets:
         self.writable: set[str] = set()  # folders in which a file could be made
 
     def claim(self, target: Path, folder: bool = False) -> Path:
-        """Reserve a file (or a folder) before the work for it begins.
+        """Reserve a file (or a folder).
 
         Raises:
-            DarsrError: it is a folder where a file is to be written, or exists and may not be overwritten, another input
-                of this command has it, or its folder cannot be written.
+            DarsrError: it is a folder instead of a file, exists and may not be overwritten, is the output of another
+                input too, or its folder cannot be written.
         """
         name = os.path.abspath(target)
         if name in self.taken:
@@ -39,7 +39,7 @@ class Targets:
         return target
 
     def _check_folder(self, target: Path, folder: str) -> None:
-        """By making a file: whether that is possible permissions alone do not tell (``/proc``, network drives)."""
+        """Try to make a file: permissions alone do not tell (``/proc``, network drives)."""
         if folder not in self.writable:
             try:
                 with tempfile.TemporaryFile(dir=folder):
@@ -51,10 +51,10 @@ class Targets:
 
 
 def _exists(target: Path) -> bool:
-    """Whether there is anything of that name.
+    """Tell whether anything has that name, a dangling link included.
 
     Raises:
-        DarsrError: there can be nothing of that name: it is too long, for one.
+        DarsrError: nothing can have that name: it is too long, for one.
     """
     try:
         os.lstat(target)
@@ -67,7 +67,7 @@ def _exists(target: Path) -> bool:
 
 
 def output_path(image: Path, out: Path | None, several: bool, tail: str, suffix: str | None = None) -> Path:
-    """Where the result of an image goes: ``photo<tail><suffix>`` beside it, in the folder ``out``, or at the file ``out``."""
+    """Return where an image's result goes: ``photo<tail><suffix>`` beside it or in the folder ``out``, or the file ``out``."""
     name = f"{image.stem}{tail}{suffix or image.suffix}"
     if out is None:
         return image.with_name(name)
@@ -77,14 +77,14 @@ def output_path(image: Path, out: Path | None, several: bool, tail: str, suffix:
 
 
 def adapter_target(image: Path, out: Path | None, several: bool) -> Path:
-    """Where the adapter of an image goes: beside it, or as ``out`` says."""
+    """Return where an image's adapter goes: beside it, or as ``out`` says."""
     if out is None:
         return adapter_path(image)
     return out / adapter_path(image).name if several or out.is_dir() else out
 
 
 def adapter_for(image: Path, given: Path | None, several: bool) -> Path:
-    """The adapter an image is run with: in a folder its own, then the given one; for one image the given one first.
+    """Return the adapter to run an image with: in a folder its own before the given one, else the given one first.
 
     Raises:
         DarsrError: there is none.
@@ -100,7 +100,7 @@ def adapter_for(image: Path, given: Path | None, several: bool) -> Path:
 
 
 def adapter_in_bundle(image: Path, given: Path | None, several: bool) -> Path | None:
-    """As :func:`adapter_for`, but a runtime bundle has an adapter for images that have none: then None."""
+    """Return as :func:`adapter_for`, but None where there is none: a runtime bundle brings its own."""
     places = (adapter_path(image), image.with_suffix(SUFFIX), image.with_name(image.name + SUFFIX))
     own = next((p for p in places if os.path.isfile(p)), None)
     return (own or given) if several else (given or own)

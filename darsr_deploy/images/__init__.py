@@ -1,1 +1,1 @@
-"""Pictures: reading, writing, resampling, measuring."""
+"""Read, write, resample and measure images."""

@@ -1,4 +1,4 @@
-"""Transparency beside a network that knows colours only."""
+"""Transparency, for networks that take colours only."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy as np
 
 from .resample import imresize
 
-_ROWS = 512  # of alpha enlarged at once
-_REACH = 4  # rows beyond a band that bicubic enlargement looks at, and more
+_ROWS = 512  # of alpha, enlarged at once
+_REACH = 4  # rows of context on each side of a band; bicubic needs 2
 
 
 def split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colour, H x W or H x W x 3, and alpha, H x W, or None where there is none.
+    """Split an image into colour, H x W or H x W x 3, and alpha, H x W, or None.
 
-    Pixels that are wholly transparent hold any colour, mostly black, and a network would mix it into the visible edge:
-    they get the colour of the nearest pixel that is not.
+    Fully transparent pixels hold any colour, mostly black, which a network would mix into the visible edge: they get the
+    colour of the nearest visible pixel.
     """
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return pixels, None
@@ -26,7 +26,7 @@ def split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         _, nearest = cv2.distanceTransformWithLabels(
             hidden.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
         )
-        source = np.zeros(nearest.max() + 1, np.int64)  # from a label to the visible pixel that has it
+        source = np.zeros(nearest.max() + 1, np.int64)  # label -> index of its visible pixel
         visible = np.flatnonzero(~hidden)
         source[nearest.ravel()[visible]] = visible
         flat = colour.reshape(hidden.size, -1)
@@ -35,7 +35,7 @@ def split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def enlarge_alpha(alpha: np.ndarray, scale: int) -> np.ndarray:
-    """Bicubic, of the same dtype: H x W -> sH x sW; in bands of rows, for large images."""
+    """Enlarge alpha bicubically, H x W -> sH x sW of the same dtype, in bands of rows."""
     height, width = alpha.shape
     most = np.iinfo(alpha.dtype).max
     result = np.empty((height * scale, width * scale), alpha.dtype)
@@ -49,5 +49,5 @@ def enlarge_alpha(alpha: np.ndarray, scale: int) -> np.ndarray:
 
 
 def with_alpha(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """The inverse of :func:`split_alpha`."""
+    """Join colour and alpha: the inverse of :func:`split_alpha`."""
     return colour if alpha is None else np.dstack([colour, alpha])

@@ -20,7 +20,7 @@ _OURS = ("_x2", "_x4", "_corrected", "_preview")
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as 8-bit gray or RGB: what the adaptation and its measures work on; see :func:`.eight_bit`.
+    """Read an image as 8-bit gray or RGB, which adaptation and metrics work on; see :func:`.eight_bit`.
 
     Returns:
         uint8, H x W or H x W x 3 (RGB), upright.
@@ -32,21 +32,21 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def to_tensor(image: np.ndarray) -> np.ndarray:
-    """uint8 or uint16, H x W or H x W x 3 -> float32 1 x 3 x H x W in [0, 1]; gray is repeated."""
+    """Convert uint8 or uint16, H x W or H x W x 3, to float32 1 x 3 x H x W in [0, 1]; gray is repeated."""
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(np.iinfo(image.dtype).max)
 
 
 def to_image(tensor: np.ndarray, gray: bool = False, dtype: type = np.uint8) -> np.ndarray:
-    """float 1 x 3 x H x W in [0, 1] (clipped) -> H x W x 3, or H x W (the mean of the three) for ``gray``; rounded half up."""
+    """Convert float 1 x 3 x H x W (clipped to [0, 1]) to H x W x 3, or for ``gray`` to H x W, the mean; rounded half up."""
     values = tensor[0].mean(0) if gray else tensor[0].transpose(1, 2, 0)
     most = np.iinfo(dtype).max
     return np.clip(np.floor(values.astype(np.float32) * np.float32(most) + np.float32(0.5)), 0, most).astype(dtype)
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Image files of a folder, sorted by name; what this toolkit wrote there (``*_x2.png``) is left out."""
+    """List the image files of a folder by name, without those that this toolkit wrote (``*_x2.png``)."""
     try:
         entries = sorted(Path(folder).iterdir())
     except OSError as error:

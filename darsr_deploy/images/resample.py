@@ -1,8 +1,7 @@
-"""Bicubic resampling as the field defines it: MATLAB's ``imresize`` and Pillow's ``BICUBIC``.
+"""Antialiased bicubic resampling: MATLAB's ``imresize`` and Pillow's ``BICUBIC``.
 
-Super-resolution backbones are trained on images reduced by MATLAB's antialiased bicubic; OpenCV's and PyTorch's plain
-bicubic do not antialias and give a different image. Both variants here are separable and work on arrays of
-H x W or H x W x C, of any range.
+Super-resolution backbones are trained on images reduced by MATLAB's; OpenCV's and PyTorch's plain bicubic do not
+antialias. Arrays are H x W or H x W x C, of any range.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _A = -0.5
 
 
 def cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel with a = -0.5, zero outside (-2, 2)."""
+    """Evaluate Keys' cubic convolution kernel with a = -0.5, zero outside (-2, 2)."""
     x = np.abs(x)
     inner = (_A + 2) * x**3 - (_A + 3) * x**2 + 1
     outer = _A * x**3 - 5 * _A * x**2 + 8 * _A * x - 4 * _A
@@ -24,13 +23,13 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 
 def resize_taps(n_in: int, n_out: int, edge: str = "replicate") -> tuple[np.ndarray, np.ndarray]:
-    """Source indices and weights of a one-dimensional bicubic resize from ``n_in`` to ``n_out`` samples.
+    """Return source indices and weights of a one-dimensional bicubic resize from ``n_in`` to ``n_out`` samples.
 
     When reducing, the kernel is widened by n_in / n_out (antialiasing).
 
     Args:
-        edge: ``replicate`` repeats the border sample, as the MATLAB that made the usual test sets did; ``drop`` leaves
-            out taps beyond the border, as Pillow does.
+        edge: ``replicate`` repeats the border sample, as MATLAB does; ``drop`` leaves out taps beyond the border, as
+            Pillow does.
 
     Returns:
         ``(indices, weights)``, both n_out x taps; every row of weights sums to 1.
@@ -70,7 +69,7 @@ def imresize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     and are neither rounded nor clipped.
     """
     eight_bit = image.dtype == np.uint8
-    # The axis that shrinks most goes first, as in MATLAB.
+    # the axis that shrinks most goes first, as in MATLAB
     for axis in sorted((0, 1), key=lambda a: (height, width)[a] / image.shape[a]):
         values = image.astype(np.float32) if eight_bit else image
         values = _resize_axis(values, (height, width)[axis], axis, "replicate")
@@ -79,7 +78,10 @@ def imresize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def pillow_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize a ``uint8`` image like Pillow's ``BICUBIC``: width first, rounded to 8 bits after each of the two passes."""
+    """Resize a ``uint8`` image like Pillow's ``BICUBIC``: width first, rounded to 8 bits after each of the two passes.
+
+    Exact where Pillow, with fixed-point weights, is off by one level in a few pixels of 10,000.
+    """
     wide = to_uint8(_resize_axis(image.astype(np.float64), width, 1, "drop"))
     return to_uint8(_resize_axis(wide.astype(np.float64), height, 0, "drop"))
 

@@ -174,7 +174,7 @@ def test_a_truncated_file(tmp_path_factory, place):
 def test_any_bytes_are_one_line(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "any.darsr"
     path.write_bytes(data)
-    assert "no darsr adapter file" in refusal(path)
+    assert "not a darsr adapter file" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_any_bytes_are_one_line(tmp_path_factory, data):
 )
 def test_json_of_another_kind_is_one_line(text, tmp_path):
     (tmp_path / "a.darsr").write_bytes(len(text).to_bytes(8, "little") + text)
-    assert "no darsr adapter file" in refusal(tmp_path / "a.darsr")
+    assert "not a darsr adapter file" in refusal(tmp_path / "a.darsr")
 
 
 def test_other_safetensors_files_are_no_adapters(tmp_path):

@@ -322,5 +322,5 @@ def test_the_contract_is_read_without_onnx(tmp_path):
 @given(st.one_of(st.binary(max_size=60), st.integers(0, len(MODEL) - 1).map(lambda n: MODEL[:n])))
 def test_what_is_no_model_is_one_line(tmp_path, data):
     (tmp_path / "a.onnx").write_bytes(data)
-    with pytest.raises(DarsrError, match=r"a\.onnx: (is no ONNX file|does not hold the metadata)"):
+    with pytest.raises(DarsrError, match=r"a\.onnx: (is not an ONNX file|does not hold the metadata)"):
         read_spec(tmp_path / "a.onnx")

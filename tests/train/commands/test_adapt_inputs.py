@@ -41,7 +41,7 @@ def desk(photo, tmp_path, monkeypatch) -> Path:
         ("photo.png -o no/such/folder.darsr", "no/such/folder.darsr: its folder is missing or cannot be written"),
         ("photo.png -o tiny.png", "tiny.png: exists already"),
         ("photo.png --gt missing.png", "missing.png: cannot be read"),
-        ("photo.png --from text.png", "text.png: is no darsr adapter file"),
+        ("photo.png --from text.png", "text.png: is not a darsr adapter file"),
         ("photo.png --corrected lr.txt", "lr.txt: cannot write .txt"),
         ("photo.png --steps 3 --scale 3", "option: scale is 3"),
         ("modules", "modules: holds no images"),
