@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .onnx_shapes import shapes_of, sized_graph
+from .onnx_graph import shapes_of, sized_graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,17 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from darsr_deploy.engines.ort import import_onnxruntime
+from darsr_deploy.engines.trial import try_model
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.files.model_spec import METADATA_KEY, ModelSpec
 from darsr_deploy.install import install
 
 from .onnx_cost import multiply_adds, parameter_count
-from .probe import check_range, probe_scale
+from .onnx_file import read_onnx
+from .onnx_graph import convert_opset, opset_of, take_any_size, widen_float16
+from .probe import UnsupportedSize, check_range, find_scale, picture
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
 _WAY_OUT = "export it again as one input N x 3 x H x W and one output N x 3 x sH x sW, float32, H and W dynamic"
+_CHANNELS_LAST = "takes and gives the channels last (N x H x W x 3), expected N x 3 x H x W"
+_FLOAT16 = 10  # TensorProto.FLOAT16
+_SAME = 1e-3  # largest difference that a conversion may make, in [0, 1]
 
 
 class OnnxNetwork(nn.Module):
@@ -39,11 +44,18 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, model: ModelProto, what: str, device: str | torch.device = "cpu") -> None:
         super().__init__()
-        self.model, self.what = model, what
-        self.input, self.output = (value.name for value in _contract(model, what))
-        self.batches = not _inputs(model)[0].type.tensor_type.shape.dim[0].HasField("dim_value")
-        self._session = _open_session(model, what, torch.device(device).type)
-        self.scale = probe_scale(self._run, what, self.batches)
+        device = torch.device(device).type
+        if any(v.type.tensor_type.elem_type == _FLOAT16 for v in (*model.graph.input, *model.graph.output)):
+            widen_float16(model)
+        self.what, self.input, self.output, self.batches = what, *check_contract(model, what)
+        try_model(model.SerializeToString(), self.input, 2 if self.batches else 1, what)
+        self._session = _open_session(model, what, device)
+        self.scale, multiple = self._probe()
+        if multiple > 1:
+            model = take_any_size(model, self.scale, multiple)
+            self.input, self.output, _ = check_contract(model, what)
+            self._session = _open_session(model, what, device)
+        self.model = model
         check_range(self._run, what, self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,12 +73,49 @@ class OnnxNetwork(nn.Module):
             ) from error
         return torch.from_numpy(sr).to(x.device, x.dtype)
 
+    def in_opset(self, opset: int) -> ModelProto:
+        """Return the model in a newer opset, after a check that it still computes the same picture.
+
+        Raises:
+            DarsrError: onnx cannot convert it, or converts it to another network.
+        """
+        old = opset_of(self.model)
+        if old == opset:
+            return self.model
+        failed = f"cannot be converted from opset {old} to {opset}"
+        try:
+            model = convert_opset(self.model, opset)
+        except Exception as error:  # the converter raises RuntimeError and its own
+            why = str(error).strip().splitlines()[0][:200]
+            raise DarsrError(self.what, f"{failed} ({why})", "export it again") from error
+        lr = picture(24, 32)
+        sr = _open_session(model, self.what, "cpu").run([self.output], {self.input: lr})[0]
+        error = np.abs(sr - self._run(lr)).max()
+        if not error < _SAME:
+            why = f"{failed}: the result differs by up to {255 * error:.1f} grey levels"
+            raise DarsrError(self.what, why, f"export it again with opset {opset}")
+        return model
+
     def parameter_count(self) -> int:
+        """Return the number of floating-point weights."""
         return parameter_count(self.model)
 
     def macs_per_lr_pixel(self) -> int | None:
-        """Multiply-adds per LR pixel, or None where the model's shapes cannot be inferred."""
+        """Return the multiply-adds per LR pixel, or None where the model's shapes cannot be inferred."""
         return multiply_adds(self.model)
+
+    def _probe(self) -> tuple[int, int]:
+        """Return the scale, and what height and width have to be multiples of."""
+        try:
+            return find_scale(self._run, self.what, self.batches)
+        except UnsupportedSize as error:
+            lr = np.ascontiguousarray(picture(24, 20).transpose(0, 2, 3, 1))
+            last = False
+            with contextlib.suppress(Exception):  # whatever it raises: the first error stands
+                last = self._run(lr).shape[-1] == 3
+            if last:
+                raise DarsrError(self.what, _CHANNELS_LAST, _WAY_OUT) from error
+            raise
 
     def _run(self, lr: np.ndarray) -> np.ndarray:
         return self._session.run([self.output], {self.input: lr})[0]
@@ -82,63 +131,26 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> tuple[OnnxNetwo
         DarsrError: onnx or onnxruntime is not installed, the file is damaged, or the network is of another form, range or
             scale.
     """
-    model, sha256 = _read(path)
+    model, sha256 = read_onnx(path)
     network = OnnxNetwork(model, str(path), device)
     facts = {
         "licence": "as stated by the file's authors",
         "file": path.name,
-        "opset": next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
+        "opset": opset_of(model),
         "operators": sorted({node.op_type for node in model.graph.node}),
         "gradients": False,
     }
     return network, facts, sha256
 
 
-def _read(path: Path) -> tuple[ModelProto, str]:
-    try:
-        import onnx
-        from onnx import external_data_helper, inliner
-        from onnx.checker import ValidationError
-    except ImportError as error:
-        raise DarsrError(
-            str(path), f"an ONNX network needs {error.name}, which is not installed", install("export", "ort")
-        ) from error
-    from google.protobuf.message import DecodeError
-
-    try:
-        digest = hashlib.sha256(path.read_bytes())
-        model = onnx.load(path, load_external_data=False)
-        tensors = [t for t in model.graph.initializer if external_data_helper.uses_external_data(t)]
-        beside = {entry.value for t in tensors for entry in t.external_data if entry.key == "location"}
-        external_data_helper.load_external_data_for_model(model, str(path.parent))
-        for name in sorted(beside):
-            digest.update((path.parent / name).read_bytes())
-        if model.functions:
-            model = inliner.inline_local_functions(model)
-        onnx.checker.check_model(model)
-    except (OSError, DecodeError, ValidationError, ValueError) as error:
-        why = str(error).strip().splitlines()
-        raise DarsrError(
-            str(path), f"is no ONNX file that can be used ({why[0][:200] if why else 'damaged'})", "export it again"
-        ) from error
-    own = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
-    if own is not None and ModelSpec.from_json(own, str(path)).form != "none":
-        raise DarsrError(
-            str(path),
-            "is an adapted model: its correction is inside",
-            "run it with darsr infer --model, or give its backbone",
-        )
-    return model, digest.hexdigest()
-
-
 def _inputs(model: ModelProto) -> list[ValueInfoProto]:
-    """Inputs proper: old files list their weights among them."""
+    """Return the inputs proper: old files list their weights among them."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
 
-def _contract(model: ModelProto, what: str) -> tuple[ValueInfoProto, ValueInfoProto]:
-    """The one input and the one output.
+def check_contract(model: ModelProto, what: str) -> tuple[str, str, bool]:
+    """Return the names of the one input and the one output, and whether any batch size goes.
 
     Raises:
         DarsrError: another number of them, another type, another rank or channel count, or a fixed height or width.
@@ -151,19 +163,19 @@ def _contract(model: ModelProto, what: str) -> tuple[ValueInfoProto, ValueInfoPr
     for role, value in (("input", inputs[0]), ("output", outputs[0])):
         kind = value.type.tensor_type.elem_type
         if kind != TensorProto.FLOAT:
-            raise DarsrError(
-                what, f"its {role} is {TensorProto.DataType.Name(kind).lower()}, expected float32", _WAY_OUT
-            )
+            known = kind in TensorProto.DataType.values()
+            name = TensorProto.DataType.Name(kind).lower() if known else f"of type {kind}"
+            raise DarsrError(what, f"its {role} is {name}, expected float32 or float16", _WAY_OUT)
     dims = inputs[0].type.tensor_type.shape.dim
-    shape = (
-        " x ".join(str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in dims) or "of no shape"
-    )
     fixed = [d.dim_value if d.HasField("dim_value") else None for d in dims]
+    shape = " x ".join(str(d.dim_param or "?" if f is None else f) for d, f in zip(dims, fixed)) or "of no shape"
+    if len(dims) == 4 and fixed[3] == 3 and fixed[1] != 3:
+        raise DarsrError(what, f"its input is {shape}: it {_CHANNELS_LAST}", _WAY_OUT)
     if len(dims) != 4 or fixed[1] not in (None, 3):
         raise DarsrError(what, f"its input is {shape}, expected N x 3 x H x W", _WAY_OUT)
     if fixed[2:] != [None, None] or fixed[0] not in (None, 1):
         raise DarsrError(what, f"its input is {shape}: height, width or batch size is fixed", _WAY_OUT)
-    return inputs[0], outputs[0]
+    return inputs[0].name, outputs[0].name, fixed[0] is None
 
 
 def _open_session(model: ModelProto, what: str, device: str):
@@ -174,7 +186,7 @@ def _open_session(model: ModelProto, what: str, device: str):
             what, f"the installed ONNX Runtime has no {provider}", f"use --device cpu, or {install('gpu')}"
         )
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is in the exception
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=[provider])

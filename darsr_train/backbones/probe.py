@@ -1,4 +1,4 @@
-"""What a foreign network does, found out by running it: its scale, whether any size goes, and its range."""
+"""Probe a foreign network by running it: its scale, the sizes it takes, and the range of its values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,45 @@ _LEAST, _GOOD = -10.0, 6.0
 _BYTES_BETTER = 2.0
 _WAY_OUT = "give a network that maps N x 3 x H x W to N x 3 x sH x sW, RGB in [0, 1], s 2 or 4"
 
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # that height and width may have to be padded to
+
 Run = Callable[[np.ndarray], np.ndarray]
 
 
+class UnsupportedSize(DarsrError):
+    """A network does not take every height and width."""
+
+
+def find_scale(run: Run, what: str, batches: bool = True) -> tuple[int, int]:
+    """Return the scale of a network, and the least multiple that height and width are padded to so that every size runs.
+
+    Args and errors are those of :func:`probe_scale`.
+    """
+    first = None
+    for multiple in _MULTIPLES:
+        try:
+            return probe_scale(_padded(run, multiple), what, batches), multiple
+        except UnsupportedSize as error:
+            first = first or error
+    raise first
+
+
+def _padded(run: Run, multiple: int) -> Run:
+    """Return the same network, with height and width padded to multiples and the result cropped."""
+
+    def padded(lr: np.ndarray) -> np.ndarray:
+        height, width = lr.shape[2:]
+        sr = run(np.pad(lr, ((0, 0), (0, 0), (0, -height % multiple), (0, -width % multiple)), mode="edge"))
+        high, wide = height + -height % multiple, width + -width % multiple
+        if multiple == 1 or sr.ndim != 4 or sr.shape[2] % high or sr.shape[3] % wide:
+            return sr
+        return sr[:, :, : sr.shape[2] // high * height, : sr.shape[3] // wide * width]
+
+    return padded
+
+
 def probe_scale(run: Run, what: str, batches: bool = True) -> int:
-    """The scale of a network, 2 or 4, found on two sizes.
+    """Return the scale of a network, 2 or 4, found on two sizes.
 
     Args:
         run: float32 N x 3 x H x W in [0, 1] -> N x 3 x sH x sW. Whatever it raises means that the size does not go.
@@ -46,7 +80,9 @@ def probe_scale(run: Run, what: str, batches: bool = True) -> int:
             )
         factors = {sr.shape[2] / height, sr.shape[3] / width}
         if len(factors) > 1 or factors.pop() != sr.shape[2] // height:
-            raise DarsrError(what, f"gives {sr.shape} for {lr.shape}, which is no whole enlargement", _WAY_OUT)
+            raise UnsupportedSize(
+                what, f"gives {sr.shape} for {lr.shape}, which is not a whole-number enlargement", _WAY_OUT
+            )
         if not np.isfinite(sr).all():
             raise DarsrError(what, f"gives NaN or infinity for a picture of {width}x{height} pixels", _WAY_OUT)
         scales.add(sr.shape[2] // height)
@@ -78,7 +114,7 @@ def check_range(run: Run, what: str, scale: int) -> None:
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """1 x 3 x height x width, float32 in [0, 1]: waves and the edge of a disk, others in each colour."""
+    """Draw a test picture, 1 x 3 x height x width, float32 in [0, 1]: waves and a disk's edge, different in each colour."""
     y, x = np.mgrid[:height, :width] / min(height, width)
     planes = []
     for k, (top, left, radius) in enumerate(((0.4, 0.35, 0.25), (0.55, 0.6, 0.3), (0.5, 0.45, 0.4))):
@@ -94,7 +130,7 @@ def _ran(run: Run, lr: np.ndarray, what: str) -> np.ndarray:
         return run(lr)
     except Exception as error:  # every runtime raises its own
         size = f"{len(lr)} x 3 x {lr.shape[2]} x {lr.shape[3]}"
-        raise DarsrError(what, f"does not run on {size} ({_first_line(error)})", _WAY_OUT) from error
+        raise UnsupportedSize(what, f"does not run on {size} ({_first_line(error)})", _WAY_OUT) from error
 
 
 def _first_line(error: Exception) -> str:

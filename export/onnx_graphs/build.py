@@ -22,7 +22,7 @@ from ..folding.fold import fold
 from ..folding.forms import Formed, GivenFilters
 from ..samples import Samples, calibration_crops
 from .correction_filter import correction_filter_function
-from .merge import insert_backbone, opset_of
+from .merge import insert_backbone, opset_for_backbone
 from .opset import OPSET
 from .precision import FILTER_DOMAIN as DOMAIN
 from .precision import LOW_TYPES, lower
@@ -62,7 +62,7 @@ def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
         DarsrError: PyTorch or onnx cannot convert this backbone.
     """
     network = _ForExport(fold(pipeline)).eval()
-    opset = opset_of(pipeline.backbone, opset)
+    opset = opset_for_backbone(pipeline.backbone, opset)
     axes = {
         axis: torch.export.Dim(name, min=low) for axis, (name, low) in {0: ("n", 1), 2: ("h", 3), 3: ("w", 3)}.items()
     }

@@ -6,7 +6,7 @@ import math
 
 from onnx import ModelProto, TensorProto, helper
 
-from darsr_train.backbones.onnx_shapes import sized_graph
+from darsr_train.backbones.onnx_graph import sized_graph
 
 _SIDE = 48  # of the LR image that shapes are inferred for
 

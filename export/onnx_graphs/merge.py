@@ -5,11 +5,10 @@ While PyTorch exports what stands before and behind it, the backbone is one node
 
 from __future__ import annotations
 
-import onnx
-from onnx import GraphProto, ModelProto, version_converter
+from onnx import GraphProto, ModelProto
 from torch import nn
 
-from darsr_deploy.errors import DarsrError
+from darsr_train.backbones.onnx_graph import inner_graphs, opset_of
 from darsr_train.backbones.onnx_network import OnnxNetwork
 
 from ..folding.placeholder import DOMAIN, NODE
@@ -17,22 +16,22 @@ from ..folding.placeholder import DOMAIN, NODE
 _PREFIX = "backbone/"  # of every name that comes from the backbone's graph
 
 
-def opset_of(backbone: nn.Module, least: int) -> int:
-    """The opset to export with: an ONNX backbone's own where it is newer, since only conversion upwards always works."""
-    return max(least, _opset(backbone.model)) if isinstance(backbone, OnnxNetwork) else least
+def opset_for_backbone(backbone: nn.Module, least: int) -> int:
+    """Return the opset to export with: an ONNX backbone's own where it is newer, for conversion only goes upwards."""
+    return max(least, opset_of(backbone.model)) if isinstance(backbone, OnnxNetwork) else least
 
 
 def insert_backbone(model: ModelProto, network: OnnxNetwork) -> None:
     """Put the backbone's graph in the place of its placeholder node, in place.
 
     Args:
-        model: exported with the opset of :func:`opset_of`.
+        model: exported with the opset of :func:`opset_for_backbone`.
 
     Raises:
         DarsrError: onnx cannot convert the backbone from its own opset to the model's.
     """
     foreign = GraphProto()
-    foreign.CopyFrom(_converted(network, _opset(model)).graph)
+    foreign.CopyFrom(network.in_opset(opset_of(model)).graph)
     nodes = list(model.graph.node)
     place = next(i for i, node in enumerate(nodes) if (node.domain, node.op_type) == (DOMAIN, NODE))
     names = {name: _PREFIX + name for name in _names(foreign)}
@@ -49,35 +48,11 @@ def insert_backbone(model: ModelProto, network: OnnxNetwork) -> None:
             value.type.tensor_type.shape.dim[0].dim_value = 1
 
 
-def _converted(network: OnnxNetwork, opset: int) -> ModelProto:
-    if _opset(network.model) == opset:
-        return network.model
-    try:
-        return version_converter.convert_version(network.model, opset)
-    except Exception as error:  # the converter raises RuntimeError and its own
-        why = str(error).strip().splitlines()[0][:200]
-        raise DarsrError(
-            network.what,
-            f"cannot be converted from opset {_opset(network.model)} to {opset} ({why})",
-            "export it again",
-        ) from error
-
-
-def _opset(model: ModelProto) -> int:
-    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-
-
-def _inner(graph: GraphProto) -> list[GraphProto]:
-    """The graphs of branches and loops, one level down."""
-    attributes = [attribute for node in graph.node for attribute in node.attribute]
-    return [a.g for a in attributes if a.type == onnx.AttributeProto.GRAPH] + [g for a in attributes for g in a.graphs]
-
-
 def _names(graph: GraphProto) -> set[str]:
     """Every value and weight that is made in a graph or in those inside it."""
     own = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
     own |= {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
-    return own.union(*map(_names, _inner(graph)))
+    return own.union(*map(_names, inner_graphs(graph.node)))
 
 
 def _rename(graph: GraphProto, names: dict[str, str]) -> None:
@@ -88,7 +63,7 @@ def _rename(graph: GraphProto, names: dict[str, str]) -> None:
         node.ClearField("doc_string")
     for value in (*graph.input, *graph.output, *graph.initializer, *(t.values for t in graph.sparse_initializer)):
         value.name = names[value.name]
-    for inner in _inner(graph):
+    for inner in inner_graphs(graph.node):
         inner.ClearField("doc_string")
         del inner.value_info[:]
         _rename(inner, names)

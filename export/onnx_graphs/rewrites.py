@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from darsr_deploy.engines.ort import open_session
+from darsr_train.backbones.onnx_graph import all_graphs
 
 
 def slopes_as_convolutions(model: ModelProto) -> ModelProto:
@@ -50,10 +51,8 @@ def slopes_as_convolutions(model: ModelProto) -> ModelProto:
 
 
 def names_read(graph: GraphProto) -> set[str]:
-    """Every value that a node reads, in the graphs of branches and loops too."""
-    found = {name for node in graph.node for name in node.input}
-    inner = [a.g for node in graph.node for a in node.attribute if a.type == AttributeProto.GRAPH]
-    return found.union(*map(names_read, inner))
+    """Return every value that a node reads, in the graphs of branches and loops too."""
+    return {name for inner in all_graphs(graph) for node in inner.node for name in node.input}
 
 
 def _pair(node: NodeProto, a: np.ndarray, initializers) -> Iterator[NodeProto]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx import TensorProto, numpy_helper
 from torch import nn
-from typer.testing import CliRunner
 
-import cli
+from darsr_deploy.engines import trial
 from darsr_deploy.engines.ort import OrtEngine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
@@ -23,20 +26,16 @@ from darsr_deploy.files.model_spec import ModelSpec
 from darsr_deploy.images.arrays import read_image, write_image
 from darsr_train.backbones import EdgeSR, describe, load_backbone, save_backbone
 from darsr_train.backbones.onnx_cost import bytes_moved
+from darsr_train.backbones.onnx_file import read_onnx
+from darsr_train.backbones.onnx_network import check_contract
 from darsr_train.backbones.probe import check_range, picture, probe_scale
 from darsr_train.pipeline import GlobalCorrection, Pipeline
 from export.artefacts.model import export_onnx
 from export.artefacts.parity import natural_noise
 from export.onnx_graphs.build import build_model
+from tests.support.commands import darsr
 from tests.support.onnx_models import ENLARGE, convolutional, onnx_model
 from tests.support.shared import needs_shared, srfbn
-
-
-def darsr(*arguments: object):
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_what_pytorch_exports_by_default_is_taken(path):
     assert facts["macs_per_lr_pixel"] == 8 * 3 * 9 + 8 * 3 * 64
     assert {"Conv", "ConvTranspose", "PRelu"} <= set(facts["operators"])
     weights.unlink()
-    with pytest.raises(DarsrError, match=r"theirs\.onnx: is no ONNX file that can be used"):
+    with pytest.raises(DarsrError, match=r"theirs\.onnx: is not a usable ONNX file"):
         load_backbone(str(path), 4)
 
 
@@ -145,6 +144,79 @@ def test_bytes_are_those_of_the_operators_counted_by_hand():
     assert bytes_moved(unknown) is None
 
 
+def test_weights_of_float16_compute_in_float32(path):
+    onnx.save(FOREIGN["float16"](), path)
+    x = torch.rand(2, 3, 5, 7)
+    expected = F.interpolate(x, scale_factor=2) * np.float16(0.9).item()
+    torch.testing.assert_close(load_backbone(str(path), 2).module(x), expected)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (6, 7), (6, 8), (3, 3)])
+def test_a_network_for_even_sizes_takes_any(size, path):
+    """The last row and column are repeated, and what comes of them is cut off."""
+    onnx.save(unshuffle(), path)
+    x = torch.rand(2, 3, *size)
+    even = F.pad(x, (0, size[1] % 2, 0, size[0] % 2), mode="replicate")
+    (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"picture": even.numpy()})
+    sr = load_backbone(str(path), 2).module(x)
+    assert torch.equal(sr, torch.from_numpy(expected[:, :, : 2 * size[0], : 2 * size[1]]))
+
+
+def external(path, where: str = "initializer", location: str = "weights.bin"):
+    """The enlargement with its weights in a file beside it, as an initializer or as a constant in the graph."""
+    model = onnx_model()
+    array = np.ones((3, 1, 2, 2), np.float32)
+    if where == "constant":
+        del model.graph.initializer[:]
+        model.graph.node.insert(
+            0, onnx.helper.make_node("Constant", [], ["weight"], value=numpy_helper.from_array(array))
+        )
+        tensor = model.graph.node[0].attribute[0].t
+    else:
+        tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return array.tobytes()
+
+
+@pytest.mark.parametrize("where", ["initializer", "constant"])
+def test_the_checksum_covers_weights_wherever_they_are_named(where, path):
+    weights = external(path, where)
+    path.with_name("weights.bin").write_bytes(weights)
+    backbone = load_backbone(str(path), 2)
+    assert backbone.sha256 == hashlib.sha256(path.read_bytes() + weights).hexdigest()
+    path.with_name("weights.bin").write_bytes((0.9 * np.frombuffer(weights, np.float32)).tobytes())
+    assert load_backbone(str(path), 2).sha256 != backbone.sha256
+
+
+def test_a_download_cache_of_links_is_taken(tmp_path):
+    """models--A--B/snapshots/REVISION/onnx/model.onnx and its weights are links into models--A--B/blobs."""
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "0123" / "onnx"
+    weights = external(blobs / "aaaa")
+    (blobs / "bbbb").write_bytes(weights)
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.onnx").symlink_to("../../../blobs/aaaa")
+    (snapshot / "weights.bin").symlink_to("../../../blobs/bbbb")
+    backbone = load_backbone(str(snapshot / "model.onnx"), 2)
+    assert backbone.sha256 == hashlib.sha256((blobs / "aaaa").read_bytes() + weights).hexdigest()
+    (snapshot / "weights.bin").unlink()
+    (tmp_path / "elsewhere").write_bytes(weights)
+    (snapshot / "weights.bin").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DarsrError, match=r"is not a usable ONNX file \(weights.bin is a link out of its folder\)"):
+        load_backbone(str(snapshot / "model.onnx"), 2)
+
+
+@pytest.mark.parametrize("kind", ["initializer", "constant"])
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/../../secret", "..\\secret", "C:/secret", ""])
+def test_a_model_names_no_file_outside_of_its_folder(location, kind, tmp_path):
+    (tmp_path / "secret").write_bytes(external(tmp_path / "m" / "theirs.onnx", kind, location))
+    with pytest.raises(DarsrError, match=r"theirs\.onnx: .*it names weights outside of its folder"):
+        load_backbone(str(tmp_path / "m" / "theirs.onnx"), 2)
+
+
 # --- What is refused -----------------------------------------------------------------------------------------------------
 
 PICTURE = "float[n, 3, h, w] picture"
@@ -175,7 +247,17 @@ REFUSED = {
             "first = Transpose <perm = [0, 3, 1, 2]> (picture)\n" + ENLARGE.replace("(picture", "(first"),
             takes="float[n, h, w, 3] picture",
         ),
-        "its input is n x h x w x 3|does not run on",
+        r"its input is n x h x w x 3: it takes and gives the channels last \(N x H x W x 3\), expected N x 3 x H x W",
+    ),
+    "channels last, of no stated sizes": (
+        lambda: onnx_model(
+            "first = Transpose <perm = [0, 3, 1, 2]> (picture)\n"
+            + ENLARGE.replace("(picture", "(first").replace("big", "last")
+            + "\nbig = Transpose <perm = [0, 2, 3, 1]> (last)",
+            takes="float[a, b, c, d] picture",
+            gives="float[aa, bb, cc, dd] big",
+        ),
+        r"takes and gives the channels last \(N x H x W x 3\)",
     ),
     "gray out": (
         lambda: onnx_model(
@@ -189,23 +271,23 @@ REFUSED = {
     "scale 1": (lambda: onnx_model("big = Identity (picture)"), "enlarges 1 times"),
     "another height than width": (
         lambda: onnx_model(ENLARGE.replace("[{scale}, {scale}]", "[2, 4]"), weight=np.ones((3, 1, 2, 4), np.float32)),
-        "which is no whole enlargement",
+        "which is not a whole-number enlargement",
     ),
     "a border is missing": (
         lambda: onnx_model(ENLARGE.replace("group", "pads = [1, 1, 1, 1], group")),
-        "which is no whole enlargement",
+        "which is not a whole-number enlargement",
     ),
-    "half precision": (
+    "double precision": (
         lambda: onnx_model(
-            takes="float16[n, 3, h, w] picture",
-            gives="float16[n, 3, hh, ww] big",
-            weight=np.ones((3, 1, 2, 2), np.float16),
+            takes="double[n, 3, h, w] picture",
+            gives="double[n, 3, hh, ww] big",
+            weight=np.ones((3, 1, 2, 2), np.float64),
         ),
-        "its input is float16, expected float32",
+        "its input is double, expected float32 or float16",
     ),
     "bytes out": (
         lambda: onnx_model(ENLARGE.replace("big", "b") + "\nbig = Cast <to = 2> (b)", gives="uint8[n, 3, hh, ww] big"),
-        "its output is uint8, expected float32",
+        "its output is uint8, expected float32 or float16",
     ),
     "two inputs": (
         lambda: onnx_model(ENLARGE.replace("big", "b") + "\nbig = Mul (b, noise)", takes=f"{PICTURE}, float[1] noise"),
@@ -231,7 +313,7 @@ REFUSED = {
     ),
     "unknown operator": (
         lambda: onnx_model("big = Enlarge (picture)"),
-        "is no ONNX file that can be used|cannot load it",
+        "is not a usable ONNX file|cannot load it",
     ),
 }
 
@@ -245,6 +327,96 @@ def test_what_breaks_the_contract_is_named_in_one_line(kind, path):
     assert "; " in str(caught.value), "no way out"
 
 
+ENDLESS = """
+    most = ReduceMax <keepdims = 0> (picture)
+    yes = Greater (most, limit)
+    far = Loop (times, yes, most) <body = b (int64 i, bool go, float v) => (bool again, float more) {
+        again = Identity (go)
+        more = Add (v, v) }>
+    none = Mul (far, limit)
+"""
+
+
+@pytest.mark.parametrize("where", ["graph", "branch", "function"])
+def test_loops_are_refused_wherever_they_are(where, path):
+    body, functions = ENDLESS + ENLARGE.replace("big", "b") + "\nbig = Add (b, none)", ""
+    if where == "branch":
+        loop = ENDLESS.replace("yes = ", "sure = ").replace("yes", "sure").replace("most", "top")
+        branch = f"then_branch = t () => (float none) {{ {loop} }}, else_branch = e () => (float o) {{ o = Identity (limit) }}"
+        body = f"most = ReduceMax <keepdims = 0> (picture)\nyes = Greater (most, limit)\nmore = If (yes) <{branch}>\n"
+        body += ENLARGE.replace("big", "b") + "\nbig = Add (b, more)"
+    if where == "function":
+        functions = '<domain: "local", opset_import: ["" : 18]>\nf (picture, limit, times) => (none) {' + ENDLESS + "}"
+        body = "none = local.f (picture, limit, times)\n" + ENLARGE.replace("big", "b") + "\nbig = Add (b, none)"
+    model = onnx_model(body, functions=functions, limit=np.float32(0.5), times=np.int64(2**62))
+    onnx.save(model, path)
+    done = darsr("backbone", "info", path)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"error: {path}: holds Loop nodes, which may run for ever; export it without loops\n"
+
+
+def test_functions_that_multiply_are_refused(path):
+    lines = "".join(
+        f'<domain: "local", opset_import: ["" : 18, "local" : 1]>\nf{i} (x) => (z) {{ y = local.f{i - 1} (x)\n z = local.f{i - 1} (y) }}\n'
+        for i in range(1, 30)
+    )
+    first = '<domain: "local", opset_import: ["" : 18]>\nf0 (x) => (z) { z = Identity (x) }\n'
+    model = onnx_model("same = local.f29 (picture)\n" + ENLARGE.replace("(picture", "(same"), functions=first + lines)
+    onnx.save(model, path)
+    with pytest.raises(DarsrError, match=r"its functions call each other more than 100,000 times"):
+        load_backbone(str(path), 2)
+
+
+LARGE = """
+    wide = ConstantOfShape <value = float[1] {1.0}> (size)
+    most = ReduceMax <keepdims = 0> (picture)
+    more = Mul (wide, most)
+    product = MatMul (more, more)
+    second = MatMul (product, product)
+    third = MatMul (second, second)
+    top = ReduceMax <keepdims = 0> (third)
+    none = Sub (top, top)
+    enlarged = ConvTranspose <strides = [2, 2], group = 3> (picture, weight)
+    big = Add (enlarged, none)
+"""
+
+
+def test_a_network_that_takes_too_much_time_is_stopped(path, monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS", 2)
+    onnx.save(onnx_model(LARGE, size=np.array([8000, 8000])), path)
+    with pytest.raises(
+        DarsrError, match=r"theirs.onnx: does not enlarge a picture of 20x24 pixels in 2 seconds; give a"
+    ):
+        load_backbone(str(path), 2)
+
+
+def test_a_network_that_takes_too_much_memory_is_stopped(path):
+    onnx.save(onnx_model(LARGE, size=np.array([200_000, 200_000])), path)
+    with pytest.raises(
+        DarsrError, match=r"theirs.onnx: needs more than 4 GB of memory for a picture of 20x24 pixels; "
+    ):
+        load_backbone(str(path), 2)
+
+
+def test_a_network_that_crashes_the_runtime_is_one_line(path, monkeypatch):
+    crashed = subprocess.CompletedProcess([], -11, b"", b"Segmentation fault\n")
+    monkeypatch.setattr(trial.subprocess, "run", lambda *_, **__: crashed)
+    onnx.save(onnx_model(), path)
+    with pytest.raises(DarsrError, match=r"ONNX Runtime crashes on it \(exit code -11: Segmentation fault\)"):
+        load_backbone(str(path), 2)
+
+
+def test_a_damaged_file_is_refused_or_still_a_model(path):
+    """A byte changed at random: no other exception than that of a line."""
+    random, data = np.random.default_rng(0), bytearray(convolutional().SerializeToString())
+    for _ in range(500):
+        damaged = bytearray(data)
+        damaged[random.integers(len(data))] = random.integers(256)
+        path.write_bytes(damaged[: random.integers(len(data)) if random.random() < 0.2 else None])
+        with contextlib.suppress(DarsrError):
+            check_contract(read_onnx(path)[0], str(path))
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"no model", b"\x08\x08", b"\x00" * 50], ids=["empty", "text", "cut", "zeros"]
 )
@@ -252,7 +424,7 @@ def test_what_is_no_onnx_file_is_one_line(content, path):
     path.write_bytes(content)
     done = darsr("backbone", "info", path)
     assert (done.exit_code, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-    assert done.stderr.startswith(f"error: {path}: is no ONNX file that can be used")
+    assert done.stderr.startswith(f"error: {path}: is not a usable ONNX file")
 
 
 def test_an_adapted_model_is_no_backbone(path):
@@ -381,6 +553,22 @@ def test_weights_of_ours_under_another_suffix_are_still_ours(path):
 # --- One file out of two -------------------------------------------------------------------------------------------------
 
 HALF = np.float32([[[[0.5]]]])
+
+
+def unshuffle(opset: int = 18, picture: str = "picture", big: str = "big") -> onnx.ModelProto:
+    """As Real-ESRGAN at x2: cells of 2 x 2 pixels become channels, and each of their positions 4 x 4 pixels."""
+    kernel = 0.001 * np.random.default_rng(0).standard_normal((48, 12, 3, 3))
+    for row, column, colour in np.ndindex(4, 4, 3):  # nearest neighbour, in the order of DepthToSpace
+        kernel[(4 * row + column) * 3 + colour, (row // 2 * 2 + column // 2) * 3 + colour, 1, 1] += 1
+    body = f"""
+        cells = SpaceToDepth <blocksize = 2> ({picture})
+        phases = Conv <pads = [1, 1, 1, 1]> (cells, kernel)
+        {big} = DepthToSpace <blocksize = 4> (phases)
+    """
+    takes, gives = f"float[n, 3, h, w] {picture}", f"float[n, 3, hh, ww] {big}"
+    return onnx_model(body, takes=takes, gives=gives, opset=opset, kernel=kernel.astype(np.float32))
+
+
 FOREIGN = {
     "plain": lambda: onnx_model(),
     "convolutional": convolutional,
@@ -420,6 +608,30 @@ FOREIGN = {
         functions='<domain: "local", opset_import: ["" : 18]>\nf (x, y) => (z) { lr = Mul (x, y)\n z = Add (lr, lr) }',
         half=HALF,
     ),
+    "linear Resize of opset 10": lambda: onnx_model(
+        'big = Resize <mode = "linear"> (picture, scales)', opset=10, scales=np.float32([1, 1, 2, 2])
+    ),
+    "linear Upsample of opset 9": lambda: onnx_model(
+        'big = Upsample <mode = "linear"> (picture, scales)', opset=9, scales=np.float32([1, 1, 2, 2])
+    ),
+    "nearest Upsample of opset 9": lambda: onnx_model(
+        'big = Upsample <mode = "nearest"> (picture, scales)', opset=9, scales=np.float32([1, 1, 2, 2])
+    ),
+    "float16": lambda: onnx_model(
+        "wide = Cast <to = 1> (picture)\nsame = Cast <to = 10> (wide)\n" + ENLARGE.replace("(picture", "(same"),
+        takes="float16[n, 3, h, w] picture",
+        gives="float16[n, 3, hh, ww] big",
+        weight=np.full((3, 1, 2, 2), 0.9, np.float16),
+    ),
+    "float16 in, float32 out": lambda: onnx_model(
+        ENLARGE.replace("big", "half") + "\nbig = Cast <to = 1> (half)",
+        takes="float16[n, 3, h, w] picture",
+        weight=np.ones((3, 1, 2, 2), np.float16),
+    ),
+    "unshuffle": unshuffle,
+    "unshuffle of opset 10": lambda: unshuffle(opset=10),
+    # names that padding might use
+    "unshuffle with names": lambda: unshuffle(picture="shape", big="pads"),
     "batch of one": lambda: onnx_model(takes="float[1, 3, h, w] picture", gives="float[1, 3, hh, ww] big"),
     "weights among the inputs": lambda: onnx_model(
         takes="float[n, 3, h, w] picture, float[3, 1, 2, 2] weight", ir_version=3
