@@ -1,4 +1,4 @@
-"""The project's own backbone: a plain stack of 3x3 convolutions that every edge runtime likes.
+"""The project's own backbone: a plain stack of 3x3 convolutions, which every edge runtime runs well.
 
 After ECBSR (Zhang, Zeng, Zhang: "Edge-oriented Convolution Block for Real-time Super Resolution on Mobile Devices",
 ACM MM 2021): while training, every convolution is a sum of linear branches; for use they are merged into one. The
@@ -69,7 +69,7 @@ class BranchedConv(nn.Module):
         self.identity = nn.Parameter(torch.zeros(c_out)) if c_in == c_out else None
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """Weight (c_out, c_in, 3, 3) and bias (c_out) of the one convolution that equals the sum of all branches."""
+        """Return weight (c_out, c_in, 3, 3) and bias (c_out) of the one convolution that equals the sum of all branches."""
         weight = self.weight + torch.einsum("omij,mc->ocij", self.squeeze, self.expand)
         weight = weight + torch.einsum("bo,boc,bij->ocij", self.edge_scale, self.mix, self.edge_filters)
         if self.identity is not None:
@@ -84,7 +84,7 @@ class BranchedConv(nn.Module):
 
 
 def branch(model: EdgeSR) -> EdgeSR:
-    """A trainable copy of ``model``'s architecture whose convolutions are :class:`BranchedConv` (fresh weights)."""
+    """Return a trainable copy of ``model``'s architecture whose layers are :class:`BranchedConv` with fresh weights."""
     trainable = EdgeSR(model.scale, **model.hyper)
     trainable.body = nn.ModuleList(BranchedConv(c.in_channels, c.out_channels) for c in model.body)
     trainable.tail = BranchedConv(model.tail.in_channels, model.tail.out_channels)
@@ -93,9 +93,9 @@ def branch(model: EdgeSR) -> EdgeSR:
 
 @torch.no_grad()
 def split(plain: EdgeSR) -> EdgeSR:
-    """A trainable network of :class:`BranchedConv` that computes what ``plain`` computes: the inverse of :func:`merge`.
+    """Return a trainable network of :class:`BranchedConv` that computes what ``plain`` does: the inverse of :func:`merge`.
 
-    Every branch is fresh but the 3x3 one, which takes the difference.
+    Every branch is fresh except the 3x3 one, which takes the difference.
     """
     branched = branch(plain)
     for target, source in zip([*branched.body, branched.tail], [*plain.body, plain.tail]):
@@ -108,15 +108,15 @@ def split(plain: EdgeSR) -> EdgeSR:
 
 @torch.no_grad()
 def grow(small: EdgeSR, target: EdgeSR) -> EdgeSR:
-    """Fill a fresh ``target`` from a trained network that is at most as wide and as deep, of the same or another scale.
+    """Initialise a fresh ``target`` from a trained network that is no wider and no deeper, of the same or another scale.
 
-    New layers are put before the tail and start as the identity (Net2DeeperNet: Chen, Goodfellow, Shlens, ICLR 2016):
-    a centre tap of 1, a PReLU slope of 1. New channels keep their fresh weights, and what the known ones read from them
-    starts at zero, so they change nothing before they have learned. For another scale the tail starts at zero, so that
-    the network starts as its nearest-neighbour skip. With the same scale the target computes what ``small`` computes.
+    New layers go before the tail and start as the identity (Net2DeeperNet: Chen, Goodfellow, Shlens, ICLR 2016): a centre
+    tap of 1, a PReLU slope of 1. New channels keep their fresh weights, but the trained ones read them with weights of
+    zero, so nothing changes until they have learned. At the same scale the target computes what ``small`` computes; at
+    another one the tail starts at zero, so that the network starts as its nearest-neighbour skip.
 
     Raises:
-        ValueError: a network that is wider or deeper than the target.
+        ValueError: ``small`` is wider or deeper than the target.
     """
     if any(small.hyper[name] > target.hyper[name] for name in ("channels", "blocks")):
         raise ValueError(f"a network of {small.hyper} does not grow into one of {target.hyper}")
@@ -138,7 +138,7 @@ def grow(small: EdgeSR, target: EdgeSR) -> EdgeSR:
 
 
 def _widen(layer: nn.Conv2d, source: nn.Conv2d) -> None:
-    """Known channels as in ``source``, deaf to the new ones; the new ones stay as they are."""
+    """Copy the trained channels of ``source`` and let them ignore the new ones, which stay as they are."""
     c_out, c_in = source.weight.shape[:2]
     layer.weight[:c_out, :c_in] = source.weight
     layer.weight[:c_out, c_in:] = 0
@@ -147,7 +147,7 @@ def _widen(layer: nn.Conv2d, source: nn.Conv2d) -> None:
 
 @torch.no_grad()
 def merge(branched: EdgeSR) -> EdgeSR:
-    """The plain network that equals ``branched``; done once, offline."""
+    """Return the plain network that equals ``branched``; done once, offline."""
     plain = EdgeSR(branched.scale, **branched.hyper)
     for target, source in zip([*plain.body, plain.tail], [*branched.body, branched.tail]):
         weight, bias = source.merged()

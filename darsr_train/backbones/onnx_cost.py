@@ -1,4 +1,4 @@
-"""What an ONNX model costs, read off its graph: parameters, multiply-adds, bytes that its operators move."""
+"""Count what an ONNX model costs: parameters, multiply-adds, bytes that its operators move."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
-_SIDE = 48  # of the LR image that shapes are inferred for; what is done once an image hardly shows in a pixel's share
+_SIDE = 48  # of the LR image that shapes are inferred for; work done once per image hardly shows at this size
 _BYTES = {1: 4, 2: 1, 3: 1, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}  # by TensorProto.DataType
 _FREE = ("Constant", "Identity", "Shape", "Reshape", "Flatten", "Squeeze", "Unsqueeze")  # move no pixels
 
 
 def parameter_count(model: ModelProto) -> int:
-    """Numbers of floating-point type that the model carries, constants inside the graph included."""
+    """Count the floating-point numbers that the model carries, constants inside the graph included."""
     from onnx import TensorProto
 
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -29,10 +29,10 @@ def parameter_count(model: ModelProto) -> int:
 
 
 def multiply_adds(model: ModelProto, side: int = _SIDE) -> int | None:
-    """Multiply-adds per LR pixel on an image of side x side pixels: convolutions, matrix products, correction filter.
+    """Count multiply-adds per LR pixel on an image of side x side pixels.
 
-    Activations, additions and shuffles are left out, as is usual; the correction filter's 13 products for each of 3
-    colours count, whether it is one node or its body.
+    Convolutions, matrix products and the correction filter count, the latter with 13 products for each of 3 colours,
+    whether it is one node or its body. Activations, additions and shuffles are left out, as is usual.
 
     Returns:
         None where the shapes cannot be inferred, as with operators that ONNX does not know.
@@ -50,10 +50,10 @@ def multiply_adds(model: ModelProto, side: int = _SIDE) -> int | None:
 
 
 def bytes_moved(model: ModelProto, side: int = _SIDE) -> int | None:
-    """Bytes per LR pixel that the operators read and write, weights left out, if each one runs alone.
+    """Count the bytes per LR pixel that the operators read and write if none are fused.
 
-    Runtimes fuse, so they move less: it says how much there is to fuse. Constants and weights, which one image reads once
-    whatever its size, are not counted.
+    Runtimes fuse and move less; the figure shows how much there is to fuse. Weights and constants do not count: they are
+    read once per image, whatever its size.
 
     Returns:
         None where a shape or a type cannot be inferred.
@@ -90,9 +90,9 @@ def _flag(node: NodeProto, name: str) -> bool:
 
 
 def _sized(model: ModelProto, side: int) -> tuple[list[NodeProto], dict[str, Shape], dict[str, int]]:
-    """Nodes with local functions opened, shapes and types of all values for one image of side x side pixels.
+    """Return nodes (local functions inlined), shapes and types of all values for one image of side x side pixels.
 
-    A length that is not known is 0.
+    An unknown length is 0.
     """
     graph = sized_graph(model, side)
     types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}

@@ -1,4 +1,4 @@
-"""Read an ONNX file of somebody else: its weights beside it, its checksum, and nothing that may run for ever."""
+"""Read a foreign ONNX file: its external weights, its checksum, and no operator that may run for ever."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _beside(path: Path, name: str) -> Path:
 
 
 def _check_size(model: ModelProto) -> None:
-    """Refuse functions that would be inlined to more nodes than any network has; the checker has refused circles."""
+    """Refuse functions that expand to more nodes than any network has; the checker has refused recursion."""
     functions = {(f.domain, f.name): f for f in model.functions}
     sizes: dict[tuple[str, str], int] = {}
 

@@ -67,7 +67,7 @@ def convert_opset(model: ModelProto, opset: int) -> ModelProto:
 
 
 def widen_float16(model: ModelProto) -> None:
-    """Turn a float16 model without local functions into a float32 one, in place: every number of float16 is one of float32."""
+    """Turn a float16 model without local functions into an equal float32 one, in place."""
     from onnx import TensorProto, numpy_helper
 
     for tensor in all_tensors(model):
@@ -83,7 +83,7 @@ def widen_float16(model: ModelProto) -> None:
 
 
 def take_any_size(model: ModelProto, scale: int, multiple: int) -> ModelProto:
-    """Return a model that pads height and width to multiples by repeating the last row and column, and crops its result.
+    """Return a model that pads its input to multiples by repeating the last row and column, and crops its result.
 
     Args:
         model: one input N x 3 x H x W and one output N x 3 x sH x sW, H and W multiples of ``multiple``.
@@ -127,10 +127,10 @@ def take_any_size(model: ModelProto, scale: int, multiple: int) -> ModelProto:
 
 
 def sized_graph(model: ModelProto, side: int, sides: dict[str, int] | None = None) -> GraphProto:
-    """Return the graph with local functions opened and shapes inferred for one image of side x side pixels.
+    """Return the graph with local functions inlined and shapes inferred for one image of side x side pixels.
 
     Args:
-        sides: of inputs that are not of that size.
+        sides: of the inputs, by name, that have another size.
     """
     from onnx import ModelProto, inliner, shape_inference
 

@@ -1,4 +1,4 @@
-"""Any super-resolution network as an ONNX file: checked, run in ONNX Runtime, never trained."""
+"""A foreign super-resolution network as an ONNX file: checked, run in ONNX Runtime, never trained."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class OnnxNetwork(nn.Module):
 
 
 def load_onnx(path: Path, device: str | torch.device = "cpu") -> tuple[OnnxNetwork, dict, str]:
-    """Load an ONNX file and check that it is a super-resolution network that can be used.
+    """Load an ONNX file and check that it is a usable super-resolution network.
 
     Returns:
         ``(network, facts, sha256)``; the checksum covers the files that hold the weights of a large model too.

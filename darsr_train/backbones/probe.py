@@ -26,13 +26,13 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 class UnsupportedSize(DarsrError):
-    """A network does not take every height and width."""
+    """Raised for a network that does not take every height and width."""
 
 
 def find_scale(run: Run, what: str, batches: bool = True) -> tuple[int, int]:
-    """Return the scale of a network, and the least multiple that height and width are padded to so that every size runs.
+    """Return a network's scale, and the least multiple to pad height and width to for every size to run.
 
-    Args and errors are those of :func:`probe_scale`.
+    Arguments and errors are those of :func:`probe_scale`.
     """
     first = None
     for multiple in _MULTIPLES:
@@ -93,10 +93,10 @@ def probe_scale(run: Run, what: str, batches: bool = True) -> int:
 
 
 def check_range(run: Run, what: str, scale: int) -> None:
-    """Make sure that a picture in [0, 1] comes back enlarged: compared with its truth, beside nearest neighbour's.
+    """Check that a network works in [0, 1]: its enlargement of a known picture is compared with nearest neighbour's.
 
     Raises:
-        DarsrError: the output is another picture, or a much better one when the network is given [0, 255].
+        DarsrError: the output is another picture, or a much better one when the input is in [0, 255].
     """
     hr = picture(_SIDE * scale, _SIDE * scale)
     lr = imresize(to_image(hr), _SIDE, _SIDE).transpose(2, 0, 1)[None].astype(np.float32) / 255
@@ -138,7 +138,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _decibels(sr: np.ndarray, hr: np.ndarray, shape: bool = False) -> float:
-    """PSNR of two pictures in [0, 1], their borders left out; ``shape`` forgives another mean of each colour."""
+    """Return the PSNR of two pictures in [0, 1] without their borders; ``shape`` ignores the mean of each colour."""
     error = (sr.astype(np.float64) - hr)[..., 8:-8, 8:-8]
     if shape:
         error = error - error.mean((2, 3), keepdims=True)

@@ -1,4 +1,4 @@
-"""From a name or a file to a frozen network.
+"""Load a frozen network by its name or from a file.
 
 Weight files of our own are safetensors with the architecture, scale, licence and provenance in their metadata. An ONNX
 file, or PyTorch weights that spandrel knows, are used as they are.
@@ -79,7 +79,7 @@ def load_backbone(name_or_path: str, scale: int | None, device: str | torch.devi
 
 
 def _load_own(path: Path) -> tuple[nn.Module, dict, str]:
-    """A weight file written by :func:`save_backbone`: ``(module, facts, sha256)``."""
+    """Read a weight file written by :func:`save_backbone`: ``(module, facts, sha256)``."""
     hint = "import, fetch or train it again"
     facts, arrays, sha256 = read_container(path, "backbone", VERSION, hint)
     if not {"architecture", "scale", "hyper"} <= facts.keys():
@@ -90,25 +90,25 @@ def _load_own(path: Path) -> tuple[nn.Module, dict, str]:
 
 
 def architecture_of(module: nn.Module) -> str:
-    """The name under which the network's class is registered."""
+    """Return the name under which the network's class is registered."""
     return next(name for name, cls in ARCHITECTURES.items() if type(module) is cls)
 
 
 def build(architecture: str, scale: int, hyper: dict[str, int] | None = None) -> nn.Module:
-    """A network of a known architecture with fresh weights.
+    """Build a network of a known architecture with fresh weights.
 
     Raises:
         DarsrError: unknown architecture or scale.
     """
     if architecture not in ARCHITECTURES:
-        raise DarsrError(architecture, "is no known architecture", f"choose one of {', '.join(ARCHITECTURES)}")
+        raise DarsrError(architecture, "is not a known architecture", f"choose one of {', '.join(ARCHITECTURES)}")
     if scale not in SCALES:
         raise DarsrError(f"scale {scale}", "is not supported", "choose 2 or 4")
     return ARCHITECTURES[architecture](scale, **(hyper or {}))
 
 
 def describe(backbone: Backbone) -> dict:
-    """Name, size, cost and provenance. The multiply-adds are counted on the network, not typed in."""
+    """Return name, size, cost and provenance; the multiply-adds are counted on the network, not typed in."""
     module = backbone.module
     if isinstance(module, OnnxNetwork):
         parameters, cost = module.parameter_count(), module.macs_per_lr_pixel()
@@ -126,14 +126,14 @@ def describe(backbone: Backbone) -> dict:
 
 
 def _macs_per_lr_pixel(module: nn.Module, side: int = 16) -> int:
-    """Counted while the network runs on an image of side x side pixels."""
+    """Count multiply-adds while the network runs on an image of side x side pixels."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.zeros(1, 3, side, side, device=next(module.parameters()).device))
     return counter.get_total_flops() // 2 // side**2
 
 
 def save_backbone(module: nn.Module, path: str | Path, facts: dict, dtype: torch.dtype = torch.float32) -> str:
-    """Write a weight file; returns its sha256. ``facts`` should name licence, data and the command that made it."""
+    """Write a weight file and return its sha256; ``facts`` should name licence, data and the command that made it."""
     own = {"architecture": architecture_of(module), "scale": module.scale, "hyper": module.hyper}
     arrays = {name: tensor.detach().to("cpu", dtype).numpy() for name, tensor in module.state_dict().items()}
     return write_container(path, "backbone", VERSION, {**facts, **own}, arrays)

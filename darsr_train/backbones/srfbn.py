@@ -25,7 +25,7 @@ def _deconv(channels: int, scale: int) -> nn.Sequential:
 
 
 def _mean_shift(sign: float) -> nn.Conv2d:
-    """x + sign * mean as a 1x1 convolution: in the published files these drifted from the identity while training."""
+    """Return x + sign * mean as a 1x1 convolution: in the published files training moved it away from the identity."""
     layer = nn.Conv2d(3, 3, 1)
     with torch.no_grad():
         layer.weight.copy_(torch.eye(3)[:, :, None, None])
@@ -34,7 +34,7 @@ def _mean_shift(sign: float) -> nn.Conv2d:
 
 
 class FeedbackBlock(nn.Module):
-    """Up- and down-projection groups with dense connections; its own last output is fed back at the next step."""
+    """Up- and down-projection groups with dense connections, whose output is fed back at the next step."""
 
     def __init__(self, channels: int, groups: int, scale: int) -> None:
         super().__init__()

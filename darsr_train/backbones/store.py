@@ -1,4 +1,4 @@
-"""Where backbones lie: those that come with the package, those in the user's folder, and those that can be downloaded."""
+"""Locate backbones: those of the package, those in the user's folder, and those that can be downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EMBEDDED = Path(__file__).parent.parent / "weights"
 
 @dataclass(frozen=True)
 class Published:
-    """Weights that others published, which this package does not ship.
+    """Weights published by others, which this package does not ship.
 
     Attributes:
         file: path of the file below :attr:`base`.
@@ -33,10 +33,11 @@ class Published:
 
     @property
     def command(self) -> str:
+        """Return the command that downloads it."""
         return f"darsr backbone download {self.name}"
 
     def facts(self) -> dict:
-        """What an imported file says of its origin: the same however it was fetched, so that it has the same sha256."""
+        """Return what an imported file records of its origin: the same however it was obtained, for an equal sha256."""
         return {"licence": self.licence, "source": f"{self.base}/{self.file}", "source_sha256": self.sha256}
 
 
@@ -69,25 +70,25 @@ PUBLISHED = {
 
 
 def installed_folder() -> Path:
-    """Where downloaded backbones are kept: the user's data folder, or what DARSR_DATA names."""
+    """Return the folder of downloaded backbones: in the user's data folder, or in the one that DARSR_DATA names."""
     return data_folder() / "backbones"
 
 
 def embedded_names() -> list[str]:
-    """Names of the backbones that come with the package, the default ones first."""
+    """Return the names of the backbones that come with the package, the default ones first."""
     names = (path.stem for path in _EMBEDDED.glob("edge*-x[24].safetensors"))
     return sorted(names, key=lambda name: (not name.startswith("edge-x"), name))
 
 
 def installed_names() -> list[str]:
-    """Names of all backbones that can be used by name, those of the package first."""
+    """Return the names of all installed backbones, those of the package first."""
     embedded = embedded_names()
     own = sorted(path.stem for path in installed_folder().glob("*-x[24].safetensors"))
     return embedded + [name for name in own if name not in embedded]
 
 
 def locate(name_or_path: str, scale: int) -> Path:
-    """The file of a backbone: ``edge-x2``, ``edge`` (with the scale), or a path.
+    """Return the file of a backbone given as ``edge-x2``, as ``edge`` (with the scale), or as a path.
 
     Raises:
         DarsrError: neither an installed name nor a file; the line says what is installed, or the command that downloads.
@@ -105,7 +106,7 @@ def locate(name_or_path: str, scale: int) -> Path:
         return path
     for name in names:
         if name in PUBLISHED:
-            raise DarsrError(f"backbone {name_or_path}", "is not installed", f"fetch it: {PUBLISHED[name].command}")
+            raise DarsrError(f"backbone {name_or_path}", "is not installed", f"download it: {PUBLISHED[name].command}")
     raise another_kind(path, "backbone") or DarsrError(
         f"backbone {name_or_path}",
         "is neither a file nor the name of one that is installed for this scale",

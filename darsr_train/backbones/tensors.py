@@ -1,4 +1,4 @@
-"""Tensors out of files of others, and into a network, with everything that can be wrong named."""
+"""Load tensors from foreign files, and into a network, naming whatever is wrong."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from darsr_deploy.files.kinds import another_kind
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What a ``.pth`` file holds: tensors by name, or dictionaries of them. Nothing else is loaded.
+    """Read a ``.pth`` file: tensors by name, or dictionaries of them. Nothing in it is run.
+
+    Entries whose key is not a string are left out: they are an optimizer's, and no layer's.
 
     Raises:
-        DarsrError: the file is missing, damaged, holds code, or no dictionary.
+        DarsrError: the file is missing or damaged, holds code, or a tensor that is sparse, quantized, or larger than the
+            numbers stored for it.
     """
     try:
         # Only tensors: a pickle that would run code is refused by torch.
@@ -29,11 +32,29 @@ def read_state(path: Path) -> dict[str, Any]:
             f"is not a weight file that can be loaded safely ({why})",
             "give a .pth file of tensors",
         ) from error
-    return state if isinstance(state, dict) else {}
+    try:
+        return _checked(state, path) if isinstance(state, dict) else {}
+    except RecursionError as error:
+        raise DarsrError(str(path), "holds dictionaries that hold each other", "give a .pth file of tensors") from error
+
+
+def _checked(state: dict, path: Path) -> dict[str, Any]:
+    result = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            if value.is_quantized or value.layout != torch.strided:
+                kind = "quantized" if value.is_quantized else "sparse"
+                raise DarsrError(str(path), f"tensor {name} is {kind}, expected plain numbers", "save it dequantized")
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                why = f"tensor {name} is {tuple(value.shape)}, more numbers than the file holds for it"
+                raise DarsrError(str(path), why, "give a .pth file of tensors")
+        if isinstance(name, str):
+            result[name] = _checked(value, path) if isinstance(value, dict) else value
+    return result
 
 
 def load_checked(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load a state, naming the first tensor that is missing, of another shape, or not finite."""
+    """Load a state into a network, naming the first tensor that is missing, of another shape, or not finite."""
     expected = module.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
@@ -41,7 +62,7 @@ def load_checked(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> N
         if name not in expected:
             raise DarsrError(
                 str(path),
-                f"tensor {name} belongs to no layer of this architecture",
+                f"tensor {name} does not belong to this architecture",
                 "give a file of the architecture it names",
             )
         if tensors[name].shape != expected[name].shape:

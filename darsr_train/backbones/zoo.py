@@ -1,4 +1,4 @@
-"""PyTorch weights of other architectures, through spandrel (extra ``zoo``): it finds out architecture and scale."""
+"""Load PyTorch weights of other architectures through spandrel (extra ``zoo``), which identifies them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from darsr_deploy.errors import DarsrError
@@ -46,7 +47,7 @@ class ZooNetwork(nn.Module):
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a file holds PyTorch weights that were not written by this project."""
+    """Return whether a file holds PyTorch weights that this project did not write."""
     if path.suffix.lower() != ".safetensors":
         return path.suffix.lower() in (".pth", ".pt", ".ckpt")
     try:
@@ -63,12 +64,12 @@ def load_zoo(path: Path) -> tuple[ZooNetwork, str, dict, str]:
         ``(network, architecture, facts, sha256)``.
 
     Raises:
-        DarsrError: spandrel is not installed or does not know the network, or it is none for RGB at scale 2 or 4.
+        DarsrError: spandrel is not installed or does not know the network, or the network is not for RGB at scale 2 or 4.
     """
     spandrel = _spandrel(path)
-    state = _state(path, spandrel)
+    state = _read(path)
     try:
-        descriptor = spandrel.ModelLoader().load_from_state_dict(state)
+        descriptor = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(state))
     except Exception as error:  # its detection trips over foreign names and shapes in many ways
         raise DarsrError(
             str(path),
@@ -77,7 +78,7 @@ def load_zoo(path: Path) -> tuple[ZooNetwork, str, dict, str]:
         ) from error
     kind = f"{descriptor.architecture.name}, {getattr(descriptor, 'purpose', 'another purpose')}"
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.purpose != "SR":
-        raise DarsrError(str(path), f"is no super-resolution network ({kind})", _WAY_OUT)
+        raise DarsrError(str(path), f"is not a super-resolution network ({kind})", _WAY_OUT)
     if (descriptor.input_channels, descriptor.output_channels) != (3, 3):
         channels = f"{descriptor.input_channels} to {descriptor.output_channels} channels"
         raise DarsrError(str(path), f"maps {channels} ({kind}), expected 3 to 3", _WAY_OUT)
@@ -101,24 +102,20 @@ def _spandrel(path: Path):
     except ImportError as error:
         raise DarsrError(
             str(path),
-            f"is no backbone of this project, and {error.name}, which knows other networks, is not installed",
+            f"is not a backbone of this project, and {error.name}, which knows other networks, is not installed",
             f"{install('zoo')}; SRFBN-S weights need no more than darsr backbone import {path}",
         ) from error
     return spandrel
 
 
-def _state(path: Path, spandrel: Any) -> dict[str, Tensor]:
-    if path.suffix.lower() == ".safetensors":
-        with safe_open(path, "pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-    else:
-        state = read_state(path)  # not spandrel's reader, whose own unpickler we would have to trust
-    return spandrel.canonicalize_state_dict(state)
+def _read(path: Path) -> dict[str, Any]:
+    """Read the tensors ourselves: spandrel has an unpickler of its own, which we would have to trust."""
+    return load_file(path) if path.suffix.lower() == ".safetensors" else read_state(path)
 
 
 @torch.no_grad()
 def _check(network: ZooNetwork, descriptor: ImageModelDescriptor, what: str) -> None:
-    """Any size goes, and on a size that needs no padding the result is that of spandrel's own call."""
+    """Check that any size runs, and that a size that needs no padding gives what spandrel's own call gives."""
     probe_scale(lambda lr: network(torch.from_numpy(lr)).numpy(), what)
     least = max(descriptor.size_requirements.minimum, 32)
     side = -(-least // descriptor.size_requirements.multiple_of) * descriptor.size_requirements.multiple_of

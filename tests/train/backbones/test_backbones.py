@@ -220,6 +220,39 @@ def test_embedded_backbone_loads_by_either_name(name):
     json.dumps(facts)  # printed by darsr backbone list
 
 
+FLAT = {  # largest error in grey levels, at the border, where 14 convolutions pad with zeros
+    "edge-x2": 7,
+    "edge-x4": 12,
+    "edge-plus-x2": 9,
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(strict=False, reason=f"off by up to {FLAT.get(name)} grey levels"))
+        for name in embedded_names()
+    ],
+)
+def test_flat_primary_colours_come_out_within_one_grey_level(name):
+    assert flat_errors(name).max() <= 1
+
+
+@pytest.mark.parametrize("name", embedded_names())
+def test_flat_primary_colours_come_out_within_two_grey_levels_away_from_the_border(name):
+    inside = slice(32, -32)
+    assert flat_errors(name, 48)[..., inside, inside].max() <= 2
+
+
+def flat_errors(name: str, side: int = 24) -> Tensor:
+    """Errors in grey levels of pictures of one colour, for black, white and the primaries."""
+    backbone = load_backbone(name, None)
+    flat = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)[:, :, None, None].expand(-1, -1, side, side)
+    with torch.no_grad():
+        sr = backbone.module(flat).clamp(0, 1)
+    return ((255 * sr).round() - 255 * flat[..., :1, :1]).abs()
+
+
 def test_multiply_adds_are_counted_by_hand_too():
     network = EdgeSR(2, channels=8, blocks=2)
     backbone = load_backbone("edge", 2)
@@ -245,7 +278,7 @@ def test_unknown_names_list_what_is_installed():
 
 
 def test_unknown_architecture_and_scale_are_named():
-    with pytest.raises(DarsrError, match="resnet: is no known architecture; choose one of edge, srfbn-s"):
+    with pytest.raises(DarsrError, match="resnet: is not a known architecture; choose one of edge, srfbn-s"):
         build("resnet", 2)
     with pytest.raises(DarsrError, match="scale 3: is not supported"):
         build("edge", 3)
@@ -267,7 +300,7 @@ def rewrite(path, change, **facts) -> None:
 
 WRONG = {
     "missing": (lambda a: a.pop("tail.bias"), "tensor tail.bias is missing"),
-    "foreign": (lambda a: a.update(extra=np.zeros(3, np.float32)), "tensor extra belongs to no layer"),
+    "foreign": (lambda a: a.update(extra=np.zeros(3, np.float32)), "tensor extra does not belong to this"),
     "shape": (
         lambda a: a.update({"tail.bias": np.zeros(7, np.float32)}),
         r"tensor tail.bias is \(7,\), expected \(12,\)",

@@ -5,30 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import re
 import sys
+import types
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-import cli
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_image, write_image
 from darsr_train.backbones import EdgeSR, describe, load_backbone, save_backbone
 from darsr_train.backbones.zoo import is_foreign
-
-
-def darsr(*arguments: object):
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
+from tests.support.commands import darsr, refused
 
 # --- Without spandrel ----------------------------------------------------------------------------------------------------
 
@@ -49,8 +44,75 @@ def test_without_spandrel_the_line_says_how_to_get_it(suffix, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "spandrel", None)
     done = darsr("backbone", "info", path)
     assert (done.exit_code, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-    assert done.stderr.startswith(f"error: {path}: is no backbone of this project, and spandrel")
+    assert done.stderr.startswith(f"error: {path}: is not a backbone of this project, and spandrel")
     assert 'pip install "spandrel' in done.stderr and f"darsr backbone import {path}" in done.stderr
+
+
+class Trap:
+    """Unpickling it calls a function."""
+
+    def __init__(self, function, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def hostile(folder: Path) -> dict[str, Callable[[Path], object]]:
+    """Ways to save a pickle that makes a folder when it is read, by the name of the file."""
+    trap, code = Trap(os.mkdir, str(folder)), Trap(exec, f"import os; os.mkdir({str(folder)!r})")
+    return {
+        "top.pth": lambda path: torch.save(trap, path),
+        "nested.pth": lambda path: torch.save({"params": {"body.0.weight": torch.zeros(3), "more": [trap]}}, path),
+        "key.pth": lambda path: torch.save({"params": OrderedDict([(trap, torch.zeros(3))])}, path),
+        "code.pt": lambda path: torch.save({"params": code}, path),
+        "old.ckpt": lambda path: torch.save({"params": trap}, path, _use_new_zipfile_serialization=False),
+        "bare.pth": lambda path: path.write_bytes(pickle.dumps(trap)),
+        "eval.pth": lambda path: path.write_bytes(pickle.dumps(Trap(eval, f"__import__('os').mkdir({str(folder)!r})"))),
+    }
+
+
+@pytest.mark.parametrize("name", hostile(Path("folder")))
+def test_a_hostile_pickle_is_refused_before_anything_of_it_runs(name, tmp_path, monkeypatch):
+    """Spandrel need not be installed: what stands for it here fails if the file gets as far."""
+    monkeypatch.setitem(sys.modules, "spandrel", types.ModuleType("spandrel"))
+    path = tmp_path / name
+    hostile(tmp_path / "executed")[name](path)
+    for command in (("backbone", "info", path), ("backbone", "import", path)):
+        line = refused(*command, name=path)
+        assert "is not a weight file that can be loaded safely" in line and "Traceback" not in line
+    write_image(tmp_path / "photo.png", np.zeros((16, 16, 3), np.uint8))
+    alone = ("--no-adapter", "--backbone", path, "--engine", "torch")
+    assert darsr("infer", tmp_path / "photo.png", *alone, "-o", tmp_path / "out.png").exit_code == 1
+    assert not (tmp_path / "executed").exists() and not (tmp_path / "out.png").exists()
+
+
+def cyclic() -> dict:
+    state = {"weight": torch.zeros(3)}
+    state["params"] = state
+    return state
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: {0: torch.zeros(3), (1, 2): torch.zeros(3)}, "does not hold SRFBN-S|no architecture that spandrel"),
+        (lambda: {"a": torch.quantize_per_tensor(torch.rand(4), 0.1, 0, torch.qint8)}, "tensor a is quantized"),
+        (lambda: {"params": {"a": torch.eye(3).to_sparse()}}, "tensor a is sparse"),
+        (lambda: {"a": torch.zeros(1).expand(10**6, 10**6)}, r"a is \(1000000, 1000000\), more numbers than the file"),
+        (lambda: {"a": Trap(torch._utils._rebuild_tensor_v2, torch.zeros(4).storage(), 0, (2,), (10**12,), False, {})}, "safely"),
+        (cyclic, "dictionaries that hold each other"),
+        (lambda: [torch.zeros(3)], "does not hold SRFBN-S|no architecture that spandrel"),
+    ],
+    ids=["integer keys", "quantized", "sparse", "4 TB", "a stride of 4 TB", "cyclic", "a list"],
+)  # fmt: skip
+def test_tensors_that_are_no_weights_are_one_line(make, why, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spandrel", types.ModuleType("spandrel"))
+    path = tmp_path / "theirs.pth"
+    torch.save(make(), path)
+    for command in ("info", "import"):
+        assert re.search(why, refused("backbone", command, path, name=path))
 
 
 # --- With it -------------------------------------------------------------------------------------------------------------
@@ -170,20 +232,10 @@ def test_what_does_not_export_still_runs_in_pytorch(spandrel, photo, tmp_path):
     assert read_image(tmp_path / "torch.png").shape == (160, 192, 3)
 
 
-class Trap:
-    """Unpickling it makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder)
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (self.folder,)
-
-
 @pytest.mark.zoo
 def test_what_cannot_be_used_is_one_line(spandrel, tmp_path):
     trap = tmp_path / "executed"
-    torch.save({"params": Trap(trap)}, tmp_path / "code.pth")
+    torch.save({"params": Trap(os.mkdir, str(trap))}, tmp_path / "code.pth")
     torch.save({"unheard.weight": torch.zeros(4)}, tmp_path / "unknown.pth")
     saved(compact(2, channels=1), tmp_path / "gray.pth")
     saved(compact(3), tmp_path / "three.pth")
@@ -194,7 +246,7 @@ def test_what_cannot_be_used_is_one_line(spandrel, tmp_path):
         "unknown": "is of no architecture that spandrel knows; SRFBN-S weights are imported first",
         "gray": "maps 1 to 1 channels",
         "three": "enlarges 3 times",
-        "one": "is no super-resolution network",
+        "one": "is not a super-resolution network",
         "text": "is not a weight file",
     }
     for name, message in messages.items():
