@@ -4,6 +4,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 # Passed on to pytest: make test TESTFLAGS="-k deploy"
 TESTFLAGS ?=
+# Processes that run the tests, each with one thread
+JOBS ?= 2
 
 DEMO_EXTRAS := train,export,ort
 # trt-rtx: 96 MB of wheels (x86_64 alone), for tests that build real engines without a GPU
@@ -21,7 +23,7 @@ help:
 	@echo 'make lint    ruff check and format check'
 	@echo 'make format  let ruff repair what it can'
 	@echo 'make clean   remove $(VENV) and everything that was built'
-	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH)'
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) JOBS=$(JOBS)'
 
 # $(1): extras. The stamp is written only when all went well, so an interrupted install is done again.
 define install
@@ -41,7 +43,7 @@ demo: $(DEMO_STAMP)
 	$(VENV)/bin/darsr demo
 
 test: $(TEST_STAMP)
-	$(VENV)/bin/python -m pytest $(TESTFLAGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(TESTFLAGS)
 
 lint: $(TEST_STAMP)
 	$(VENV)/bin/ruff check .

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.support.thrift import keep_exports, keep_to_one_thread
+
 # No deadline: the machine may be busy, and no test is about time. No database: it would be a folder in the checkout.
 settings.register_profile("darsr", deadline=None, database=None, derandomize=True)
 settings.load_profile("darsr")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    keep_to_one_thread()
 
 
 @pytest.fixture(scope="session")
@@ -46,27 +56,15 @@ def gray(photo) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def _built():
-    return {}
+def kept_exports(tmp_path_factory) -> Path:
+    """What PyTorch's exporter made, in a folder that all processes of this run share: see :mod:`tests.support.thrift`."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept exports"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
-def built_once(_built, monkeypatch):
-    """PyTorch's exporter takes seconds: the same weights in the same form go through it once a session."""
-    import onnx
-
-    from export.artefacts import model
-    from export.onnx_graphs import build
-    from export.onnx_graphs.opset import OPSET
-
-    real = build.build_model
-
-    def cached(pipeline, opset=OPSET):
-        tensors = [(name, t.numpy().tobytes()) for name, t in pipeline.state_dict().items()]
-        key = (str(pipeline), tuple(tensors), opset)
-        if key not in _built:
-            _built[key] = real(pipeline, opset).SerializeToString(deterministic=True)
-        return onnx.load_from_string(_built[key])
-
-    for module in (build, model):
-        monkeypatch.setattr(module, "build_model", cached)
+def built_once(kept_exports, monkeypatch):
+    """Each network goes through PyTorch's exporter once in a run."""
+    keep_exports(kept_exports, monkeypatch.setattr)

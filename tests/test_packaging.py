@@ -268,13 +268,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch", reason="exporting needs PyTorch (extra train)")
     from darsr_deploy.files.adapter import Adapter
     from darsr_train.backbones import load_backbone
+    from tests.support.commands import done
 
     folder, backbone = tmp_path_factory.mktemp("exported"), load_backbone("edge", 2)
     taps = {"taps": np.eye(13, dtype=np.float32)[12]}
     Adapter("global", 2, backbone.name, backbone.sha256, {}, taps).save(folder / "photo.darsr")
-    export = (sys.executable, ROOT / "cli.py", "export", folder / "photo.darsr")
-    run(*export, "-o", folder / "model.onnx", cwd=folder)
-    run(*export, "--split", "-o", folder / "photo.bundle", cwd=folder)
+    done("export", folder / "photo.darsr", "-o", folder / "model.onnx")
+    done("export", folder / "photo.darsr", "--split", "-o", folder / "photo.bundle")
     return folder
 
 
@@ -311,7 +311,7 @@ def test_runs_without_torch_in_a_fresh_environment(wheel, exported, tmp_path):
     versions = fresh.versions()
     assert "onnxruntime" in versions
     assert not {"torch", "onnx", "onnxscript", "scikit-image"} & set(versions)
-    assert_bench_runs_a_model_file(fresh, tmp_path)
+    assert_bench_runs_a_model_file(fresh, exported)
     run_on_the_device(fresh, exported, tmp_path / "device")
     fresh.install(f"{wheel}[video]")  # until now OpenCV read and wrote the clip
     more = ("--model", "model.onnx", "--overwrite", "--json")
@@ -342,18 +342,10 @@ def assert_doctor_names_what_is_missing(base: Environment) -> None:
     assert {name for name, part in parts.items() if part["state"] == "broken"} == set()
 
 
-def assert_bench_runs_a_model_file(fresh: Environment, folder: Path) -> None:
+def assert_bench_runs_a_model_file(fresh: Environment, exported: Path) -> None:
     """A model that was exported elsewhere; no PyTorch and no onnx are here."""
-    torch = pytest.importorskip("torch", reason="the model is exported by the environment of the tests")
-    from darsr_deploy.files.model_spec import ModelSpec
-    from darsr_train.backbones import EdgeSR
-    from darsr_train.pipeline import Pipeline
-    from export.artefacts.model import export_onnx
-
-    network = Pipeline(torch.nn.Identity(), EdgeSR(2, 8, 1)).eval()
-    export_onnx(network, folder / "model.onnx", ModelSpec(2, form="none"))
     brief = ("--shape", "16x16", "--seconds", "0", "--iterations", "2", "--json")
-    report = json.loads(run(fresh.scripts / "darsr", "bench", "model.onnx", *brief, cwd=folder))
+    report = json.loads(run(fresh.scripts / "darsr", "bench", "model.onnx", *brief, cwd=exported))
     (row,) = [row for row in report["rows"] if row["n"]]
     assert row["engine"] == "ort" and row["psnr_vs_torch_db"] is None and row["reasons"]["psnr_vs_torch_db"]
 

@@ -1,4 +1,4 @@
-"""darsr commands as they are typed, each in a process of its own, forked from one that has the heavy packages imported.
+"""Commands of darsr and python as they are typed, each in a process forked from one that has the heavy packages imported.
 
 The pages of the documentation type a hundred of them, and importing PyTorch takes as long as most of them do.
 """
@@ -8,12 +8,18 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.thrift import keep_exports, keep_to_one_thread
+
 # Imported by the process that is forked: imports alone, for a thread would not survive the fork.
-_PRELOADED = ["torch", "onnx", "onnxscript", "onnxruntime", "skimage.data", "cv2", "PIL.Image", "rich.progress", "cli"]
+_PRELOADED = [
+    *("torch", "onnx", "onnxscript", "onnxruntime", "skimage.data", "cv2", "PIL.Image", "rich.progress", "cli"),
+    *("export.artefacts.bundle", "darsr_train.adaptation.adapt", "tests.support.thrift"),
+]
 
 
 @dataclass(frozen=True)
@@ -25,19 +31,24 @@ class Done:
     stderr: str
 
 
-def typed(words: list[str], folder: Path, seconds: float = 600) -> Done:
-    """Run ``darsr WORDS`` in a folder, with the environment of this process.
+def typed(words: list[str], folder: Path, exports: Path, seconds: float = 600) -> Done:
+    """Run a command in a folder, with the environment of this process.
+
+    Args:
+        words: ``darsr ...``, ``python -m MODULE ...`` or ``python -c CODE``.
+        exports: see :func:`tests.support.thrift.keep_exports`.
 
     Raises:
         TimeoutError: it took longer.
     """
     outputs = [folder / f".typed-{name}" for name in ("stdout", "stderr")]
-    process = _context().Process(target=_run, args=(words, str(folder), dict(os.environ), [str(p) for p in outputs]))
+    arguments = (words, str(folder), exports, dict(os.environ), [str(p) for p in outputs])
+    process = _context().Process(target=_run, args=arguments)
     process.start()
     process.join(seconds)
     if process.is_alive():
         process.kill()
-        raise TimeoutError(f"darsr {' '.join(words)}")
+        raise TimeoutError(" ".join(words))
     stdout, stderr = (path.read_text(errors="replace") for path in outputs)
     for path in outputs:
         path.unlink()
@@ -51,7 +62,7 @@ def _context():
     return context
 
 
-def _run(words: list[str], folder: str, environment: dict[str, str], outputs: list[str]) -> None:
+def _run(words: list[str], folder: str, exports: Path, environment: dict[str, str], outputs: list[str]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -62,7 +73,15 @@ def _run(words: list[str], folder: str, environment: dict[str, str], outputs: li
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(i, mode) for i, mode in ((0, "r"), (1, "w"), (2, "w")))
-    sys.argv = ["darsr", *words]
-    import cli
+    keep_to_one_thread()
+    keep_exports(exports)
+    if words[:2] == ["python", "-c"]:
+        exec(words[2], {"__name__": "__main__"})
+    elif words[0] == "python":
+        sys.argv = words[2:]
+        runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        import cli
 
-    cli.app()
+        cli.app()
