@@ -1,4 +1,4 @@
-"""The command line: registers the commands. Heavy packages are imported by the command that needs them."""
+"""The command line: register the commands. Heavy packages are imported by the command that needs them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print it.")] = False,
 ) -> None:
-    """Two distributions of ONNX Runtime overwrite each other's files: say so before anything fails strangely."""
+    """Warn of two distributions of ONNX Runtime, which overwrite each other's files, before anything fails strangely."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that is no text must not stop the others
             stream.reconfigure(errors="backslashreplace")

@@ -94,16 +94,25 @@ def pipeline_of(adapter: Adapter, backbone: nn.Module, path: str | Path = "adapt
 def load_pipeline(
     path: str | Path, backbone: str | None = None, scale: int | None = None, device: str = "cpu"
 ) -> tuple[Pipeline, Adapter, Backbone]:
-    """Load an adapter file and its backbone.
+    """Load an adapter file and its backbone as one network; for arguments and errors see :func:`backbone_for`."""
+    adapter = Adapter.load(path)
+    found = backbone_for(adapter, path, backbone, scale, device)
+    return pipeline_of(adapter, found.module, path).to(device), adapter, found
+
+
+def backbone_for(
+    adapter: Adapter, path: str | Path, backbone: str | None = None, scale: int | None = None, device: str = "cpu"
+) -> Backbone:
+    """Load the backbone that an adapter was fitted through.
 
     Args:
+        path: the adapter's file, for errors.
         backbone: name or file to use instead of looking up the name in the adapter.
         scale: what the user asked for, if anything.
 
     Raises:
         DarsrError: a file that cannot be used, another scale, or another backbone than the adapter was fitted through.
     """
-    adapter = Adapter.load(path)
     if scale is not None and scale != adapter.scale:
         raise DarsrError(
             str(path),
@@ -125,7 +134,7 @@ def load_pipeline(
             f"was fitted through another {adapter.backbone} than the one found here",
             "give the right one with --backbone, or adapt again",
         )
-    return pipeline_of(adapter, found.module, path).to(device), adapter, found
+    return found
 
 
 def adapted(adapter: Adapter, backbone: Backbone, device: str = "cpu") -> Pipeline:

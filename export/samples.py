@@ -1,4 +1,4 @@
-"""The pictures that an export is measured, calibrated and baked with."""
+"""Pictures for the parity check, calibration and baked forms of an export."""
 
 from __future__ import annotations
 
@@ -37,19 +37,17 @@ class Samples:
     origin: str = "synthetic pictures"
 
 
-def gather(adapter: Path | None, image: Path | None = None, calibration: Path | None = None) -> Samples:
-    """The adapted image, and the calibration set: a folder, or else the adapted image itself.
+def gather(photo: Path | None, *, given: bool = False, calibration: Path | None = None) -> Samples:
+    """Read the adapted image and the calibration set: a folder, or else the adapted image itself.
 
     Args:
-        adapter: its image is looked for beside it and known by its sha256.
-        image: the image, wherever it lies; it need not be the one that was adapted to.
+        photo: the image; it need not be the one that was adapted to where it was ``given`` by the user.
 
     Raises:
         DarsrError: an image that cannot be read, or a folder without images.
     """
-    found = image or (find_photo(adapter) if adapter is not None else None)
-    photo = None if found is None else _least(to_tensor(read_image(found)), found)
-    digest = "" if found is None else hash_file(found)
+    pixels = None if photo is None else _require_sides(to_tensor(read_image(photo)), photo)
+    digest = "" if photo is None else hash_file(photo)
     if calibration is not None:
         names = list_images(calibration)
         if not names:
@@ -57,23 +55,27 @@ def gather(adapter: Path | None, image: Path | None = None, calibration: Path | 
                 str(calibration), f"holds no images ({', '.join(SUFFIXES)})", "give a folder with photographs"
             )
         pictures = tuple(to_tensor(read_image(name)) for name in names)
-        return Samples(photo, digest, pictures, f"{len(names)} images of a folder")
-    if photo is not None:
-        return Samples(photo, digest, (photo,), "the adapted image" if image is None else "the given image")
+        return Samples(pixels, digest, pictures, f"{len(names)} images of a folder")
+    if pixels is not None:
+        return Samples(pixels, digest, (pixels,), "the given image" if given else "the adapted image")
     return Samples()
 
 
-def find_photo(adapter: Path) -> Path | None:
-    """The image an adapter was made from, where it lies beside it: one of its name whose sha256 is the recorded one."""
-    source = Adapter.load(adapter).facts.get("source")
+def find_photo(path: Path, adapter: Adapter | None = None) -> Path | None:
+    """Find the image that an adapter was made from beside it: one of its name whose sha256 is the recorded one.
+
+    Args:
+        adapter: the file's content, where it is loaded already.
+    """
+    source = (adapter or Adapter.load(path)).facts.get("source")
     recorded = source.get("sha256") if isinstance(source, dict) else None
-    names = [adapter.stem] + [adapter.stem + suffix for suffix in SUFFIXES + tuple(s.upper() for s in SUFFIXES)]
-    candidates = (adapter.with_name(name) for name in names)
+    names = [path.stem] + [path.stem + suffix for suffix in SUFFIXES + tuple(s.upper() for s in SUFFIXES)]
+    candidates = (path.with_name(name) for name in names)
     return next((p for p in candidates if recorded and p.is_file() and hash_file(p) == recorded), None)
 
 
 def calibration_crops(samples: Samples) -> list[np.ndarray]:
-    """Crops of the calibration pictures, all of one size, and a third as many synthetic ones.
+    """Cut crops from the calibration pictures, all of one size, and add a third as many synthetic ones.
 
     The synthetic ones are of strong contrast, so that a further image of the same camera with more contrast than these
     finds room in the ranges.
@@ -85,7 +87,7 @@ def calibration_crops(samples: Samples) -> list[np.ndarray]:
     return crops[: 4 * _CROPS_OF_ALL] + noise[:_CROPS_OF_ALL]
 
 
-def _least(picture: np.ndarray, path: Path) -> np.ndarray:
+def _require_sides(picture: np.ndarray, path: Path) -> np.ndarray:
     if min(picture.shape[2:]) < 3:
         raise DarsrError(str(path), "is too small: sides of at least 3 pixels are required", "give a larger image")
     return picture

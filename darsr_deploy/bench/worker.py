@@ -111,7 +111,7 @@ class _Run:
 
     def warm(self, seconds: float) -> float:
         """What the last query took."""
-        return _repeat(self._query, seconds, 1)[-1]
+        return time_calls(self._query, seconds, 1)[-1]
 
     def compute(self, seconds: float, least: int, settle: bool) -> tuple[list[float], list[float]]:
         """Queries through the engine alone, tensors in and out: wall clock, and the processor's time of all threads.
@@ -128,12 +128,12 @@ class _Run:
             self._query()
             own.append(1e3 * (time.process_time() - started))
 
-        return _repeat(query, seconds, least), own
+        return time_calls(query, seconds, least), own
 
     def end_to_end(self, seconds: float, least: int) -> list[dict[str, float]]:
         """The same from PNG bytes to PNG bytes, in memory: what each stage of a query took."""
         stages: list[dict[str, float]] = []
-        _repeat(lambda: stages.append(self._whole()), seconds, least)
+        time_calls(lambda: stages.append(self._whole()), seconds, least)
         return stages
 
     def correction_share(self, seconds: float, least: int) -> float | None:
@@ -148,10 +148,10 @@ class _Run:
         whole: list[float] = []
 
         def both() -> None:
-            alone.append(_timed(lambda: correct(self.lr)))
-            whole.append(_timed(lambda: self.engine.run(self.lr)))
+            alone.append(time_call(lambda: correct(self.lr)))
+            whole.append(time_call(lambda: self.engine.run(self.lr)))
 
-        _repeat(both, seconds, least)
+        time_calls(both, seconds, least)
         return min(1.0, float(np.median(alone) / np.median(whole)))
 
     def _query(self) -> None:
@@ -175,16 +175,17 @@ class _Run:
         return {stage: 1e3 * (b - a) for stage, a, b in zip(STAGES, times, times[1:])}
 
 
-def _repeat(run: Callable[[], object], seconds: float, least: int) -> list[float]:
-    """Call until both so much time has passed and so many calls are done."""
+def time_calls(run: Callable[[], object], seconds: float, least: int) -> list[float]:
+    """Call until both so many seconds have passed and at least so many calls are done; return the milliseconds of each."""
     samples: list[float] = []
     started = time.perf_counter()
     while len(samples) < least or time.perf_counter() - started < seconds:
-        samples.append(_timed(run))
+        samples.append(time_call(run))
     return samples
 
 
-def _timed(run: Callable[[], object]) -> float:
+def time_call(run: Callable[[], object]) -> float:
+    """Return the milliseconds of one call."""
     started = time.perf_counter()
     run()
     return 1e3 * (time.perf_counter() - started)

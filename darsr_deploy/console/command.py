@@ -7,6 +7,7 @@ import errno
 import functools
 import inspect
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +34,16 @@ _OF_FILES = (*IMAGES, *VIDEOS, ".darsr", ".onnx", ".engine", ".json", ".html")  
 _made: list[Path] = []  # folders made by the command that runs
 Printed = dict | list | None  # by --json; None where the command printed its result itself, or has none
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the runtime.")]
+
+
+class _Talk(logging.Handler):
+    """What the library says while it works, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+_TALK = _Talk()
 
 
 class Failures:
@@ -63,6 +74,9 @@ def command(function: Callable) -> Callable:
     def wrapped(*args: object, **kwargs: object) -> None:
         failures, result = Failures(), None
         _made.clear()
+        log = logging.getLogger("darsr")
+        log.addHandler(_TALK)  # a second time nothing happens
+        log.setLevel(logging.INFO)
         try:
             interrupts.restore_sigint()
             result = function(*args, **kwargs, failures=failures)

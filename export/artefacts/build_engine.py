@@ -1,4 +1,4 @@
-"""ONNX file -> TensorRT engine, behind one interface for both families and for the versions with and without flags.
+"""Build a TensorRT engine from an ONNX file: one interface for both families, with and without builder flags.
 
 The file is typed, so the network is strongly typed: every version from 10.0 on has that, 11 has nothing else, and what
 builder flags do to a file that is narrow already is not reliable (NVIDIA/TensorRT #3941). Before 10.12 flags are the second
@@ -9,8 +9,9 @@ Nothing here needs PyTorch or onnx: a device that has TensorRT alone builds from
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from darsr_deploy.errors import DarsrError
@@ -21,7 +22,8 @@ from darsr_deploy.trt.engine_file import EngineFacts
 from darsr_deploy.trt.library import Library, check_targets, make_logger
 from darsr_deploy.trt.shapes import DEFAULT_SHAPES, Shapes, fixed_shapes, input_shape
 
-Report = Callable[[dict], None]
+Report = Callable[[dict], None]  # told {"phase", "step", "steps"}
+Progress = Callable[[str], contextlib.AbstractContextManager[Report]]  # from a title to what is told of steps
 # Builder flags that allow a type, for versions that are not strongly typed. Where a file says float32, float32 is obeyed.
 _FLAGS = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("INT8",)}
 _NARROW = {"HALF", "BF16", "INT8"}
@@ -29,13 +31,19 @@ _NARROW = {"HALF", "BF16", "INT8"}
 _EXPECTED = {"fp32": set(), "fp16": {"HALF"}, "bf16": {"BF16"}, "int8": {"INT8"}}
 
 
+@contextlib.contextmanager
+def no_progress(title: str) -> Iterator[Report]:
+    """Show nothing."""
+    yield lambda entry: None
+
+
 class CannotBuild(DarsrError):
-    """TensorRT does not know something in a model, or has no room to build it."""
+    """TensorRT does not support something in a model, or runs out of memory while building it."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How an engine is built.
+    """Options of an engine build.
 
     Attributes:
         shapes: sizes it takes; a static one is built without a profile.
@@ -56,9 +64,10 @@ def build_engine(
     options: BuildOptions,
     what: str,
     report: Report | None = None,
+    *,
     graph: str = "",
 ) -> tuple[bytes, EngineFacts]:
-    """Parse, check what the parsed network computes in, build.
+    """Parse an ONNX file, check the types of the parsed network, and build the engine.
 
     Args:
         onnx: an ONNX file of this toolkit, typed: the precision is in it.
@@ -81,14 +90,14 @@ def build_engine(
     if library.family.name == "trt":
         with Device() as device:  # building needs the GPU; the error says so better than the builder's
             pass
-    typed = True
+    typed, how = True, {"report": report, "graph": graph}
     try:
-        engine, layers = _build(onnx, spec, library, options, what, report, typed, graph)
+        engine, layers = _build(onnx, spec, library, options, what, **how)
     except DarsrError:
         if not library.has_flags:
             raise
         typed = False
-        engine, layers = _build(onnx, spec, library, options, what, report, typed, graph)
+        engine, layers = _build(onnx, spec, library, options, what, typed=False, **how)
     return engine, EngineFacts(
         spec=spec,
         family=library.family.name,
@@ -111,11 +120,12 @@ def _build(
     library: Library,
     options: BuildOptions,
     what: str,
+    *,
     report: Report | None,
-    typed: bool,
     graph: str,
+    typed: bool = True,
 ) -> tuple[bytes, dict[str, int]]:
-    """One attempt: the types of the file as they are, or as builder flags; the engine and the parsed network's layers."""
+    """Build once, with the types of the file as they are or as builder flags; return the engine and the parsed layers."""
     trt, title = library.module, f"{library.family.title} {library.version}"
     logger = make_logger(trt)
     builder = trt.Builder(logger)
@@ -145,7 +155,7 @@ def _build(
 
 
 def layer_types(network: object) -> dict[str, int]:
-    """Layers of a parsed network by kind and type of their first output: ``{"CONVOLUTION HALF": 26, ...}``."""
+    """Count the layers of a parsed network by kind and output type: ``{"CONVOLUTION HALF": 26, ...}``."""
     found: Counter[str] = Counter()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -155,10 +165,10 @@ def layer_types(network: object) -> dict[str, int]:
 
 
 def require_types(network: object, layers: dict[str, int], precision: str, what: str) -> None:
-    """The parsed network has the precision asked for, and float32 inputs and outputs.
+    """Require the precision asked for inside the parsed network, and float32 inputs and outputs.
 
     Raises:
-        DarsrError: it has not. Never an fp32 engine under an fp16 name.
+        DarsrError: another precision, which would be an fp32 engine under an fp16 name.
     """
     narrow = {kind.split()[1] for kind in layers} & _NARROW
     weighted = {kind.split()[1] for kind in layers if kind.split()[0] in ("CONVOLUTION", "DECONVOLUTION", "QUANTIZE")}
@@ -175,7 +185,7 @@ def require_types(network: object, layers: dict[str, int], precision: str, what:
 
 
 def _set_shapes(builder: object, network: object, config: object, shapes: Shapes, scale: int, graph: str) -> None:
-    """What has one size is the network's own; others are one optimization profile."""
+    """Give inputs of one size that size, and all others one optimization profile."""
     profile = None
     for tensor in [network.get_input(i) for i in range(network.num_inputs)]:
         name, declared = tensor.name, tuple(tensor.shape)
@@ -226,12 +236,12 @@ def _set_flags(trt: object, network: object, config: object, precision: str) -> 
 
 
 def _between_scales(trt: object, layer: object) -> bool:
-    """A convolution whose weights come from a dequantize layer computes in int8: float32 there would undo it."""
+    """Return whether a convolution computes in int8: its weights come from a dequantize layer, and float32 would undo that."""
     return layer.type in (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION) and layer.num_inputs > 1
 
 
 def _monitor(trt: object, report: Report):
-    """Progress of the builder's outermost phase."""
+    """Make a progress monitor of the builder's outermost phase."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:

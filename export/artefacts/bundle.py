@@ -1,4 +1,4 @@
-"""Adapted model -> runtime bundle: see :mod:`darsr_deploy.bundle.ort_bundle` for what it is, :mod:`export.onnx_graphs.pieces` for its graphs."""
+"""Export a runtime bundle (:mod:`darsr_deploy.bundle.ort_bundle`) with the graphs of :mod:`export.onnx_graphs.pieces`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TEST_TILE = 24  # LR pixels: several tiles in a test picture
 
 
 def build_graphs(backbone: nn.Module, widths: tuple[int, int], side: int, precision: str) -> dict[str, ModelProto]:
-    """The graphs of a bundle, by name.
+    """Build the graphs of a bundle, by name.
 
     Args:
         widths: of the correction network, as of :func:`.widths_of`.
@@ -66,6 +66,7 @@ def export_bundle(
     adapter: Adapter,
     target: Path,
     spec: ModelSpec,
+    *,
     floor_db: float | None = None,
     samples: Samples | None = None,
     own: Path | None = None,
@@ -119,7 +120,7 @@ def export_bundle(
 
 
 def _manifest(graphs: dict[str, ModelProto], spec: ModelSpec, widths: tuple[int, int], side: int) -> Manifest:
-    """All but the checksums of the files."""
+    """Describe the graphs in a manifest that lacks only the checksums of the files."""
     found, why = {}, ""
     for name, graph in graphs.items():
         try:
@@ -141,7 +142,7 @@ def _manifest(graphs: dict[str, ModelProto], spec: ModelSpec, widths: tuple[int,
 
 
 def _parity(engine: BundleEngine, graphs: dict[str, ModelProto], tests: list[Case], precision: str) -> float:
-    """Worst PSNR in dB against PyTorch: whole, in tiles where they are possible, and ``fp16`` at true precision."""
+    """Return the worst PSNR in dB against PyTorch: whole, tiled where possible, and for ``fp16`` at true precision."""
     figures = [figure(engine.run(test.lr), test.expected) for test in tests]
     if engine.locality.halo is not None:
         tiled = TiledEngine(engine, _TEST_TILE)
@@ -154,7 +155,7 @@ def _parity(engine: BundleEngine, graphs: dict[str, ModelProto], tests: list[Cas
 def _at_true_precision(
     engine: BundleEngine, graphs: dict[str, ModelProto], lr: np.ndarray, precision: str
 ) -> np.ndarray:
-    """What the graphs compute in the types they declare (see :mod:`.reference`)."""
+    """Run the graphs in the types that they declare (see :mod:`.reference`)."""
     from .reference import evaluate
 
     def run(graph: str, **feeds: np.ndarray) -> np.ndarray:
@@ -174,7 +175,7 @@ def _at_true_precision(
 
 
 def _unclipped(model: ModelProto) -> ModelProto:
-    """A backbone without the limits of an image behind it: back-projection wants what lies beyond them too."""
+    """Remove the final Clip of a backbone: back-projection also needs the values outside [0, 1]."""
     clip = model.graph.node[-1]
     if clip.op_type != "Clip":
         raise ValueError(f"the model ends with {clip.op_type}, expected Clip")

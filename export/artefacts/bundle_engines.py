@@ -1,15 +1,14 @@
-"""Engines of a runtime bundle: built where :mod:`darsr_deploy.trt.open_bundle` finds none, or ahead of time into the bundle."""
+"""Build the TensorRT engines of a runtime bundle's graphs, on demand or ahead of time into the bundle."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from darsr_deploy.bundle.adapter_inputs import TILE_GRAPHS, bind_adapter
 from darsr_deploy.bundle.manifest import GRAPHS, MANIFEST, Manifest
@@ -19,63 +18,17 @@ from darsr_deploy.files.atomic import atomic_folder
 from darsr_deploy.files.folders import engines_folder
 from darsr_deploy.files.hashing import hash_bytes
 from darsr_deploy.trt import cache as engine_cache
-from darsr_deploy.trt.bundle import TrtBundle, TrtBundleEngine
-from darsr_deploy.trt.cache import EngineCache
+from darsr_deploy.trt.bundle import TrtBundle
 from darsr_deploy.trt.engine_file import EngineFacts, sidecar_path, write_engine
-from darsr_deploy.trt.library import Library, require_gpu
+from darsr_deploy.trt.library import Library
 from darsr_deploy.trt.open_bundle import Built, own_engine, own_engines
-from darsr_deploy.trt.open_bundle import open_in_tensorrt as open_found
-from darsr_deploy.trt.parity import Reference, bundle_parity
-from darsr_deploy.trt.shapes import Shapes
+from darsr_deploy.trt.parity import bundle_parity
 from darsr_deploy.trt.trust import trust
 
 from .build_engine import BuildOptions, Report, build_engine
-from .engine import Say, build_file, runs_here
+from .engine import why_not_here
 
-
-@dataclass(frozen=True)
-class EngineBuilder:
-    """Builds what :func:`darsr_deploy.open_engine` does not find. See :class:`darsr_deploy.trt.open_bundle.Builder`.
-
-    Attributes:
-        report: told ``{"phase", "step", "steps"}`` while TensorRT builds.
-        reference: what a model's engine is compared with on the device; by default ONNX Runtime on the file.
-        photo: 1 x 3 x H x W, to compare on.
-    """
-
-    say: Say
-    report: Report | None = None
-    reference: Reference | None = None
-    photo: np.ndarray | None = None
-
-    def build_graphs(self, bundle: TrtBundle, files: dict[str, bytes], shapes: Shapes) -> Built:
-        """Build the engines of a bundle's graphs."""
-        targets = (bundle.device.target,) if bundle.library.family.name == "trt-rtx" else ()
-        return _build(bundle.manifest, files, bundle.library, BuildOptions(shapes, targets), self.report)
-
-    def build_model(self, onnx: Path, target: Path, library: Library, *, shapes: Shapes, key: str) -> EngineFacts:
-        """Build the engine of a model file, compare it and write it."""
-        targets = (require_gpu(library)[1],) if library.family.name == "trt-rtx" else ()
-        options = BuildOptions(shapes, targets)
-        return build_file(onnx, target, library, options, self.say, self.report, self.reference, self.photo, key=key)
-
-
-def open_in_tensorrt(
-    folder: Path,
-    adapter: Path | None,
-    library: Library,
-    cache: EngineCache,
-    say: Say,
-    report: Report | None = None,
-    trust: bool = False,
-) -> TrtBundleEngine:
-    """An adapter in a bundle, on the GPU at hand; see :func:`darsr_deploy.trt.open_bundle.open_in_tensorrt`.
-
-    Engines that are neither in the bundle nor in the cache are built once, for all adapters.
-    """
-
-    builder = EngineBuilder(say, report)
-    return open_found(folder, adapter, library, cache, say, builder, trust=trust)
+log = logging.getLogger("darsr")
 
 
 def add_engines(
@@ -83,7 +36,7 @@ def add_engines(
     library: Library,
     options: BuildOptions,
     name: Path,
-    say: Say,
+    *,
     report: Report | None = None,
     floor_db: float | None = None,
 ) -> dict[str, EngineFacts]:
@@ -109,12 +62,12 @@ def add_engines(
     manifest = Manifest.load(folder)
     graphs = [graph for graph in GRAPHS if not (options.shapes.static and graph in TILE_GRAPHS)]
     files = {graph: manifest.read(folder, f"{graph}.onnx") for graph in graphs}
-    built = _build(manifest, files, library, options, report)
-    why_not = runs_here(built["backbone"][1])
+    built = build_graphs(manifest, files, library, options, report)
+    why_not = why_not_here(built["backbone"][1])
     if why_not:
-        say(f"{name}: engines built, not run yet ({why_not})")
+        log.info("%s: engines built, not run yet (%s)", name, why_not)
     else:
-        built = _compared(folder, manifest, built, library, name, say, floor_db)
+        built = _compare(folder, built, library, name, floor_db)
     for graph, (data, facts) in built.items():
         write_engine(own_engine(folder, graph), data, facts)
         trust(facts.sha256)
@@ -127,7 +80,7 @@ def export_engines(
     library: Library,
     options: BuildOptions,
     claim: Callable[[Path], Path],
-    say: Say,
+    *,
     report: Report | None = None,
     floor_db: float | None = None,
 ) -> tuple[Path, dict[str, EngineFacts]]:
@@ -153,12 +106,12 @@ def export_engines(
         claim(target)  # a bundle without engines only gains some
     with atomic_folder(target) as folder:
         _copy(source, folder)
-        engines = add_engines(folder, library, options, target, say, report, floor_db)
+        engines = add_engines(folder, library, options, target, report=report, floor_db=floor_db)
     return target, engines
 
 
 def require_replaceable(target: Path) -> None:
-    """Refuse to put a bundle in the place of a folder that is none.
+    """Refuse to replace a folder that is not a bundle.
 
     Raises:
         DarsrError: it holds other things, is read-only, or is the folder that this runs in.
@@ -175,7 +128,7 @@ def require_replaceable(target: Path) -> None:
 
 
 def engines_row(name: str, engines: dict[str, EngineFacts]) -> dict:
-    """What ``darsr export --json`` says of a bundle's engines, beside what it says of the bundle."""
+    """Return what ``darsr export --json`` says of a bundle's engines, beside what it says of the bundle."""
     any_of = engines["backbone"]
     layers = sum((Counter(facts.layers) for facts in engines.values()), Counter())
     parities = [facts.device_parity_psnr_db for facts in engines.values()]
@@ -192,7 +145,7 @@ def engines_row(name: str, engines: dict[str, EngineFacts]) -> dict:
 
 
 def _copy(source: Path, folder: Path) -> None:
-    """All of a bundle, with whatever else somebody put there, but its engines. A read-only one gives a copy that is not."""
+    """Copy all of a bundle but its engines, with whatever else lies there; the copy can be written even if it cannot."""
     engines = [own_engine(source, graph) for graph in GRAPHS]
     engines += [sidecar_path(engine) for engine in engines]
     for path in sorted(source.iterdir()):
@@ -202,31 +155,30 @@ def _copy(source: Path, folder: Path) -> None:
             shutil.copy2(path, folder / path.name)
 
 
-def _build(
+def build_graphs(
     manifest: Manifest, files: dict[str, bytes], library: Library, options: BuildOptions, report: Report | None
 ) -> Built:
+    """Build the engines of graphs from their ONNX files; see :func:`.build_engine.build_engine`."""
     built: Built = {}
     for graph, onnx in files.items():
-        data, facts = build_engine(onnx, manifest.spec, library, options, f"engine of {graph}", report, graph)
+        data, facts = build_engine(onnx, manifest.spec, library, options, f"engine of {graph}", report, graph=graph)
         built[graph] = data, replace(facts, sha256=hash_bytes(data), bytes=len(data))
     return built
 
 
-def _compared(
-    folder: Path, manifest: Manifest, built: Built, library: Library, name: Path, say: Say, floor_db: float | None
-) -> Built:
-    """The engines that run the bundle's own adapter (the backbone alone without one), compared; the others as they are."""
-    path = manifest.own_adapter(folder)
-    adapter = None if path is None else Adapter.load(path)
+def _compare(folder: Path, built: Built, library: Library, name: Path, floor_db: float | None) -> Built:
+    """Compare the engines that run the bundle's own adapter (the backbone alone without one); the others stay as they are."""
     with TrtBundle(folder, library) as bundle:
         gpu, target = bundle.device.name, bundle.device.target
-        while lacking := bundle.lacks(bind_adapter(adapter, manifest, str(name), str(path))):
+        path = bundle.manifest.own_adapter(folder)
+        adapter = None if path is None else Adapter.load(path)
+        while lacking := bundle.lacks(bind_adapter(adapter, bundle.manifest, str(name), str(path))):
             bundle.open(lacking[0], *built[lacking[0]])
         ran = [graph for graph in built if bundle.holds(graph)]
         with bundle.engine(adapter, name) as engine:
-            parity = bundle_parity(engine, folder, adapter, str(name), say, floor_db)
+            parity = bundle_parity(engine, folder, adapter, str(name), log.info, floor_db)
     for graph in ran:
         data, facts = built[graph]
         built[graph] = data, replace(facts, device_parity_psnr_db=parity)
-        engine_cache.record_verification(engines_folder(), facts.sha256, gpu, target, parity, say)
+        engine_cache.record_verification(engines_folder(), facts.sha256, gpu, target, parity, log.info)
     return built

@@ -1,10 +1,11 @@
-"""From an ONNX file to an engine that was checked and may be loaded: into a file, or into the cache."""
+"""Build an engine file from an ONNX file, compare it on the device, and record it as trusted."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,39 @@ from darsr_deploy.trt.parity import Reference, pictures, reference_from_file, re
 from darsr_deploy.trt.trust import trust
 
 from .build_engine import BuildOptions, Report, build_engine
+from .subject import Subject
 
-Say = Callable[[str], None]
+log = logging.getLogger("darsr")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reference and pictures for comparing a built engine on the device.
+
+    Attributes:
+        reference: by default ONNX Runtime on the very file, where that is installed.
+        photo: 1 x 3 x H x W, to compare on; of form ``filters`` the one that it is for.
+        floor_db: least PSNR in dB; by default the precision's own.
+    """
+
+    reference: Reference | None = None
+    photo: np.ndarray | None = None
+    floor_db: float | None = None
+
+
+def compare_with_torch(subject: Subject, form: str | None = None, floor_db: float | None = None) -> Comparison:
+    """Compare with PyTorch in float32, which computes a form of the subject (by default its own)."""
+
+    @functools.cache
+    def formed():
+        from ..folding.forms import take_form
+
+        return take_form(subject.pipeline, form or subject.spec.form, subject.samples)
+
+    def run(lr: np.ndarray) -> np.ndarray:
+        return formed().run(lr, formed().coefficients)
+
+    return Comparison(Reference("PyTorch", run), subject.samples.photo, floor_db)
 
 
 def build_file(
@@ -29,19 +61,16 @@ def build_file(
     target: Path,
     library: Library,
     options: BuildOptions,
-    say: Say,
+    comparison: Comparison = Comparison(),
+    *,
     report: Report | None = None,
-    reference: Reference | None = None,
-    photo: np.ndarray | None = None,
-    floor_db: float | None = None,
     key: str = "",
 ) -> EngineFacts:
     """Build an engine, run it where a GPU that it is for is at hand, and write it with its sidecar, whole or not at all.
 
     Args:
         onnx: a model file of this toolkit; of form ``filters`` with its coefficients beside it.
-        reference: what it is compared with on the device; by default ONNX Runtime on the file, where that is installed.
-        photo: 1 x 3 x H x W, to compare on; of form ``filters`` the one that it is for.
+        key: its name in the cache, if it is for that.
 
     Raises:
         DarsrError: see :func:`.build_engine.build_engine` and :func:`darsr_deploy.trt.parity.require_device_parity`.
@@ -54,17 +83,17 @@ def build_file(
         coefficients = read_coefficients(onnx, spec)
     engine, facts = build_engine(data, spec, library, options, str(target), report)
     facts = replace(facts, cache_key=key)
-    why_not = runs_here(facts)
+    why_not = why_not_here(facts)
     if why_not:
-        say(f"{target}: built, not run yet ({why_not})")
+        log.info("%s: built, not run yet (%s)", target, why_not)
     else:
         with TrtEngine(target, built=(engine, facts), coefficients=coefficients) as opened:
-            compared = reference or reference_from_file(onnx, spec.precision)
-            tests = pictures(facts.shapes, photo, spec.form == "filters")
-            if compared is None:
-                say(f"{target}: not compared with anything on this device (no PyTorch, no ONNX Runtime)")
+            reference = comparison.reference or reference_from_file(onnx, spec.precision)
+            tests = pictures(facts.shapes, comparison.photo, spec.form == "filters")
+            if reference is None:
+                log.info("%s: not compared with anything on this device (no PyTorch, no ONNX Runtime)", target)
             else:
-                parity = require_device_parity(opened, compared, tests, str(target), floor_db)
+                parity = require_device_parity(opened, reference, tests, str(target), comparison.floor_db)
                 facts = replace(facts, device_parity_psnr_db=round(parity, 2))
     if coefficients is not None and coefficients_path(onnx) != coefficients_path(target):
         shutil.copyfile(coefficients_path(onnx), coefficients_path(target))
@@ -73,8 +102,8 @@ def build_file(
     return facts
 
 
-def runs_here(facts: EngineFacts) -> str:
-    """Why an engine cannot be run on this machine; empty where it can."""
+def why_not_here(facts: EngineFacts) -> str:
+    """Say why an engine cannot be run on this machine; empty where it can."""
     try:
         with Device() as device:
             require_device("the engine", facts, device)

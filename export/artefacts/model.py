@@ -1,4 +1,4 @@
-"""Adapted model -> one ONNX file that any runtime can run."""
+"""Export an adapted model to one ONNX file that any runtime can run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def export_onnx(
     Args:
         spec: form and precision of the file, and what its metadata will say; what is measured here is filled in.
         floor_db: least PSNR against PyTorch; by default the precision's own.
-        samples: pictures to test, calibrate and bake with; synthetic ones by default.
+        samples: pictures for the parity check, calibration and baked forms; synthetic ones by default.
 
     Returns:
         ``{model, precision, form, bytes, sha256, parity_psnr_db, parity_floor_db, macs_per_lr_pixel,
@@ -102,7 +102,7 @@ def export_onnx(
 
 
 def _reach(model: ModelProto) -> dict:
-    """What tiles of a model need, as fields of its spec."""
+    """Return the tile requirements of a model as fields of its spec."""
     try:
         found = reach(model)
     except NotLocal as error:

@@ -1,4 +1,4 @@
-"""The parity gate: no file is written that does not compute what PyTorch computes in float32."""
+"""The parity check: no file is written unless it computes what PyTorch computes in float32."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from ..samples import Samples
 
 SIZES = ((48, 64), (61, 75))  # two sizes, one of them odd
 _CROPS = 2  # of the photo, at each size
-# Room for images that were not tried: no value of a narrow type may come nearer to its largest number.
+# Headroom for images that were not tried.
 _HEADROOM = 4
-_LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38}
-_USUAL_QUALITY_DB = 30.0  # of a super-resolved photograph against its truth
+_MAX_VALUE = {"float16": 65504.0, "bfloat16": 3.39e38}
+_TYPICAL_QUALITY_DB = 30.0  # of a super-resolved photograph against its truth
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test picture: 1 x 3 x H x W, its coefficients (form ``filters`` alone), what PyTorch makes of it."""
+    """One test picture: 1 x 3 x H x W, its coefficients (form ``filters`` alone), and the expected output."""
 
     lr: np.ndarray
     coefficients: np.ndarray | None
     expected: np.ndarray
 
     def feeds(self) -> dict[str, np.ndarray]:
+        """Return the inputs by name."""
         return {"lr": self.lr} | ({} if self.coefficients is None else {"coeff": self.coefficients})
 
 
 def cases(formed: Formed, samples: Samples) -> list[Case]:
-    """Synthetic pictures and, where the adapted image is at hand, its crops of highest contrast, at two sizes."""
+    """Make test pictures at two sizes: synthetic ones and, if the adapted image is available, its most detailed crops."""
     pictures = []
     for height, width in SIZES:
         if formed.coefficients is None:
@@ -56,7 +57,7 @@ def cases(formed: Formed, samples: Samples) -> list[Case]:
 
 
 def parity_db(model: str | Path, tests: list[Case], precision: str = "fp32") -> float:
-    """Worst PSNR in dB between a file and PyTorch; 200 where they are equal, 0 for NaN.
+    """Return the worst PSNR in dB between a file and PyTorch: 200 if equal, 0 for NaN.
 
     Measured in ONNX Runtime (CPU); ``fp16`` and ``bf16`` also at true precision (see :mod:`.reference`), and
     ``bf16``, which that provider does not have, there alone.
@@ -81,22 +82,22 @@ def parity_db(model: str | Path, tests: list[Case], precision: str = "fp32") -> 
 
 
 def require_headroom(precision: str, peaks: dict[str, float]) -> None:
-    """Refuse a model whose values come too near to the largest number of a narrow type.
+    """Refuse a model whose values come too close to the largest number of a narrow type.
 
     Args:
         peaks: largest magnitudes, by type.
     """
     for name, peak in peaks.items():
-        if name in _LARGEST and peak > _LARGEST[name] / _HEADROOM:
+        if name in _MAX_VALUE and peak > _MAX_VALUE[name] / _HEADROOM:
             raise DarsrError(
                 f"precision {precision}",
-                f"a value of this model reaches {peak:.3g}, and {name} ends at {_LARGEST[name]:.3g}",
+                f"a value of this model reaches {peak:.3g}, and {name} ends at {_MAX_VALUE[name]:.3g}",
                 "use --precision bf16 or fp32",
             )
 
 
 def measured_parity(model: str | Path, tests: list[Case], precision: str, target: Path) -> float:
-    """What :func:`parity_db` measures of a file that is to become ``target``.
+    """Measure :func:`parity_db` of a file that will become ``target``.
 
     Raises:
         DarsrError: it runs only at some sizes. The line holds the target's name.
@@ -113,16 +114,16 @@ def measured_parity(model: str | Path, tests: list[Case], precision: str, target
 
 
 def require_floor(measured: float, precision: str, target: Path, floor_db: float) -> None:
-    """Refuse what differs too much from PyTorch; ``measured`` in dB."""
+    """Refuse a file whose PSNR against PyTorch, ``measured`` in dB, is below the minimum."""
     if measured < floor_db:
         raise DarsrError(
             str(target),
             f"the exported model differs from PyTorch: {measured:.1f} dB, at least {floor_db:.1f} dB are required, so nothing was written",
-            _way_out(measured, precision, floor_db),
+            _hint(measured, precision, floor_db),
         )
 
 
-def _way_out(measured: float, precision: str, floor_db: float) -> str:
+def _hint(measured: float, precision: str, floor_db: float) -> str:
     if measured >= FLOORS_DB[precision]:
         return f"leave out --floor, or lower it: the usual one for {precision} is {FLOORS_DB[precision]:.0f} dB"
     if precision == "fp32":
@@ -130,8 +131,8 @@ def _way_out(measured: float, precision: str, floor_db: float) -> str:
     return f"accept it with a lower --floor (about {expected_loss_db(measured):.2f} dB of quality)"
 
 
-def expected_loss_db(parity: float, quality: float = _USUAL_QUALITY_DB) -> float:
-    """PSNR against the truth that is lost where a model of that quality errs by ``parity``, independently of its errors.
+def expected_loss_db(parity: float, quality: float = _TYPICAL_QUALITY_DB) -> float:
+    """Return the PSNR lost by a model of that quality through an independent error of ``parity``; all in dB.
 
     The squared errors add: 10 log10(1 + 10^((quality - parity) / 10)); 0.2 dB for 43 dB at the usual 30 dB.
     """
@@ -139,5 +140,5 @@ def expected_loss_db(parity: float, quality: float = _USUAL_QUALITY_DB) -> float
 
 
 def figure(got: np.ndarray, expected: np.ndarray) -> float:
-    """PSNR in dB; 200 where both are equal, 0 for NaN."""
+    """Return the PSNR in dB: 200 if equal, 0 for NaN."""
     return min(psnr(got, expected, peak=1.0), 200.0) if np.isfinite(got).all() else 0.0

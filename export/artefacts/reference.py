@@ -1,4 +1,4 @@
-"""An ONNX file computed exactly as typed, where a runtime would quietly compute in float32 instead.
+"""Evaluate an ONNX file exactly as typed, where a runtime would silently compute in float32 instead.
 
 ONNX Runtime's CPU provider has no bfloat16 arithmetic and computes most of float16 in float32, so a file that loses
 accuracy on a GPU would look perfect there. The ONNX project's reference evaluator rounds after every operator.
@@ -20,7 +20,7 @@ _TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The only output in float32, and the largest magnitude of any value of a type (NaN counts as infinite), by type."""
+    """The output in float32, and the peak magnitude of all values by type (NaN counts as infinite)."""
 
     sr: np.ndarray
     peaks: dict[str, float]
@@ -69,7 +69,7 @@ class ConvTranspose(OpRun):
 
 
 class Sigmoid(OpRun):
-    """The evaluator's own fails on bfloat16 in onnx 1.19 and warns of overflow in later ones."""
+    """Sigmoid; the evaluator's own fails on bfloat16 in onnx 1.19 and warns of overflow in later versions."""
 
     op_domain = ""
 
@@ -83,7 +83,7 @@ def _require_explicit(auto_pad: str | None) -> None:
 
 
 def _torch_padding(pads: list[int] | None) -> list[int]:
-    """ONNX: top, left, bottom, right; PyTorch: left, right, top, bottom."""
+    """Convert top, left, bottom, right (ONNX) to left, right, top, bottom (PyTorch)."""
     top, left, bottom, right = pads or (0, 0, 0, 0)
     return [left, right, top, bottom]
 

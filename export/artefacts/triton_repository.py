@@ -1,4 +1,4 @@
-"""A model in a model repository of NVIDIA Triton Inference Server.
+"""Publish a model to a model repository of NVIDIA Triton Inference Server.
 
 ``DIR/NAME/config.pbtxt`` and ``DIR/NAME/1/model.onnx`` (ONNX Runtime backend) or ``.../1/model.plan`` (TensorRT backend).
 The configuration is protobuf text, of the message ``inference.ModelConfig`` in Triton's ``model_config.proto``.
@@ -18,7 +18,7 @@ from pathlib import Path
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.schema import parse_json
 
-_MOST_BATCH = 8  # images of one size that the server may join
+_MAX_BATCH = 8  # images of one size that the server may join
 _WARM_UP = 128  # side of the picture a dynamic model is warmed up with
 _TYPES = {1: "TYPE_FP32", 10: "TYPE_FP16", 16: "TYPE_BF16"}  # onnx.TensorProto's numbers
 
@@ -34,7 +34,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Served:
-    """What a configuration says.
+    """Content of a configuration.
 
     Attributes:
         file: name of the model inside a version folder, which each backend looks for.
@@ -70,7 +70,7 @@ def publish(model: Path, repository: Path, overwrite: bool = False) -> Path:
 
 
 def check_free(model: Path, repository: Path, overwrite: bool) -> Path:
-    """The folder that a model will have; its name is the name that clients ask for.
+    """Return the folder of a model to be published; its name is the one that clients request.
 
     Raises:
         DarsrError: there is one already and it may not be replaced.
@@ -79,12 +79,12 @@ def check_free(model: Path, repository: Path, overwrite: bool) -> Path:
     if os.path.lexists(folder) and not overwrite:
         raise DarsrError(str(folder), "exists already", "give --overwrite, or another folder with --triton")
     if os.path.lexists(folder) and not (folder / "config.pbtxt").is_file():
-        raise DarsrError(str(folder), "is no model of a repository", "give another folder with --triton")
+        raise DarsrError(str(folder), "is not a model of a repository", "give another folder with --triton")
     return folder
 
 
 def describe_onnx(path: Path) -> Served:
-    """Inputs, outputs and their sizes as the file itself declares them.
+    """Read inputs, outputs and their sizes from an ONNX file.
 
     Raises:
         DarsrError: form ``filters``, whose coefficients belong to one image.
@@ -96,11 +96,11 @@ def describe_onnx(path: Path) -> Served:
     if len(inputs) != 1:
         raise DarsrError(str(path), "takes the coefficients of one image (form filters)", "export the form network")
     batched = all(tensor.dims[0] == -1 for tensor in (*inputs, *outputs))
-    return Served("onnxruntime", "model.onnx", inputs, outputs, _MOST_BATCH if batched else 0, (_WARM_UP, _WARM_UP))
+    return Served("onnxruntime", "model.onnx", inputs, outputs, _MAX_BATCH if batched else 0, (_WARM_UP, _WARM_UP))
 
 
 def describe_engine(path: Path) -> Served:
-    """What the sidecar (``photo.engine.json``) says of an engine; its batch is 1.
+    """Read inputs, outputs and their sizes from the sidecar of an engine (``photo.engine.json``); its batch is 1.
 
     Raises:
         DarsrError: no sidecar, or an engine of TensorRT for RTX, which Triton's backend cannot load.
@@ -115,7 +115,7 @@ def describe_engine(path: Path) -> Served:
             str(sidecar), f"cannot be read ({error.strerror})", "copy it from beside the engine"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DarsrError(str(sidecar), "is no sidecar of an engine", "build the engine again") from error
+        raise DarsrError(str(sidecar), "is not a sidecar of an engine", "build the engine again") from error
     if family != "trt":
         raise DarsrError(
             str(path), f"is an engine of {family}, and Triton's backend is TensorRT", "export with --format trt"
@@ -127,7 +127,7 @@ def describe_engine(path: Path) -> Served:
 
 
 def configuration(name: str, served: Served) -> str:
-    """The text of ``config.pbtxt``."""
+    """Format ``config.pbtxt``."""
     (lr,) = served.inputs
     picture = [*(lr.dims[1:-2] if served.batch else lr.dims[:-2]), *served.warm_up]
     lines = [
@@ -171,7 +171,7 @@ def _tensor(value, path: Path) -> Tensor:
 
 @contextlib.contextmanager
 def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside the wanted one, put in its place if the block ends well."""
+    """Yield a temporary folder that replaces ``folder`` if the block succeeds."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".darsr-", dir=folder.parent) as work:

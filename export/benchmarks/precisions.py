@@ -22,11 +22,10 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import read_image
 from darsr_deploy.images.metrics import psnr_y
 
-from ..artefacts.cache import Source, load
 from ..artefacts.model import export_onnx
 from ..artefacts.parity import FLOORS_DB
+from ..artefacts.subject import Source, Subject
 from ..folding.forms import FORMS
-from ..samples import find_photo, gather
 
 
 def measure(
@@ -39,17 +38,16 @@ def measure(
     Raises:
         DarsrError: the adapted image does not lie beside the adapter, or a gate is not passed.
     """
-    photo = find_photo(adapter)
-    if photo is None:
+    subject = Subject(Source(adapter=adapter, backbone=backbone))
+    if subject.photo is None:
         raise DarsrError(str(adapter), "its image does not lie beside it", "copy it there")
-    pixels, samples = read_image(photo), gather(adapter)
-    pipeline, spec = load(Source(adapter=adapter, backbone=backbone))
+    pixels, spec = read_image(subject.photo), subject.spec
     rows, engines = [], {}
     for form in FORMS:
         for precision in FLOORS_DB:
             target = folder / f"{adapter.stem}_{form}_{precision}.onnx"
             wanted = spec.extended(form=form, precision=precision)
-            row = {"adapter": adapter.stem, **export_onnx(pipeline, target, wanted, samples=samples)}
+            row = {"adapter": adapter.stem, **export_onnx(subject.pipeline, target, wanted, samples=subject.samples)}
             print(f"{row['model']}: {row['parity_psnr_db']} dB", file=sys.stderr)
             rows.append(row)
             if precision != "bf16":  # which ONNX Runtime does not have on a CPU
@@ -70,7 +68,7 @@ def measure(
         row["ms"] = 1000 * statistics.median(times[key])
         row["ratio"] = statistics.median(a / b for a, b in zip(times[key], times["network", "fp32"]))
         if gt is not None:
-            row["psnr_y"] = psnr_y(picture, read_image(gt / photo.name), spec.scale)
+            row["psnr_y"] = psnr_y(picture, read_image(gt / subject.photo.name), spec.scale)
     return rows
 
 

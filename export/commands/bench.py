@@ -1,4 +1,4 @@
-"""``darsr bench``: what every engine that runs here costs and gives, on one image."""
+"""``darsr bench``: cost and quality of every engine that runs here, on one image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from darsr_deploy.console.command import (
     Threads,
     command,
     progress,
-    say,
 )
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.kinds import another_kind
@@ -38,6 +37,7 @@ def bench(
             metavar="[MODEL|ADAPTER]", help="An .onnx file or a .darsr adapter; the backbone alone without."
         ),
     ] = None,
+    *,
     scale: Scale = None,
     backbone: BackboneOption = None,
     engine: Annotated[list[str] | None, typer.Option(help="torch, ort, trt or trt-rtx; repeatable; all.")] = None,
@@ -76,7 +76,7 @@ def bench(
     as_json: Json = False,
     failures: Failures = None,
 ) -> Printed:
-    """Latency, memory, power and PSNR of every engine, precision and form that runs here, measured in turn."""
+    """Measure latency, memory, power and PSNR of every engine, precision and form that runs here, in turn."""
     if as_json + markdown + as_csv > 1:
         raise typer.BadParameter("give only one of --json, --markdown and --csv")
     if compare is not None:
@@ -95,7 +95,7 @@ def bench(
     targets = places.Targets(overwrite)
     for target in out or []:
         if target.suffix.lower() not in _WRITERS:
-            raise DarsrError(str(target), "is no kind of report", f"use one of {', '.join(_WRITERS)}")
+            raise DarsrError(str(target), "is not a kind of report", f"use one of {', '.join(_WRITERS)}")
         targets.claim(target)
 
     from .bench_plan import Choice
@@ -130,7 +130,7 @@ def bench(
 
 
 def picture_of(source: Path | None, image: Path | None, shape: str | None) -> np.ndarray:
-    """What is run: the image given, a generated picture of the shape given, the adapted image, or a generated picture.
+    """Choose the picture to run: the image given, one of the shape given, the adapted image, or a generated one.
 
     Returns:
         uint8 H x W x 3, sides of at least 3.
@@ -153,12 +153,12 @@ def picture_of(source: Path | None, image: Path | None, shape: str | None) -> np
         return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
     size = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", shape) if shape else None
     if shape and (not size or min(map(int, size.groups())) < 3):
-        raise DarsrError(f"--shape {shape}", "is no HEIGHTxWIDTH of at least 3x3", "write it as 160x240")
+        raise DarsrError(f"--shape {shape}", "is not HEIGHTxWIDTH of at least 3x3", "write it as 160x240")
     return to_image(natural_noise(*(map(int, size.groups()) if size else _DEFAULT_SHAPE)))
 
 
 def truth_of(gt: Path | None, picture: np.ndarray, rows: list) -> np.ndarray | None:
-    """The true image, uint8 sH x sW x 3; its size is that of the picture times 2 or 4.
+    """Read the true image, uint8 sH x sW x 3: 2 or 4 times as large as the picture.
 
     Raises:
         DarsrError: another size.
@@ -179,8 +179,8 @@ def truth_of(gt: Path | None, picture: np.ndarray, rows: list) -> np.ndarray | N
 
 
 def _plan(source: Path | None, backbone: str | None, scale: int | None, picture: np.ndarray, choice, threads: int):
-    """Rows, what PyTorch makes of the picture by form, and why that is missing."""
-    from ..artefacts.cache import Source
+    """Return the rows, the reference outputs of PyTorch by form, and why those are missing."""
+    from ..artefacts.subject import Source, Subject
     from . import bench_plan
 
     if source is not None and source.suffix != ".darsr":
@@ -194,9 +194,9 @@ def _plan(source: Path | None, backbone: str | None, scale: int | None, picture:
     from darsr_train.runtime import require_torch
 
     require_torch()
-    named = Source(adapter=source, backbone=backbone, scale=scale or (2 if source is None else None))
-    rows = bench_plan.of_source(named, picture, choice, threads, say)
-    return rows, bench_plan.references(named, picture, rows), ""
+    subject = Subject(Source(adapter=source, backbone=backbone, scale=scale or (2 if source is None else None)))
+    rows = bench_plan.of_subject(subject, picture, choice, threads)
+    return rows, bench_plan.references(subject, picture, rows), ""
 
 
 def _compare(

@@ -1,8 +1,10 @@
-"""Which rows a bench has: every engine, provider, precision and form, each with what opens it or why it cannot run here."""
+"""Plan the rows of a bench: every engine, provider, precision and form, each with its opener or why it cannot run."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,19 +15,21 @@ import numpy as np
 
 from darsr_deploy.bench.worker import Row
 from darsr_deploy.engines.base import Engine
-from darsr_deploy.engines.ort import OrtEngine, import_onnxruntime
+from darsr_deploy.engines.ort import import_onnxruntime
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.coefficients import read_coefficients
 from darsr_deploy.files.hashing import hash_bytes
-from darsr_deploy.files.model_spec import METADATA_KEY, PRECISIONS, ModelSpec, declared_precision
+from darsr_deploy.files.model_spec import PRECISIONS
+from darsr_deploy.files.onnx_bytes import read_spec
 from darsr_deploy.images.arrays import to_tensor
 from darsr_deploy.install import install
 from darsr_deploy.machine import gpu as nvml
 
-from ..artefacts.cache import Source, exported_model, load
+from ..artefacts.cache import cached_model_path, resolve_model
+from ..artefacts.engine import compare_with_torch
+from ..artefacts.subject import Source, Subject
 from ..inference.session import ENGINES, open_engine
 
-Say = Callable[[str], None]
 # Where each engine can compute.
 PLACES = {"torch": ("cpu", "cuda"), "ort": ("cpu", "cuda"), "trt": ("cuda",), "trt-rtx": ("cuda",)}
 _MODULES = {"trt": ("tensorrt",), "trt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
@@ -34,7 +38,7 @@ _FORMS = {"network": ("network", "filters", "global")}  # of an adapter whose co
 
 @dataclass(frozen=True)
 class Choice:
-    """What of everything is wanted; an empty tuple is all."""
+    """Selected engines, providers, precisions and forms; an empty tuple selects all."""
 
     engines: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
@@ -50,7 +54,7 @@ class Choice:
                     raise DarsrError(f"{kind} {name}", "is not known", f"choose among {', '.join(names)}")
 
     def places(self) -> list[tuple[str, str]]:
-        """``(engine, provider)`` of all that is wanted."""
+        """Return ``(engine, provider)`` of everything selected."""
         return [
             (engine, provider)
             for engine, providers in PLACES.items()
@@ -60,12 +64,12 @@ class Choice:
 
 
 def of_model(model: Path, choice: Choice, threads: int) -> list[Row]:
-    """Rows of a model file, which has a precision and a form of its own. PyTorch is not needed.
+    """Plan rows of a model file, which has its own precision and form; PyTorch is not needed.
 
     Raises:
         DarsrError: another precision or form was asked for.
     """
-    spec, rows = spec_of(model), []
+    spec, rows = read_spec(model)[1], []
     for what, own, asked in (("precision", spec.precision, choice.precisions), ("form", spec.form, choice.forms)):
         if asked and own not in asked:
             why = f"is a model of {what} {own}, asked for {', '.join(asked)}"
@@ -73,22 +77,21 @@ def of_model(model: Path, choice: Choice, threads: int) -> list[Row]:
     for engine, provider in choice.places():
         why = "a model file runs in ONNX Runtime or TensorRT, not in PyTorch" if engine == "torch" else None
         why = why or unavailable(engine, provider)
-        rows.append(
-            Row(engine, provider, None, None, reason=why) if why else _row(model, spec, engine, provider, threads)
-        )
+        rows.append(Row(engine, provider, None, None, reason=why) if why else _row(model, engine, provider, threads))
     return rows
 
 
-def of_source(source: Source, image: np.ndarray, choice: Choice, threads: int, say: Say) -> list[Row]:
-    """Rows of an adapter, or of a backbone alone. What is needed of ONNX files is exported, or taken from the cache.
+def of_subject(subject: Subject, image: np.ndarray, choice: Choice, threads: int) -> list[Row]:
+    """Plan rows of an adapter or a backbone alone; ONNX files come from the cache or are exported now.
 
     Args:
         image: uint8 H x W x 3 that will be run; form ``filters`` is for the adapted image alone.
     """
-    own, digest = _kind(source)
+    own, source = subject.spec.form, subject.source
+    digest = subject.spec.adapter_sha256 or subject.spec.backbone_sha256
     forms = [form for form in _FORMS.get(own, (own,)) if form in (choice.forms or (form,))]
     precisions = [p for p in PRECISIONS if p in (choice.precisions or PRECISIONS)]
-    made: dict[tuple[str, str], Row | DarsrError] = {}
+    make = functools.cache(partial(_make, subject, image))  # each file once, whatever runs it
     rows = []
     for engine, provider in choice.places():
         why = unavailable(engine, provider)
@@ -96,35 +99,31 @@ def of_source(source: Source, image: np.ndarray, choice: Choice, threads: int, s
             rows.append(Row(engine, provider, None, None, reason=why))
         elif engine == "torch":
             if own in forms and "fp32" in precisions:
-                opener = partial(open_torch, source, provider, threads)
+                opener = partial(open_engine, source, "torch", provider, threads=threads)
                 correction = partial(torch_correction, source, provider) if own != "none" else None
                 rows.append(Row(engine, provider, "fp32", own, opener, correction, {"model_sha256": digest}))
         else:
-            rows += [
-                _exported(source, image, form, precision, engine, provider, threads, made, say)
-                for form in forms
-                for precision in precisions
-            ]
+            for form, precision in itertools.product(forms, precisions):
+                if (engine, provider, precision) == ("ort", "cpu", "bf16"):  # before the seconds that an export takes
+                    made = "ONNX Runtime has no bfloat16 arithmetic on a CPU"
+                else:
+                    made = make(form, precision)
+                if isinstance(made, str):
+                    rows.append(Row(engine, provider, precision, form, reason=made))
+                else:
+                    rows.append(_row(made[0], engine, provider, threads, made[1]))
     return _with_cost(rows)
 
 
-def references(source: Source, image: np.ndarray, rows: list[Row]) -> dict[str, np.ndarray]:
-    """What PyTorch makes of the image in float32, 1 x 3 x sH x sW, in the form of each row that runs."""
-    from ..folding.forms import take_form
-    from ..samples import gather
-
-    forms = {row.form for row in rows if row.opener is not None}
-    pipeline, samples = load(source)[0], gather(source.adapter)
+def references(subject: Subject, image: np.ndarray, rows: list[Row]) -> dict[str, np.ndarray]:
+    """Compute in PyTorch, in float32, the form of each row that runs: 1 x 3 x sH x sW."""
     lr = to_tensor(image)
-    found = {}
-    for form in forms:
-        formed = take_form(pipeline, form, samples)
-        found[form] = formed.run(lr, formed.coefficients)
-    return found
+    forms = {row.form for row in rows if row.opener is not None}
+    return {form: compare_with_torch(subject, form).reference.run(lr) for form in forms}
 
 
 def unavailable(engine: str, provider: str) -> str | None:
-    """Why an engine cannot run at all, with the way out; None where nothing speaks against it."""
+    """Return why an engine cannot run at all, and a hint; None if it can."""
     if engine not in ENGINES:
         return f"this version has no engine {engine}"
     if engine == "torch":
@@ -146,48 +145,18 @@ def unavailable(engine: str, provider: str) -> str | None:
     return None if nvml.driver_library() else "there is no NVIDIA driver (libcuda.so.1)"
 
 
-def spec_of(model: Path) -> ModelSpec:
-    """What a model file says of itself, one that ONNX Runtime cannot run on this processor included.
-
-    Raises:
-        DarsrError: no such file, or not one of this toolkit.
-    """
-    try:
-        with OrtEngine(model) as engine:
-            return engine.spec
-    except DarsrError:
-        known = model.is_file() and declared_precision(model.read_bytes())
-        if not known or importlib.util.find_spec("onnx") is None:
-            raise
-    import onnx
-
-    metadata = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
-    return ModelSpec.from_json(metadata.get(METADATA_KEY, ""), str(model))
-
-
 def open_model(model: Path, engine: str, provider: str, threads: int) -> Engine:
-    """Called in the row's own process."""
-    if engine == "ort":
-        return OrtEngine(model, provider, threads)
+    """Open a model file in the row's own process."""
     from darsr_deploy.console.command import progress
 
-    return open_engine(Source(model=model), engine, provider, progress=progress)
-
-
-def open_torch(source: Source, provider: str, threads: int) -> Engine:
-    """Called in the row's own process."""
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    return open_engine(source, "torch", provider)
+    return open_engine(Source(model=model), engine, provider, threads=threads, progress=progress)
 
 
 def torch_correction(source: Source, provider: str) -> Callable[[np.ndarray], object]:
-    """The correction alone, in PyTorch."""
+    """Return a function that runs the correction alone, in PyTorch."""
     import torch
 
-    correction = load(source, provider)[0].correction
+    correction = Subject(source, provider).pipeline.correction
 
     @torch.inference_mode()
     def run(lr: np.ndarray) -> object:
@@ -197,7 +166,7 @@ def torch_correction(source: Source, provider: str) -> Callable[[np.ndarray], ob
 
 
 def ort_correction(model: Path, provider: str, threads: int) -> Callable[[np.ndarray], object] | None:
-    """The part of a model up to its correction filter, in ONNX Runtime; None where it cannot be cut out."""
+    """Return a function that runs a model up to its correction filter in ONNX Runtime; None if it cannot be cut out."""
     if importlib.util.find_spec("onnx") is None:
         return None
     import onnx
@@ -220,68 +189,29 @@ def ort_correction(model: Path, provider: str, threads: int) -> Callable[[np.nda
     options.log_severity_level, options.intra_op_num_threads = 3, threads
     names = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=[names[provider]])
-    spec = spec_of(model)
+    spec = read_spec(model)[1]
     given = {"coeff": read_coefficients(model, spec)} if spec.form == "filters" else {}
     return lambda lr: session.run(None, {"lr": lr} | given)
 
 
-def _kind(source: Source) -> tuple[str, str]:
-    """Form of the source as it is, and the sha256 of its file (of a backbone alone: of its weights)."""
-    spec = load(source)[1]
-    return spec.form, spec.adapter_sha256 or spec.backbone_sha256
-
-
-def _exported(
-    source: Source,
-    image: np.ndarray,
-    form: str,
-    precision: str,
-    engine: str,
-    provider: str,
-    threads: int,
-    made: dict,
-    say: Say,
-) -> Row:
-    """The row of one exported file; each file is made once, whatever runs it."""
-    if engine == "ort" and provider == "cpu" and precision == "bf16":  # said before the seconds that an export takes
-        return Row(engine, provider, precision, form, reason="ONNX Runtime has no bfloat16 arithmetic on a CPU")
-    if (form, precision) not in made:
-        made[form, precision] = _make(source, image, form, precision, say)
-    path, build_ms, why = made[form, precision]
-    if why:
-        return Row(engine, provider, precision, form, reason=why)
-    return _row(path, spec_of(path), engine, provider, threads, build_ms)
-
-
-def _make(
-    source: Source, image: np.ndarray, form: str, precision: str, say: Say
-) -> tuple[Path | None, float | None, str]:
-    """``(file, milliseconds if it was made now, why it could not be made)``."""
-    told: list[str] = []
+def _make(subject: Subject, image: np.ndarray, form: str, precision: str) -> tuple[Path, float | None] | str:
+    """Return ``(file, milliseconds if it was made now)``, or why it cannot be made."""
     started = time.perf_counter()
     try:
-        if form == "filters":
-            _require_adapted_image(source, image)
-        path = exported_model(source, precision, form, told.append)
+        photo = subject.samples.photo
+        if form == "filters" and photo is not None and not np.array_equal(photo, to_tensor(image)):
+            raise DarsrError(
+                "form filters", "holds the filters of the adapted image alone", "leave out --image and --shape"
+            )
+        was_there = cached_model_path(subject, precision, form).is_file()
+        path = resolve_model(subject, precision, form)
     except DarsrError as error:
-        return None, None, str(error)
-    for text in told:
-        say(f"{text}: {form} {precision}")
-    return path, 1e3 * (time.perf_counter() - started) if told else None, ""
+        return str(error)
+    return path, None if was_there else 1e3 * (time.perf_counter() - started)
 
 
-def _require_adapted_image(source: Source, image: np.ndarray) -> None:
-    from ..samples import gather
-
-    photo = gather(source.adapter).photo
-    if photo is not None and not np.array_equal(photo, to_tensor(image)):
-        raise DarsrError(
-            "form filters", "holds the filters of the adapted image alone", "leave out --image and --shape"
-        )
-
-
-def _row(model: Path, spec: ModelSpec, engine: str, provider: str, threads: int, build_ms: float | None = None) -> Row:
-    data = model.read_bytes()
+def _row(model: Path, engine: str, provider: str, threads: int, build_ms: float | None = None) -> Row:
+    data, spec = read_spec(model)
     facts = {
         "model_sha256": hash_bytes(data),
         "model_bytes": len(data),
@@ -314,7 +244,7 @@ def _operator_bytes(data: bytes) -> int | None:
 
 
 def _with_cost(rows: list[Row]) -> list[Row]:
-    """PyTorch computes what the float32 file of its form does, so that file's cost is its own."""
+    """Give PyTorch's rows the cost of the float32 file of their form: they compute the same."""
     keys = ("macs_per_lr_pixel", "operator_bytes_per_lr_pixel")
     costs = {
         row.form: {key: row.facts[key] for key in keys}

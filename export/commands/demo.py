@@ -1,4 +1,4 @@
-"""``darsr demo``: the whole way on one photo."""
+"""``darsr demo``: every step on one photo."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from darsr_train.runtime import require_torch
 
 @command
 def demo(
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Draws the blur.")] = 0,
     as_json: Json = False,
     failures: Failures = None,
 ) -> Printed:
-    """The whole way on a photo that comes with an installed package: blur, adapt, export, infer, compare."""
+    """Run everything on a photo from an installed package: blur, adapt, export, infer, compare."""
     require_torch()
-    from ..artefacts.cache import require_onnx
+    from ..artefacts.subject import require_onnx
 
     require_onnx()
     make_folder(out)

@@ -13,13 +13,13 @@ from darsr_deploy.console.command import (
     Printed,
     command,
     progress,
-    say,
 )
 from darsr_deploy.errors import DarsrError
 
 
 @command
 def doctor(
+    *,
     as_json: Json = False,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Build, compare and time every engine that this machine has.")
@@ -29,12 +29,12 @@ def doctor(
     ] = None,
     failures: Failures = None,
 ) -> Printed:
-    """What this machine can run, what is missing, and the command that installs it. Exit 0 when infer works."""
+    """Show what this machine can run, what is missing, and the command that installs it. Exit 0 when infer works."""
     if self_test:
         from .self_test import run_self_test
 
         with progress("self-test") as report:
-            rows = run_self_test(model, say, report)
+            rows = run_self_test(model, report)
         if any(row.state == "failed" for row in rows):
             failures(DarsrError("the self-test", "failed", "see the rows that say failed"))
         if as_json:

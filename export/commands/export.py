@@ -15,12 +15,7 @@ from darsr_deploy.console.command import (
     Printed,
     command,
     progress,
-    say,
 )
-from darsr_deploy.errors import DarsrError
-from darsr_train.runtime import require_torch
-
-from ..artefacts import triton_repository
 
 
 @command
@@ -28,6 +23,7 @@ def export(
     adapter: Annotated[
         Path, typer.Argument(help="An adapter (.darsr); for engines also a model (.onnx) or a runtime bundle.")
     ],
+    *,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The model file; beside the adapter by default.")
     ] = None,
@@ -65,55 +61,12 @@ def export(
     failures: Failures = None,
 ) -> Printed:
     """Write a file (or a bundle) that computes what the adapter and its backbone compute, checked against PyTorch."""
-    from darsr_deploy.bundle.manifest import is_bundle
-    from darsr_deploy.files import places
-    from darsr_deploy.files.adapter import Adapter
+    from ..artefacts.request import ExportRequest, run_export
 
-    from ..artefacts.cache import require_onnx
-    from ..inference.session import check_precision
-    from .export_engines import EngineOptions, export_engine, export_split_engine
-
-    check_precision(precision)
-    engines = EngineOptions(format, shape, shapes, target, workspace)
-    in_bundle = is_bundle(adapter) and format != "onnx"
-    split = split or in_bundle
-    if triton is not None and (split or form == "filters"):
-        why = "a bundle runs one adapter after another" if split else "form filters belongs to one image"
-        raise DarsrError("--triton", why, "serve the form network or global")
-    if calibration is not None and split:
-        raise DarsrError(
-            "--calibration", "is for int8, and bundles are fp32 or fp16", "leave it out, or leave out --split"
-        )
-    ready = in_bundle or (adapter.suffix == ".onnx" and format != "onnx" and not split)
-    if not ready:  # a device without PyTorch builds engines from what was exported
-        Adapter.load(adapter)
-        require_torch()
-        require_onnx()
-    targets = places.Targets(overwrite)
-
-    def claim(target: Path) -> Path:
-        if triton is not None:
-            triton_repository.check_free(target, triton, overwrite)
-        return targets.claim(target, folder=split)
-
-    what = (adapter, out, precision, form, backbone, image, calibration, floor, claim, say)
-    of_bundle = (adapter, out, precision, form, backbone, image, floor, claim, say)
-    if split and format != "onnx":
-        with progress("TensorRT") as report:
-            row = export_split_engine(*of_bundle, engines, report)
-    elif split:
-        from .export_files import export_split
-
-        row = export_split(*of_bundle)
-    elif format == "onnx":
-        from .export_files import export_adapter
-
-        row = export_adapter(*what)
-    else:
-        with progress("TensorRT") as report:
-            row = export_engine(*what, engines, report)
-    if triton is not None:
-        row["triton"] = str(triton_repository.publish(Path(row["model"]), triton, overwrite))
+    options = {"backbone": backbone, "image": image, "calibration": calibration, "floor_db": floor}
+    engines = {"format": format, "shape": shape, "shapes": shapes, "target": target, "workspace": workspace}
+    where = {"triton": triton, "split": split, "overwrite": overwrite}
+    row = run_export(ExportRequest(adapter, out, precision, form, **options, **engines, **where), progress)
     if as_json:
         return row
     cost = f"{row['bytes'] / 1000:.0f} kB, {row['macs_per_lr_pixel'] / 1000:.1f}k multiply-adds a pixel"

@@ -34,6 +34,7 @@ def infer(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="INPUT", help="Images, folders of images, videos, or - for y4m on stdin.")
     ],
+    *,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
     model: Annotated[
@@ -74,7 +75,7 @@ def infer(
     from darsr_deploy.images.formats import check_target
     from darsr_deploy.video.frames import STREAM, is_video
 
-    from ..artefacts.cache import Source
+    from ..artefacts.subject import Source
     from ..inference.session import open_engine
 
     in_bundle = model is not None and is_bundle(model)
@@ -103,20 +104,9 @@ def infer(
     opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
     held = contextlib.ExitStack()
 
-    def fixed_source() -> Source | None:
-        if in_bundle:
-            return None
-        if model is not None:
-            return Source(model=model, scale=scale)
-        return Source(backbone=backbone, scale=scale) if no_adapter else None
-
     def open_source(source: Source) -> TiledEngine:
-        loaded = open_engine(source, engine, provider, say, precision, trust, progress)
-        try:
-            return TiledEngine(loaded, side, say)
-        except DarsrError:  # it takes no tiles
-            loaded.__exit__(None, None, None)
-            raise
+        options = {"precision": precision, "tile": side, "trust": trust, "progress": progress}
+        return open_engine(source, engine, provider, **options)
 
     def running(source: Source) -> Engine:
         if source not in opened:
@@ -130,7 +120,7 @@ def infer(
 
         if corrected:
             raise DarsrError(str(clip), "--corrected is for images", "leave it out")
-        given = source_of(clip) if in_bundle else fixed_source()
+        given = source_of(clip) if model is not None or no_adapter else None
         opened.clear()  # a video's engines are its own: another may be opened while one runs
         held.close()
         options = VideoOptions(open_source, given, adapter, backbone, scale, readapt, say, progress)
@@ -142,9 +132,11 @@ def infer(
         return row
 
     def source_of(image: Path) -> Source:
-        if in_bundle:
-            return Source(places.adapter_in_bundle(image, adapter, several), model, None, scale)
-        return fixed_source() or Source(places.adapter_for(image, adapter, several), None, backbone, scale)
+        if no_adapter:
+            return Source(backbone=backbone, scale=scale)
+        if model is not None:
+            return Source(places.adapter_in_bundle(image, adapter, several) if in_bundle else None, model, None, scale)
+        return Source(places.adapter_for(image, adapter, several), None, backbone, scale)
 
     def one(image: Path) -> dict:
         if is_video(image):
@@ -178,6 +170,6 @@ def infer(
 
 
 def _result_shape(pixels: np.ndarray, scale: int) -> tuple[int, int, int, int]:
-    """Height, width, channels and bits of the result."""
+    """Return height, width, channels and bits of the result."""
     height, width = (side * scale for side in pixels.shape[:2])
     return height, width, 1 if pixels.ndim == 2 else pixels.shape[2], pixels.dtype.itemsize * 8

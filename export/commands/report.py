@@ -18,6 +18,7 @@ def report(
     adapters: Annotated[
         list[Path] | None, typer.Argument(metavar="ADAPTER", help="Adapters (.darsr), or folders of them.")
     ] = None,
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
     image: Annotated[
         Path | None,
@@ -77,7 +78,7 @@ def _row(subject) -> dict:
 
 
 def _expand(given: list[Path], complain) -> list[Path]:
-    """Files as they are, folders as the adapters in them."""
+    """List the files given and the adapters in the folders given."""
     found: list[Path] = []
     for path in given:
         inside = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]

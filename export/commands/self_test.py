@@ -5,19 +5,20 @@ For whoever is the first with a certain GPU: what is printed here belongs into t
 
 from __future__ import annotations
 
-import statistics
+import logging
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-
+from darsr_deploy.bench.stats import percentile
+from darsr_deploy.bench.worker import time_calls
 from darsr_deploy.engines.base import Engine
 from darsr_deploy.engines.ort import OrtEngine, installed_runtimes
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.onnx_bytes import read_spec
+from darsr_deploy.images.metrics import psnr
+from darsr_deploy.images.synthetic import natural_noise
 from darsr_deploy.install import install
 from darsr_deploy.trt.cuda import Device
 from darsr_deploy.trt.engine import TrtEngine
@@ -26,14 +27,14 @@ from darsr_deploy.trt.parity import Reference, reference_from_file
 from darsr_deploy.trt.shapes import Shapes
 
 from ..artefacts.build_engine import BuildOptions, Report
-from ..artefacts.engine import build_file
-from ..samples import natural_noise
+from ..artefacts.engine import Comparison, build_file, compare_with_torch
 
 HEIGHT, WIDTH = 160, 240
 PRECISIONS = ("fp32", "fp16")
 _SIZE = (HEIGHT, WIDTH)
 _SHAPES = {"static": Shapes(_SIZE, _SIZE, _SIZE), "dynamic": Shapes((16, 16), _SIZE, (512, 512))}
 _WARM_UP_SECONDS, _SECONDS, _LEAST_RUNS = 0.2, 1.0, 10
+log = logging.getLogger("darsr")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Row:
     device_ms: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict:
+        """Return all fields by name."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -69,14 +71,14 @@ class Row:
         return f"{head} {', '.join([*facts, self.detail])}"
 
 
-def run_self_test(model: Path | None, say: Callable[[str], None], report: Report) -> list[Row]:
-    """ONNX Runtime on the CPU, and each family of TensorRT in float32 and float16, static and dynamic, at 240 x 160.
+def run_self_test(model: Path | None, report: Report) -> list[Row]:
+    """Run ONNX Runtime on the CPU, and each family of TensorRT in float32 and float16, static and dynamic, at 240 x 160.
 
     Args:
         model: an ONNX file of this toolkit to test with; by default the default backbone alone, which needs PyTorch.
     """
-    models = {read_spec(model)[1].precision: (model, None)} if model is not None else _default_models(say)
-    rows = [_onnx_runtime(*models[p], p) for p in models if p in ("fp32", *([] if model is None else [p]))]
+    models = _default_models() if model is None else {read_spec(model)[1].precision: (model, None)}
+    rows = [_test_ort(*models[p], p) for p in models if model is not None or p == "fp32"]
     for family in FAMILIES.values():
         try:
             library = import_library(family)
@@ -84,60 +86,59 @@ def run_self_test(model: Path | None, say: Callable[[str], None], report: Report
             rows.append(Row(family.name, "missing", str(error)))
             continue
         for precision, (file, reference) in models.items():
-            for name, shapes in _SHAPES.items():
-                say(f"{family.title}, {precision}, {name} ...")
-                rows.append(_tensorrt(library, file, reference, precision, name, shapes, report))
+            for shapes in _SHAPES:
+                log.info("%s, %s, %s ...", family.title, precision, shapes)
+                row = {"precision": precision, "shapes": shapes}
+                compared = reference or reference_from_file(file, precision)
+                try:
+                    row |= _test_tensorrt(library, file, BuildOptions(_SHAPES[shapes]), compared, report)
+                except DarsrError as error:
+                    row |= {"state": "failed", "detail": str(error)}
+                rows.append(Row(family.name, **row))
     return rows
 
 
-def _default_models(say: Callable[[str], None]) -> dict[str, tuple[Path, Reference]]:
-    """The default backbone at scale 2 in each precision, from the cache, and PyTorch to compare with."""
-    from ..artefacts.cache import Source
-    from ..inference.tensorrt import exported
+def _default_models() -> dict[str, tuple[Path, Reference]]:
+    """Export the default backbone at scale 2 in each precision, with PyTorch to compare with."""
+    from ..artefacts.cache import resolve_model
+    from ..artefacts.subject import Source, Subject
 
-    return {p: exported(Source(scale=2), say, p)[:2] for p in PRECISIONS}
+    subject = Subject(Source(scale=2))
+    return {p: (resolve_model(subject, p), compare_with_torch(subject).reference) for p in PRECISIONS}
 
 
-def _onnx_runtime(file: Path, reference: Reference | None, precision: str) -> Row:
+def _test_ort(file: Path, reference: Reference | None, precision: str) -> Row:
     if len(installed_runtimes()) != 1:
         return Row("ort", "missing", f"ONNX Runtime is not installed (once): {install('ort')}", precision)
+    lr, parity = natural_noise(*_SIZE), None
     try:
         with OrtEngine(file) as engine:
-            parity = None if reference is None else _parity(engine, reference)
-            return Row("ort", "ran", "CPU", precision, "any", None, parity, *_time(engine))
+            if reference is not None:
+                parity = round(min(psnr(engine.run(lr), reference.run(lr), peak=1.0), 200.0), 2)
+            return Row("ort", "ran", "CPU", precision, "any", parity_psnr_db=parity, **_time(engine))
     except DarsrError as error:
         return Row("ort", "failed", str(error), precision)
 
 
-def _tensorrt(
-    library: Library, file: Path, reference: Reference | None, precision: str, name: str, shapes: Shapes, report: Report
-) -> Row:
-    family = library.family.name
-    try:
-        where = _where(library)
-        with tempfile.TemporaryDirectory(prefix="darsr-") as folder:
-            target = Path(folder) / "test.engine"
-            compared = reference or reference_from_file(file, precision)
-            started = time.perf_counter()
-            options = BuildOptions(shapes)
-            facts = build_file(file, target, library, options, lambda _: None, report, compared)
-            seconds = round(time.perf_counter() - started, 2)
-            title = f"{library.family.title} {library.version}"
-            if facts.device_parity_psnr_db is None:
-                return Row(family, "built", f"{title}, not run: {where}", precision, name, seconds)
-            with TrtEngine(target, trust=True) as engine:
-                runs, times = _time(engine)
-                parts = [engine.time(_picture()) for _ in range(_LEAST_RUNS)]
-            device = {part: round(statistics.median(p[part] for p in parts), 4) for part in parts[0]}
-            return Row(
-                family, "ran", f"{title} on {where}", precision, name, seconds, facts.device_parity_psnr_db, runs, times, device
-            )  # fmt: skip
-    except DarsrError as error:
-        return Row(family, "failed", str(error), precision, name)
+def _test_tensorrt(
+    library: Library, file: Path, options: BuildOptions, reference: Reference | None, report: Report
+) -> dict:
+    """Build, compare and time one engine; returns fields of its row."""
+    title, where = f"{library.family.title} {library.version}", _where(library)
+    with tempfile.TemporaryDirectory(prefix="darsr-") as folder:
+        target, started = Path(folder) / "test.engine", time.perf_counter()
+        facts = build_file(file, target, library, options, Comparison(reference), report=report)
+        row = {"build_seconds": round(time.perf_counter() - started, 2), "parity_psnr_db": facts.device_parity_psnr_db}
+        if facts.device_parity_psnr_db is None:
+            return row | {"state": "built", "detail": f"{title}, not run: {where}"}
+        with TrtEngine(target, trust=True) as engine:
+            row |= {"state": "ran", "detail": f"{title} on {where}", **_time(engine)}
+            parts = [engine.time(natural_noise(*_SIZE)) for _ in range(_LEAST_RUNS)]
+    return row | {"device_ms": {part: round(percentile([p[part] for p in parts], 50), 4) for part in parts[0]}}
 
 
 def _where(library: Library) -> str:
-    """The GPU that is at hand for this family, or why there is none."""
+    """Describe the GPU for this family, or say why there is none."""
     try:
         name, target = require_gpu(library)
         with Device() as device:
@@ -149,25 +150,9 @@ def _where(library: Library) -> str:
         return error.args[1]
 
 
-def _picture() -> np.ndarray:
-    return natural_noise(HEIGHT, WIDTH)
-
-
-def _parity(engine: Engine, reference: Reference) -> float:
-    from darsr_deploy.images.metrics import psnr
-
-    return round(min(psnr(engine.run(_picture()), reference.run(_picture()), peak=1.0), 200.0), 2)
-
-
-def _time(engine: Engine) -> tuple[int, tuple[float, float]]:
-    """Runs, and their median and 90th percentile in milliseconds; a warm-up comes before, at least ten runs count."""
-    lr, times = _picture(), []
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < _WARM_UP_SECONDS:
-        engine.run(lr)
-    begun = time.perf_counter()
-    while len(times) < _LEAST_RUNS or time.perf_counter() - begun < _SECONDS:
-        started = time.perf_counter()
-        engine.run(lr)
-        times.append(1000 * (time.perf_counter() - started))
-    return len(times), (round(statistics.median(times), 3), round(float(np.percentile(times, 90)), 3))
+def _time(engine: Engine) -> dict:
+    """Time runs behind a warm-up; returns fields of a row."""
+    lr = natural_noise(*_SIZE)
+    time_calls(lambda: engine.run(lr), _WARM_UP_SECONDS, 0)
+    times = time_calls(lambda: engine.run(lr), _SECONDS, _LEAST_RUNS)
+    return {"runs": len(times), "end_to_end_ms": (round(percentile(times, 50), 3), round(percentile(times, 90), 3))}

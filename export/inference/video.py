@@ -23,7 +23,7 @@ from darsr_deploy.video.pipeline import pipelined
 from darsr_deploy.video.scenes import most_detailed
 from darsr_train.runtime import require_torch
 
-from ..artefacts.cache import Source
+from ..artefacts.subject import Source
 from .session import Progress, no_progress
 
 _FIRST_FRAMES = 24  # that the one to adapt to is chosen from

@@ -9,6 +9,7 @@ that of :mod:`darsr_train.networks.triton_filter`, so needs Triton, but not PyTo
 
 import argparse
 import importlib
+import logging
 import shutil
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from darsr_deploy.trt.parity import reference_from_file
 from darsr_deploy.trt.shapes import DEFAULT_SHAPES, parse_shapes
 
 from ..artefacts.build_engine import BuildOptions
-from ..artefacts.engine import Say, build_file
+from ..artefacts.engine import Comparison, build_file
 from ..onnx_graphs.precision import FILTER_DOMAIN
 
 PLUGIN = f"{FILTER_DOMAIN}::CorrectionFilter"
@@ -131,7 +132,7 @@ def register(library: Library, target: str, driver: int = 0, compile: Compile = 
 
 
 def build_with_plugin(
-    model: Path, target: Path, library: Library, options: BuildOptions, say: Say, compile: Compile = compile_kernel
+    model: Path, target: Path, library: Library, options: BuildOptions, compile: Compile = compile_kernel
 ) -> EngineFacts:
     """Build an engine whose correction filter is the fused kernel, compare it with the plain file, and write it.
 
@@ -153,15 +154,12 @@ def build_with_plugin(
         bare.write_bytes(resealed(without_body(onnx.load(model), str(model), quick=True)))
         if coefficients_path(model).is_file():
             shutil.copy(coefficients_path(model), coefficients_path(bare))
-        reference = reference_from_file(model, spec.precision)
-        return build_file(bare, target, library, options, say, reference=reference)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+        comparison = Comparison(reference_from_file(model, spec.precision))
+        return build_file(bare, target, library, options, comparison)
 
 
 def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # on stderr
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="what darsr export wrote, form network or filters")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a name that ends in .engine")
@@ -182,7 +180,7 @@ def main() -> None:
     shapes = parse_shapes(arguments.shape, arguments.shapes) or DEFAULT_SHAPES
     library = import_library(FAMILIES["trt"])
     options = BuildOptions(shapes, workspace_mb=arguments.workspace)
-    facts = build_with_plugin(arguments.model, arguments.output, library, options, _say)
+    facts = build_with_plugin(arguments.model, arguments.output, library, options)
     print(f"{arguments.output}  ({facts.bytes / 1000:.0f} kB, {facts.shapes})")
 
 

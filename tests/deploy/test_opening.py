@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="the models of these tests are exported (ext
 from darsr_deploy.engines.ort import OrtEngine
 from darsr_deploy.files.folders import engines_folder
 from darsr_deploy.trt.open_bundle import close_bundles
-from export.artefacts.bundle_engines import EngineBuilder
+from export.artefacts.builder import Builder
 from tests.deploy.bundle.test_bundle import _folders, adapter, made  # noqa: F401, fixtures
 from tests.support.gpu import LIBRARIES, image, install, model_file
 
@@ -30,7 +30,7 @@ def test_a_model_runs_in_tensorrt_once_somebody_built_its_engine(machine, tmp_pa
     model, said = model_file(tmp_path / "m.onnx"), []
     with pytest.raises(DarsrError, match=r"is no engine, and there is none for Fake RTX yet; build it: darsr export"):
         open_engine(model, engine=machine.family)
-    with open_engine(model, engine="trt", builder=EngineBuilder(said.append), say=said.append) as engine:
+    with open_engine(model, engine="trt", builder=Builder(), say=said.append) as engine:
         assert engine.name == machine.family
     assert len(said) == 1 and said[0].startswith("building the TensorRT") and machine.trt.builds == 1
     lr = image(24, 32)
@@ -67,7 +67,7 @@ def test_the_backbone_alone_and_adapters_of_another_version(machine, made, tmp_p
     with open_engine(folder, backbone_alone=True) as engine:
         assert engine.spec.form == "none"
         alone = engine.run(lr)
-    with open_engine(folder, engine="trt", builder=EngineBuilder(print), say=print, backbone_alone=True) as engine:
+    with open_engine(folder, engine="trt", builder=Builder(), say=print, backbone_alone=True) as engine:
         assert abs(engine.run(lr) - alone).max() < 2e-6
     newer = adapter("global")
     newer.arrays["mirror"] = newer.arrays["taps"]

@@ -12,11 +12,14 @@ pytest.importorskip("torch", reason="the bundles of these tests are exported (ex
 from darsr_deploy.trt import open_bundle as trt_opening
 from darsr_deploy.trt import parity as device_check
 from darsr_deploy.trt.cache import EngineCache
+from darsr_deploy.trt.open_bundle import open_in_tensorrt
 from darsr_deploy.trt.shapes import Shapes
 from export.artefacts.build_engine import BuildOptions
-from export.artefacts.bundle_engines import export_engines, open_in_tensorrt
+from export.artefacts.builder import Builder
+from export.artefacts.bundle_engines import export_engines
 from tests.deploy.bundle.test_bundle import KINDS, _desk, _folders, adapter, desk, made  # noqa: F401, fixtures
 from tests.deploy.trt.test_bundle import library_of, machine  # noqa: F401, fixture
+from tests.support.commands import told
 
 SHAPES = Shapes((3, 3), (24, 32), (64, 64))
 
@@ -39,21 +42,18 @@ def ready(machine, made, tmp_path, monkeypatch, _built_bundles):
     monkeypatch.setenv("DARSR_CACHE", str(tmp_path / "cache"))
     store, said = _built_bundles
 
-    def make(shapes: Shapes = SHAPES, say=lambda _: None, name: str = "b.bundle") -> Path:
+    def make(shapes: Shapes = SHAPES, name: str = "b.bundle") -> Path:
         key, target = (machine.family, shapes), tmp_path / name
         kept = store / f"{machine.family} {shapes}"
         if key not in said:
-            lines: list[str] = []
             shutil.copytree(made(), kept / "bundle")
             targets = ("sm_86", "sm_89") if machine.family == "trt-rtx" else ()
-            with monkeypatch.context() as patch:
+            with monkeypatch.context() as patch, told() as said[key]:
                 patch.setenv("DARSR_CACHE", str(kept / "cache"))
                 patch.setenv("DARSR_STATE", str(kept / "state"))
                 options = BuildOptions(shapes, targets)
-                export_engines(kept / "bundle", None, library_of(machine), options, lambda path: path, lines.append)
-            said[key] = lines
-        for line in said[key]:
-            say(line)
+                export_engines(kept / "bundle", None, library_of(machine), options, lambda path: path)
+        make.said = said[key]
         shutil.copytree(kept / "bundle", target)
         for folder in ("cache", "state"):
             shutil.copytree(kept / folder, tmp_path / folder, dirs_exist_ok=True)
@@ -72,7 +72,7 @@ def infer(machine, tmp_path):
         path = tmp_path / f"{len(list(tmp_path.glob('*.darsr')))}.darsr"
         (mine or adapter(rounds=1)).save(path)
         cache = EngineCache(tmp_path / "cache" / "engines", said.append)
-        return open_in_tensorrt(folder, path, library_of(machine), cache, said.append, None, trusted)
+        return open_in_tensorrt(folder, path, library_of(machine), cache, said.append, Builder(), trust=trusted)
 
     open_adapter.said = said
     return open_adapter

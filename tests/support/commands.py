@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from typer.testing import CliRunner, Result
@@ -45,6 +48,20 @@ def strict_json(text: str):
         raise AssertionError(f"{constant} is no JSON")
 
     return json.loads(text, parse_constant=refuse)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[list[str]]:
+    """Collect what the library says while it works: lines of the logger ``darsr``."""
+    lines: list[str] = []
+    log, handler = logging.getLogger("darsr"), logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        log.removeHandler(handler)
 
 
 def names(folder: Path) -> set[str]:

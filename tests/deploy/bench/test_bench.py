@@ -20,7 +20,8 @@ from darsr_deploy.bench.tables import as_csv, markdown, text
 from darsr_deploy.bench.worker import Row
 from darsr_deploy.images.arrays import to_tensor, write_image
 from darsr_deploy.images.synthetic import natural_noise
-from export.artefacts.cache import Source, exported_model
+from export.artefacts.cache import resolve_model
+from export.artefacts.subject import Source, Subject
 from tests.support import bench_engines
 from tests.support.commands import darsr, done, refused, strict_json
 
@@ -214,7 +215,7 @@ def test_two_reports_are_compared_and_judged(measured):
 
 
 def test_a_model_file_with_its_truth(measured, built_once):
-    model = exported_model(Source(scale=2), "fp32", None, print)
+    model = resolve_model(Subject(Source(scale=2)), "fp32")
     write_image(Path("lr.png"), PIXELS)
     write_image(Path("hr.png"), PIXELS.repeat(2, axis=0).repeat(2, axis=1))
     command = ("bench", model, "--provider", "cpu", "--image", "lr.png", "--gt", "hr.png", *BRIEF)
@@ -232,7 +233,7 @@ def test_a_model_file_with_its_truth(measured, built_once):
 def test_wrong_usage_is_said(measured):
     assert "choose among" in refused("bench", "--engine", "tflite", name="engine tflite")
     assert "160x240" in refused("bench", "--shape", "160", name="--shape 160")
-    assert "is no kind of report" in refused("bench", "-o", "report.xml", name="report.xml")
+    assert "is not a kind of report" in refused("bench", "-o", "report.xml", name="report.xml")
     assert "exists already" in refused("bench", "-o", "report.json", name="report.json")
     assert darsr("bench", "--json", "--csv").exit_code == 2
     refused("bench", "missing.onnx", name="missing.onnx")
@@ -240,7 +241,7 @@ def test_wrong_usage_is_said(measured):
 
 def test_a_model_file_needs_no_pytorch(measured, built_once):
     """As on a device: importing torch or onnx fails."""
-    model = exported_model(Source(scale=2), "fp32", None, print)
+    model = resolve_model(Subject(Source(scale=2)), "fp32")
     code = f"""
 import sys
 sys.modules["torch"] = sys.modules["onnx"] = None

@@ -78,7 +78,7 @@ def made(_folders, tmp_path_factory, built_once):
             own.save(folder.with_name("own.darsr"))
             spec = ModelSpec(scale, precision=precision, backbone="small", backbone_sha256=SHA)
             network = pipeline_of(own, backbone(scale))
-            facts = export_bundle(network, own, folder, spec, None, Samples(), folder.with_name("own.darsr"))
+            facts = export_bundle(network, own, folder, spec, samples=Samples(), own=folder.with_name("own.darsr"))
             assert facts["parity_psnr_db"] >= facts["parity_floor_db"]
             _folders[scale, precision] = folder
         return _folders[scale, precision]
@@ -252,7 +252,7 @@ def test_the_same_weights_give_the_same_bundle(made, tmp_path):
     own = adapter(rounds=1)
     spec = ModelSpec(2, backbone="small", backbone_sha256=SHA)
     export_bundle(
-        pipeline_of(own, backbone(2)), own, tmp_path / "b", spec, None, Samples(), made().parent / "own.darsr"
+        pipeline_of(own, backbone(2)), own, tmp_path / "b", spec, samples=Samples(), own=made().parent / "own.darsr"
     )
     assert names(tmp_path / "b") == names(made())
     for name in names(made()):
@@ -395,7 +395,9 @@ def test_which_adapter_a_bundle_runs(desk):
 
 def test_a_second_adapter_needs_no_export(desk, monkeypatch):
     done("infer", "photo.png")
-    monkeypatch.setattr("export.artefacts.cache.require_torch_for", lambda source: pytest.fail("it asked for PyTorch"))
+    monkeypatch.setattr(
+        "export.artefacts.subject.Subject.require_torch", lambda subject: pytest.fail("it asked for PyTorch")
+    )
     assert "exporting" not in done("infer", "other.png").stderr
 
 

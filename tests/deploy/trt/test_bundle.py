@@ -30,10 +30,10 @@ from darsr_deploy.trt.cache import EngineCache
 from darsr_deploy.trt.engine import TrtEngine
 from darsr_deploy.trt.engine_file import read_facts
 from darsr_deploy.trt.library import FAMILIES, import_library, make_logger
-from darsr_deploy.trt.open_bundle import close_bundles
+from darsr_deploy.trt.open_bundle import close_bundles, open_in_tensorrt
 from darsr_deploy.trt.shapes import Shapes
 from export.artefacts.build_engine import BuildOptions, build_engine
-from export.artefacts.bundle_engines import open_in_tensorrt
+from export.artefacts.builder import Builder
 from export.samples import natural_noise
 from tests.deploy.bundle.test_bundle import KINDS, _folders, adapter, made  # noqa: F401, fixtures
 from tests.support.fake_cuda import FakeDriver
@@ -77,7 +77,7 @@ def open_file(machine, made, tmp_path):
         path = tmp_path / f"{len(list(tmp_path.glob('*.darsr')))}.darsr"
         mine.save(path)
         cache = EngineCache(tmp_path / "engines", said.append)
-        return open_in_tensorrt(folder or made(), path, library_of(machine), cache, said.append)
+        return open_in_tensorrt(folder or made(), path, library_of(machine), cache, said.append, Builder())
 
     open_adapter.said = said
     return open_adapter
@@ -324,7 +324,7 @@ WITHOUT = """
 import sys
 for name in ("torch", "onnx", "onnxscript", "onnxruntime", "skimage"):
     sys.modules[name] = None
-import export.inference.tensorrt, export.artefacts.bundle_engines, darsr_deploy.trt.bundle
+import export.inference.session, export.artefacts.request, darsr_deploy.trt.bundle
 """
 
 

@@ -24,15 +24,15 @@ from darsr_deploy.trt import parity as bundle_check
 from darsr_deploy.trt.cache import EngineCache
 from darsr_deploy.trt.engine_file import read_facts, sidecar_path, write_engine
 from darsr_deploy.trt.library import FAMILIES, import_library
-from darsr_deploy.trt.open_bundle import close_bundles, own_engine
+from darsr_deploy.trt.open_bundle import close_bundles, open_in_tensorrt, own_engine
 from darsr_deploy.trt.shapes import Shapes
 from darsr_deploy.trt.trust import trust, trust_list
 from export.artefacts.build_engine import BuildOptions, build_engine
-from export.artefacts.bundle_engines import export_engines, open_in_tensorrt
+from export.artefacts.bundle_engines import export_engines
 from tests.deploy.bundle.test_bundle import KINDS, _desk, _folders, adapter, desk, made  # noqa: F401, fixtures
 from tests.deploy.trt.test_bundle import library_of, machine  # noqa: F401, fixture
 from tests.support.built_bundles import SHAPES, _built_bundles, comparisons, contents, infer, ready, small_pictures  # noqa: F401, fixtures
-from tests.support.commands import names
+from tests.support.commands import names, told
 from tests.support.fake_cuda import FakeDriver
 from tests.support.gpu import LIBRARIES, image, install
 
@@ -63,9 +63,8 @@ def test_every_adapter_runs_in_them_and_nothing_is_built(ready, infer, machine, 
 
 
 def test_what_the_export_says_of_them(ready, machine, made, tmp_path):
-    said: list[str] = []
-    folder = ready(say=said.append)
-    assert (folder / MANIFEST).read_bytes() == (made() / MANIFEST).read_bytes() and said == []
+    folder = ready()
+    assert (folder / MANIFEST).read_bytes() == (made() / MANIFEST).read_bytes() and ready.said == []
     for graph in GRAPHS:
         facts = read_facts(own_engine(folder, graph))
         assert facts.graph == graph and facts.onnx_sha256 == Manifest.load(folder).files[f"{graph}.onnx"]
@@ -77,9 +76,10 @@ def test_without_a_gpu_they_are_compared_at_their_first_run(made, monkeypatch, t
     """Built where there is none, as in a workshop; then on the device, twice."""
     monkeypatch.setenv("DARSR_CACHE", str(tmp_path / "cache"))
     workshop = install(monkeypatch, *LIBRARIES[3], FakeDriver(count=0))
-    folder, said = Path(shutil.copytree(made(), tmp_path / "b")), []
+    folder = Path(shutil.copytree(made(), tmp_path / "b"))
     library, options = import_library(FAMILIES["trt-rtx"]), BuildOptions(SHAPES, ("sm_89",))
-    export_engines(folder, None, library, options, lambda path: path, said.append)
+    with told() as said:
+        export_engines(folder, None, library, options, lambda path: path)
     assert len(said) == 1 and "engines built, not run yet" in said[0] and workshop.trt.builds == len(GRAPHS)
     assert read_facts(own_engine(folder, "backbone")).device_parity_psnr_db is None
     device = install(monkeypatch, *LIBRARIES[3])

@@ -21,7 +21,7 @@ from darsr_deploy.images.resample import imresize
 from darsr_deploy.video import open_video
 from darsr_deploy.video.frames import Frame, VideoInfo
 from darsr_deploy.video.open_video import open_reader, open_writer
-from export.artefacts.cache import Source
+from export.artefacts.subject import Source
 from export.inference.video import VideoOptions, infer_video
 
 av = pytest.importorskip("av", reason="PyAV is the extra video")

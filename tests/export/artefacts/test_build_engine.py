@@ -20,7 +20,7 @@ from darsr_deploy.trt.library import FAMILIES, check_targets, import_library
 from darsr_deploy.trt.parity import pictures, require_built_type
 from darsr_deploy.trt.shapes import Shapes
 from export.artefacts.build_engine import BuildOptions, build_engine
-from export.artefacts.engine import build_file
+from export.artefacts.engine import Comparison, build_file
 from export.folding.forms import Formed, take_form
 from export.onnx_graphs.build import build_model, typed_model
 from export.samples import Samples
@@ -221,14 +221,14 @@ def test_ctrl_c_stops_the_builder(machine, tmp_path):
 
 def to_file(machine, model: Path, **options: object):
     library = import_library(FAMILIES[machine.family])
-    return build_file(model, model.with_suffix(".engine"), library, BuildOptions(DYNAMIC), print, **options)
+    return build_file(model, model.with_suffix(".engine"), library, BuildOptions(DYNAMIC), **options)
 
 
-def test_an_engine_is_run_and_compared_before_it_is_written(machine, tmp_path, capsys):
+def test_an_engine_is_run_and_compared_before_it_is_written(machine, tmp_path, caplog):
     """With ONNX Runtime on the same file where there is no PyTorch."""
     facts = to_file(machine, model_file(tmp_path / "a.onnx"))
     assert facts.device_parity_psnr_db == 200
-    assert capsys.readouterr().out == ""
+    assert not caplog.records
     assert machine.driver.left_over() == {}
 
 
@@ -244,7 +244,9 @@ def test_an_engine_that_computes_something_else_is_not_written(machine, tmp_path
         to_file(machine, model)
     assert [p.name for p in tmp_path.glob("a.*")] == ["a.onnx"]
     machine.trt.error = 1e-3
-    assert to_file(machine, model, floor_db=55.0).device_parity_psnr_db == pytest.approx(60, abs=0.1)
+    assert to_file(machine, model, comparison=Comparison(floor_db=55.0)).device_parity_psnr_db == pytest.approx(
+        60, abs=0.1
+    )
 
 
 def test_an_engine_that_was_built_in_another_type_is_not_written(machine, tmp_path):
@@ -268,7 +270,7 @@ def test_types_as_inspectors_write_them():
         require_built_type('{"Datatype": "Float"}', "int8", "engine")
 
 
-def test_no_gpu_at_hand_is_said(machine, tmp_path, monkeypatch, capsys):
+def test_no_gpu_at_hand_is_said(machine, tmp_path, monkeypatch, caplog):
     """RTX builds all the same; enterprise TensorRT does not, and names the way."""
     from darsr_deploy.trt import cuda as cuda_driver
 
@@ -282,8 +284,9 @@ def test_no_gpu_at_hand_is_said(machine, tmp_path, monkeypatch, capsys):
         with pytest.raises(DarsrError, match="no NVIDIA driver"):
             to_file(machine, model)
         return
+    caplog.set_level("INFO", "darsr")
     assert to_file(machine, model).device_parity_psnr_db is None
-    assert "built, not run yet (no NVIDIA driver is installed here)" in capsys.readouterr().out
+    assert "built, not run yet (no NVIDIA driver is installed here)" in caplog.text
 
 
 def test_pictures_fit_the_engine():

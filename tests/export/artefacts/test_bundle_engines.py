@@ -47,7 +47,7 @@ def test_what_else_lies_in_a_bundle_stays_there(ready, machine, tmp_path):
     library = library_of(machine)
     for out in (None, tmp_path / "copy.bundle"):
         shapes = Shapes((24, 32), (24, 32), (24, 32))
-        target, _ = export_engines(folder, out, library, BuildOptions(shapes), lambda path: path, lambda _: None)
+        target, _ = export_engines(folder, out, library, BuildOptions(shapes), lambda path: path)
         assert (target / "notes" / "camera.txt").read_text() == "the one at the door"
         assert not list(target.glob("stats*.engine*")) and read_facts(own_engine(target, "backbone")).shapes == shapes
 
@@ -63,7 +63,7 @@ def test_a_read_only_bundle_gives_a_copy_that_can_be_written(ready, made, machin
     monkeypatch.setattr(bundle_engines, "write_engine", write)
     source.chmod(0o555)
     options = BuildOptions(Shapes((24, 32), (24, 32), (24, 32)))
-    export_engines(source, tmp_path / "copy", library_of(machine), options, lambda path: path, lambda _: None)
+    export_engines(source, tmp_path / "copy", library_of(machine), options, lambda path: path)
     source.chmod(0o755)
     assert modes == [0o700] * 4 == [0o700] * len(own_engines(tmp_path / "copy")) and not own_engines(source)
 
@@ -73,7 +73,7 @@ def test_places_that_cannot_be_replaced(ready, made, machine, monkeypatch, tmp_p
     options = BuildOptions(Shapes((24, 32), (24, 32), (24, 32)))
 
     def to(out: Path | None, folder: Path = source) -> Path:
-        return export_engines(folder, out, library, options, lambda path: path, lambda _: None)[0]
+        return export_engines(folder, out, library, options, lambda path: path)[0]
 
     with pytest.raises(DarsrError, match=r"lies in .*b\.bundle, whose copy it is to be"):
         to(source / "inner.bundle")
@@ -91,7 +91,7 @@ def test_a_link_to_a_bundle_stays_one(ready, made, machine, tmp_path):
     source, link = Path(shutil.copytree(made(), tmp_path / "b.bundle")), tmp_path / "link.bundle"
     link.symlink_to(source.name)
     options = BuildOptions(Shapes((24, 32), (24, 32), (24, 32)))
-    export_engines(link, None, library_of(machine), options, lambda path: path, lambda _: None)
+    export_engines(link, None, library_of(machine), options, lambda path: path)
     assert link.is_symlink() and own_engines(source) and names(tmp_path) >= {"b.bundle", "link.bundle"}
     assert not [name for name in names(tmp_path) if name.startswith(".")]
 
@@ -105,7 +105,7 @@ def test_a_failure_leaves_the_older_bundle(ready, machine, monkeypatch, tmp_path
         with monkeypatch.context() as patch:
             for name, value in changes.items():
                 patch.setattr(machine.trt, name, value)
-            export_engines(folder, None, library, options, lambda path: path, lambda _: None)
+            export_engines(folder, None, library, options, lambda path: path)
 
     with pytest.raises(DarsrError, match=r"engine of backbone: TensorRT.* cannot build it"):
         again(refuse=True)

@@ -14,10 +14,9 @@ from darsr_deploy.images.metrics import psnr_y
 from darsr_train.adaptation.adapt import adapt_image
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
-from export.artefacts.cache import Source, load
 from export.artefacts.model import export_onnx
+from export.artefacts.subject import Source, Subject
 from export.commands.demo_run import degrade
-from export.samples import gather
 from tests.support.shared import SHARED, needs_shared
 
 MOST_DB = 0.2
@@ -27,11 +26,11 @@ BLIND = SHARED / "data" / "blind" / "gaussian_x2"
 def qualities(lr: Path, truth: np.ndarray, adapter: Path, steps: int | None) -> dict[str, float]:
     """Y-PSNR against the truth by precision, of an image that is adapted to first."""
     adapt_image(lr, adapter, load_backbone("edge", 2), AdaptOptions.profile("fast", 2, steps=steps))
-    pipeline, spec = load(Source(adapter=adapter))
+    subject = Subject(Source(adapter=adapter), image=lr)
     found = {}
     for precision in ("fp32", "int8"):
         model = adapter.with_name(f"{precision}.onnx")
-        export_onnx(pipeline, model, spec.extended(precision=precision), samples=gather(adapter, image=lr))
+        export_onnx(subject.pipeline, model, subject.spec.extended(precision=precision), samples=subject.samples)
         with OrtEngine(model) as engine:
             found[precision] = psnr_y(upscale(engine, read_image(lr)), truth, 2)
     print(lr.name, {name: round(value, 3) for name, value in found.items()})

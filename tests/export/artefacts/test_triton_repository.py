@@ -92,7 +92,7 @@ def test_nothing_is_replaced_without_being_asked(model, identity, tmp_path):
     assert publish(source, model.parent, overwrite=True) == model
     assert (model / "config.pbtxt").read_bytes() == before and names(model.parent) == {"my_photo"}
     (tmp_path / "my_photo").mkdir()
-    with pytest.raises(DarsrError, match="is no model of a repository"):
+    with pytest.raises(DarsrError, match="is not a model of a repository"):
         publish(source, tmp_path, overwrite=True)
     identity.save(tmp_path / "a.darsr")
     refused(
@@ -140,8 +140,8 @@ def test_an_engine_that_triton_cannot_load_is_refused(tmp_path):
     with pytest.raises(DarsrError, match=r"a\.engine\.json: cannot be read"):
         describe_engine(tmp_path / "a.engine")
     for content, why in (
-        ("{}", "is no sidecar"),
-        ('{"facts": {"family": "trt-rtx", "shapes": [[1, 1]] , "spec": {"scale": 2}}}', "is no sidecar"),
+        ("{}", "is not a sidecar"),
+        ('{"facts": {"family": "trt-rtx", "shapes": [[1, 1]] , "spec": {"scale": 2}}}', "is not a sidecar"),
     ):
         (tmp_path / "a.engine.json").write_text(content)
         with pytest.raises(DarsrError, match=why):

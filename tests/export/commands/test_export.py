@@ -92,7 +92,7 @@ def test_the_image_is_found_by_its_content(adapted, photo):
     assert find_photo(Path("photo.darsr")) is None
     assert "--image" in refused("export", "photo.darsr", "--form", "global", name="form global")
     assert names(adapted) == {"photo.png", "photo.darsr"}
-    assert gather(Path("photo.darsr"), image=Path("photo.png")).photo.shape == (1, 3, *photo.shape[:2])
+    assert gather(Path("photo.png"), given=True).photo.shape == (1, 3, *photo.shape[:2])
 
 
 def test_calibration_on_a_folder_and_on_nothing(adapted, photo):

@@ -161,7 +161,7 @@ def test_an_engine_file(adapted, own, monkeypatch):
     assert difference("engine.png", "ort.png") <= 1  # which runs in a bundle: the same network in other pieces
     model = ("infer", "photo.png", "--model", "photo_fp16.engine", "-o", "x.png")
     assert "precision fp16, asked for int8" in refused(*model, "--precision", "int8", name="photo_fp16.engine")
-    assert "does not run an engine file" in refused(*model, "--engine", "ort", name="engine ort")
+    assert "and ort was asked for" in refused(*model, "--engine", "ort", name="photo_fp16.engine")
     monkeypatch.setenv("DARSR_STATE", "elsewhere")
     assert "--trust" in refused(*model, name="photo_fp16.engine")
     done(*model, "--trust")
