@@ -58,6 +58,15 @@ def test_every_picture_and_link_is_there():
             assert (page.parent / target).exists(), f"{page.name} names {target}"
 
 
+def test_every_file_and_module_that_is_named_is_there():
+    for page in PAGES:
+        text = page.read_text()
+        files = re.findall(r"`((?:darsr_train|darsr_deploy|export|tests)/[\w/.-]+)`", text)
+        files += [f"{m.replace('.', '/')}.py" for m in re.findall(r"python -m\s+((?:darsr|export)[\w.]+)", text)]
+        for file in files:
+            assert (ROOT / file).exists(), f"{page.name} names {file}"
+
+
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory) -> Path:
     """What the pages assume to be there: photo.png, its truth, folders of photos, a set with LR/ and HR/, theirs.onnx, clip.mp4."""
