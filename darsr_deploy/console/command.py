@@ -106,9 +106,8 @@ def command(function: Callable) -> Callable:
 
     # Typer reads the signature: it must not see the argument that this wrapper supplies.
     signature = inspect.signature(function, eval_str=True)
-    wrapped.__signature__ = signature.replace(
-        parameters=[p for p in signature.parameters.values() if p.name != "failures"]
-    )
+    shown = [p for p in signature.parameters.values() if p.name != "failures"]
+    wrapped.__dict__["__signature__"] = signature.replace(parameters=shown)
     wrapped.__annotations__ = {n: p.annotation for n, p in signature.parameters.items() if n != "failures"}
     return wrapped
 
@@ -141,7 +140,7 @@ def to_json(value: object) -> str:
 def progress(title: str) -> Iterator[Callable[[dict], None]]:
     """A bar on stderr with loss and seconds left; silent where stderr is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (
@@ -152,9 +151,9 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
         TimeRemainingColumn(),
     )
     # A line printed meanwhile goes above the bar, on a terminal; to a file it goes as it is.
-    ways = {"disable": not sys.stderr.isatty(), "redirect_stdout": sys.stdout.isatty(), "transient": True}
-    with Progress(*columns, console=console, **ways) as bar:
-        tasks: dict[str, int] = {}
+    hidden, above = not sys.stderr.isatty(), sys.stdout.isatty()
+    with Progress(*columns, console=console, disable=hidden, redirect_stdout=above, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
 
         def report(entry: dict) -> None:
             phase = entry.get("phase", title)

@@ -63,7 +63,7 @@ def shorten(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def _convert(value: object, hint: object) -> object:
+def _convert(value: Any, hint: Any) -> Any:
     """Return the value as its annotation has it, or raise TypeError."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):

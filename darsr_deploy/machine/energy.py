@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from . import gpu as nvml
@@ -26,7 +27,11 @@ class Meter:
     def __init__(self, gpu: bool, root: Path = Path("/")) -> None:
         rails = _rails(root)
         packages = _packages(root)
-        self.source, self.reason, self._counter, self._gauge = None, "", None, None
+        self.source: str | None = None
+        self.reason = ""
+        self._counter: Callable[[], float | None] | None = None  # joules so far
+        self._gauge: Callable[[], float | None] | None = None  # watts now
+        self._wraps = 0.0  # joules at which the counter begins again
         if rails:  # of the whole board, so for both kinds of work
             self.source, self._gauge = "jetson", lambda: _board_watts(rails)
         elif gpu and nvml.energy_j() is not None:
@@ -36,8 +41,8 @@ class Meter:
         elif gpu:
             self.reason = nvml.missing() or "this GPU does not tell its power"
         elif packages:
-            self.source, self._packages = "rapl", packages
-            self._counter = lambda: sum(_microjoules(p) for p in packages) / 1e6
+            self.source = "rapl"
+            self._counter = lambda: _package_joules(packages)
             self._wraps = sum(int((p / "max_energy_range_uj").read_text()) for p in packages) / 1e6
         elif list((root / "sys/class/powercap").glob("intel-rapl:*")):
             self.reason = "only root may read RAPL (sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj)"
@@ -51,14 +56,15 @@ class Meter:
             self._at_start = self._counter()
         elif self._gauge:
             self._done = threading.Event()
-            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread = threading.Thread(target=self._watch, args=(self._gauge,), daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
         elapsed = time.perf_counter() - self._started
         if self._counter:
-            spent = self._counter() - self._at_start
-            self.joules += spent if spent >= 0 else spent + getattr(self, "_wraps", 0.0)
+            now = self._counter()
+            if now is not None and self._at_start is not None:
+                self.joules += now - self._at_start + (self._wraps if now < self._at_start else 0.0)
         elif self._gauge:
             self._done.set()
             self._thread.join()
@@ -70,9 +76,9 @@ class Meter:
         """Mean power over all pieces of work; None where there is no meter."""
         return self.joules / self.seconds if self.source and self.seconds else None
 
-    def _watch(self) -> None:
+    def _watch(self, gauge: Callable[[], float | None]) -> None:
         while True:
-            watts = self._gauge()
+            watts = gauge()
             if watts is not None:
                 self._sum, self._readings = self._sum + watts, self._readings + 1
             if self._done.wait(_INTERVAL_S):
@@ -90,6 +96,11 @@ def _microjoules(package: Path) -> int | None:
         return int((package / "energy_uj").read_text())
     except (OSError, ValueError):
         return None
+
+
+def _package_joules(packages: list[Path]) -> float | None:
+    readings = [reading for reading in map(_microjoules, packages) if reading is not None]
+    return sum(readings) / 1e6 if len(readings) == len(packages) else None
 
 
 def _rails(root: Path) -> list[tuple[Path, Path]]:

@@ -9,6 +9,7 @@ import ctypes
 import importlib
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 from ..install import install
 
@@ -48,19 +49,19 @@ def describe() -> tuple[list[dict], str | None, str | None]:
         return [], None, None
     gpus = []
     for handle in _handles(lib):
-        capability = _ask(lambda h=handle: lib.nvmlDeviceGetCudaComputeCapability(h))
-        memory = _ask(lambda h=handle: lib.nvmlDeviceGetMemoryInfo(h))
-        limit = _ask(lambda h=handle: lib.nvmlDeviceGetEnforcedPowerLimit(h))
+        capability = _ask(lib.nvmlDeviceGetCudaComputeCapability, handle)
+        memory = _ask(lib.nvmlDeviceGetMemoryInfo, handle)
+        limit = _ask(lib.nvmlDeviceGetEnforcedPowerLimit, handle)
         gpus.append(
             {
-                "name": _as_text(_ask(lambda h=handle: lib.nvmlDeviceGetName(h))),
+                "name": _as_text(_ask(lib.nvmlDeviceGetName, handle)),
                 "memory_mb": memory and memory.total // 2**20,
                 "compute_capability": capability and f"{capability[0]}.{capability[1]}",
                 "power_limit_w": limit and limit / 1000,
             }
         )
-    cuda = _ask(lambda: lib.nvmlSystemGetCudaDriverVersion_v2())
-    driver = _as_text(_ask(lambda: lib.nvmlSystemGetDriverVersion()))
+    cuda = _ask(lib.nvmlSystemGetCudaDriverVersion_v2)
+    driver = _as_text(_ask(lib.nvmlSystemGetDriverVersion))
     return gpus, driver, cuda and f"{cuda // 1000}.{cuda % 1000 // 10}"
 
 
@@ -69,8 +70,8 @@ def conditions() -> list[dict]:
     lib = _nvml()
     return [
         {
-            "clock_mhz": _ask(lambda h=h: lib.nvmlDeviceGetClockInfo(h, lib.NVML_CLOCK_SM)),
-            "temperature_c": _ask(lambda h=h: lib.nvmlDeviceGetTemperature(h, lib.NVML_TEMPERATURE_GPU)),
+            "clock_mhz": _ask(lib.nvmlDeviceGetClockInfo, h, lib.NVML_CLOCK_SM),
+            "temperature_c": _ask(lib.nvmlDeviceGetTemperature, h, lib.NVML_TEMPERATURE_GPU),
         }
         for h in (_handles(lib) if lib else [])
     ]
@@ -79,7 +80,7 @@ def conditions() -> list[dict]:
 def throttle_reasons() -> list[str] | None:
     """Why GPUs run slower than they could, now; None where none tells."""
     lib = _nvml()
-    masks = [_ask(lambda h=h: lib.nvmlDeviceGetCurrentClocksThrottleReasons(h)) for h in (_handles(lib) if lib else [])]
+    masks = [_ask(lib.nvmlDeviceGetCurrentClocksThrottleReasons, h) for h in (_handles(lib) if lib else [])]
     known = [mask for mask in masks if mask is not None]
     return sorted({text for mask in known for bit, text in _THROTTLE.items() if mask & bit}) if known else None
 
@@ -105,7 +106,7 @@ def power_w(index: int = 0) -> float | None:
     return None if power is None else power / 1000
 
 
-def _nvml():
+def _nvml() -> Any:
     """The module, initialised; None where package, driver or GPU is missing."""
     if importlib.util.find_spec("pynvml") is None:
         return None
@@ -117,20 +118,20 @@ def _nvml():
     return lib
 
 
-def _handles(lib) -> list:
-    count = _ask(lambda: lib.nvmlDeviceGetCount()) or 0
+def _handles(lib: Any) -> list:
+    count = _ask(lib.nvmlDeviceGetCount) or 0
     return [lib.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
 
 
-def _ask(question: Callable[[], object]):
+def _ask(question: Callable[..., Any], *arguments: object) -> Any:
     """The answer, or None where this GPU or driver does not know (Jetsons answer few questions)."""
     import pynvml
 
     try:
-        return question()
+        return question(*arguments)
     except (pynvml.NVMLError, IndexError):
         return None
 
 
-def _as_text(value: object) -> str | None:
+def _as_text(value: Any) -> str | None:
     return value.decode() if isinstance(value, bytes) else value
