@@ -39,7 +39,7 @@ def each_in_processes(
         RuntimeError: the work raised anything else; the message is its traceback.
     """
     waiting = list(enumerate(items))[::-1]
-    workers: list[_Worker] = []
+    workers: list[_Worker[Item]] = []
     try:
         while waiting or workers:
             while waiting and len(workers) < processes:
@@ -81,7 +81,7 @@ class _Worker(Generic[Item]):
         with contextlib.suppress(BrokenPipeError):  # it died before its first item: receive() says so
             self.pipe.send(item)
 
-    def receive(self) -> tuple[str, object]:
+    def receive(self) -> tuple[str, Any]:
         """``(report | done | dead | bug, content)``."""
         try:
             return self.pipe.recv()

@@ -50,7 +50,7 @@ def serve(pipe: Connection, threads: int) -> None:
             return max(rates) / 1e9
 
         def multiply(i: int) -> None:
-            np.matmul(*factors[i], out=products[i])
+            np.matmul(factors[i][0], factors[i][1], out=products[i])
 
         def copy(i: int) -> None:
             np.copyto(targets[i], sources[i])

@@ -69,7 +69,8 @@ class Adapter:
                     raise ValueError(f"field {name} is {shorten(facts[name])}, expected {expected}")
                 if type(facts[name]) is not kind or (kind is str and len(facts[name]) > _LONGEST):
                     raise ValueError(f"field {name} is {shorten(facts[name])}, expected {kind.__name__}")
-            adapter = cls(*(facts[name] for name in _FIELDS), arrays, _rounds(facts.get("backprojection")))
+            own = {name: facts[name] for name in _FIELDS}
+            adapter = cls(**own, arrays=arrays, rounds=_rounds(facts.get("backprojection")))
             adapter._check_arrays()
         except ValueError as error:
             raise DarsrError(str(path), str(error), _HINT) from error
@@ -99,8 +100,9 @@ class Adapter:
 def _rounds(backprojection: object) -> int:
     if backprojection is None:
         return 0
-    rounds = backprojection.get("rounds") if isinstance(backprojection, dict) else None
-    if type(rounds) is not int or not 1 <= rounds <= 100 or backprojection.get("kernel") != "kernel":
+    facts = backprojection if isinstance(backprojection, dict) else {}
+    rounds = facts.get("rounds")
+    if type(rounds) is not int or not 1 <= rounds <= 100 or facts.get("kernel") != "kernel":
         raise ValueError(f"field backprojection is {shorten(backprojection)}, expected a kernel and 1 to 100 rounds")
     return rounds
 

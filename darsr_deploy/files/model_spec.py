@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import DarsrError
 from .schema import make_dataclass, parse_json
@@ -70,7 +71,7 @@ class ModelSpec:
     layout: str = "NCHW RGB float32 [0,1]"
     version: int = VERSION
 
-    def extended(self, **values: object) -> ModelSpec:
+    def extended(self, **values: Any) -> ModelSpec:
         """Return a copy with some fields replaced."""
         return replace(self, **values)
 

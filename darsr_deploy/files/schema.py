@@ -8,9 +8,12 @@ import json
 import math
 import types
 import typing
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 _INTEGERS = range(-(1 << 63), 1 << 63)
 _SHOWN = 60  # characters of a value in an error
 
@@ -66,7 +69,7 @@ def shorten(value: object) -> str:
 def _convert(value: Any, hint: Any) -> Any:
     """Return the value as its annotation has it, or raise TypeError."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else make_dataclass(hint, value)
     if origin in (typing.Union, types.UnionType):
         for part in parts:

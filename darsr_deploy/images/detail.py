@@ -19,7 +19,8 @@ def find_detailed_square(picture: np.ndarray, side: int) -> Window:
     """Return the square of a uint8 picture with the most gradient of Y; of a smaller picture all of a side."""
     y = studio_luma(picture)
     gradient = np.abs(np.diff(y, axis=0, prepend=y[:1])) + np.abs(np.diff(y, axis=1, prepend=y[:, :1]))
-    return find_largest_sum(gradient, side, side) or tuple(slice(0, min(side, length)) for length in y.shape)
+    height, width = y.shape
+    return find_largest_sum(gradient, side, side) or (slice(0, min(side, height)), slice(0, min(side, width)))
 
 
 def find_largest_sum(values: np.ndarray, height: int, width: int) -> Window | None:

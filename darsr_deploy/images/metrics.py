@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,12 @@ def _counted(image: np.ndarray, border: int, mask: np.ndarray | None) -> np.ndar
 def _ssim(a: np.ndarray, b: np.ndarray, border: int, mask: np.ndarray | None) -> float:
     from skimage.metrics import structural_similarity
 
-    options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    options: dict[str, Any] = {
+        "data_range": 255,
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+    }
     options |= {"channel_axis": -1 if a.ndim == 3 else None, "full": True}
     mean, similarity = structural_similarity(shave(a, border), shave(b, border), **options)
     return float(mean if mask is None else _counted(similarity, _SSIM_REACH, shave(mask, border)).mean())

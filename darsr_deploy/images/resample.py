@@ -55,7 +55,7 @@ def _resize_axis(image: np.ndarray, n_out: int, axis: int, edge: str) -> np.ndar
     indices, weights = resize_taps(image.shape[axis], n_out, edge)
     shape = [1] * image.ndim
     shape[axis] = n_out
-    result = 0.0
+    result = np.zeros((), image.dtype)
     for tap in range(indices.shape[1]):
         weight = weights[:, tap].reshape(shape).astype(image.dtype)
         result = result + weight * np.take(image, indices[:, tap], axis)

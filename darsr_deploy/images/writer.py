@@ -33,7 +33,7 @@ def write_image(path: str | Path, image: np.ndarray, like: Picture | None = None
     """
     path, like = Path(path), like or Picture(image)
     channels = 1 if image.ndim == 2 else image.shape[2]
-    check_target(path, *image.shape[:2], channels, image.dtype.itemsize * 8)
+    check_target(path, image.shape[0], image.shape[1], channels, image.dtype.itemsize * 8)
     write = {"png": _png, "tif": _tiff, "tiff": _tiff, "webp": _webp, "bmp": _bmp}.get(path.suffix.lower()[1:], _jpeg)
     with atomic_path(path) as temporary:
         try:

@@ -98,9 +98,9 @@ class Device:
             raise DarsrError("GPU", f"device {index} was asked for, the driver sees {count}", works_here())
         self.index = index
         self._handle = self._integer("cuDeviceGet", index)
-        name = ctypes.create_string_buffer(256)
-        self.call("cuDeviceGetName", name, 255, self._handle)
-        self.name = name.value.decode(errors="replace")
+        text = ctypes.create_string_buffer(256)
+        self.call("cuDeviceGetName", text, 255, self._handle)
+        self.name = text.value.decode(errors="replace")
         major, minor, integrated = (
             self._integer("cuDeviceGetAttribute", attribute, self._handle)
             for attribute in (_COMPUTE_MAJOR, _COMPUTE_MINOR, _INTEGRATED)
@@ -195,7 +195,7 @@ class HostMemory:
         self._device.call(
             "cuMemAllocHost_v2", byref(address), size, doing=f"reserving {size / 2**20:.0f} MiB of the host"
         )
-        self.address, self.size = address.value, size
+        self.address, self.size = address.value or 0, size
 
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
         """A float32 view of its beginning, good until the next ``reserve`` or ``free``."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DarsrError
 from ..install import install
-from .frames import Frame, VideoInfo
+from .frames import Frame, Passed, VideoInfo
 
 _CODES = {".avi": "MJPG", ".webm": "VP90"}  # of the others: mp4v, which every build of OpenCV can write
 
@@ -22,7 +22,7 @@ class CvReader:
     def __init__(self, path: Path) -> None:
         self._path, self._capture = path, cv2.VideoCapture(str(path))
         good, frame = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not good:
+        if not good or frame is None:
             raise DarsrError(str(path), "cannot be opened or decoded by OpenCV", f"try PyAV: {install('video')}")
         self._first = frame
         rate = Fraction(self._capture.get(cv2.CAP_PROP_FPS) or 25).limit_denominator(1001)
@@ -55,7 +55,8 @@ class CvWriter:
             )
         say(f"{target}: written by OpenCV, without the audio and at a constant rate; to keep them: {install('video')}")
 
-    def write(self, item: Frame) -> None:
+    def write(self, item: Frame | Passed) -> None:
+        assert isinstance(item, Frame)  # OpenCV's reader passes nothing on
         pixels = item.pixels if item.pixels.dtype == np.uint8 else (item.pixels >> 8).astype(np.uint8)
         pixels = np.repeat(pixels[:, :, None], 3, axis=2) if pixels.ndim == 2 else pixels[:, :, ::-1]
         self._writer.write(np.ascontiguousarray(pixels))

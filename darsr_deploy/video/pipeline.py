@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,7 +32,7 @@ class _Lane:
                 continue
         raise _Stopped
 
-    def get(self) -> object:
+    def get(self) -> Any:
         while not self._stopped.is_set():
             try:
                 return self._items.get(timeout=_PATIENCE)

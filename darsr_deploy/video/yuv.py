@@ -67,11 +67,11 @@ def _spread(plane: np.ndarray, shape: tuple[int, int], step: tuple[int, int], fi
 
 def _gather(plane: np.ndarray, step: tuple[int, int], first: tuple[float, float]) -> np.ndarray:
     """Chroma at its samples: the mean of two neighbours between them, or [1, 2, 1] / 4 around one."""
-    kernels = [
+    horizontal, vertical = (
         np.ones(1, np.float32) if s == 1 else np.array([0, 0.5, 0.5] if f == 0.5 else [0.25, 0.5, 0.25], np.float32)
         for s, f in zip(step, first)
-    ]
-    smooth = cv2.sepFilter2D(plane, -1, *kernels, borderType=cv2.BORDER_REPLICATE)
+    )
+    smooth = cv2.sepFilter2D(plane, -1, horizontal, vertical, borderType=cv2.BORDER_REPLICATE)
     return smooth[:: step[1], :: step[0]]
 
 
