@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import DarsrError
 from ..files.adapter import Adapter
 
-# Pixels of the 13 symmetric taps, in their order: as darsr_train.networks.darm.TAP_OFFSETS, which a test compares.
+# (dy, dx) of the 13 symmetric taps, in their order: each multiplies the pixel there and the one opposite; the last is the centre.
 TAP_OFFSETS = tuple((i // 5 - 2, i % 5 - 2) for i in range(13))
 STAGES = 2  # channel attentions
 USUAL_WIDTHS = (32, 8)  # of the network that adaptation starts from
@@ -54,13 +54,36 @@ def kernel_side(adapter: Adapter) -> int:
     return max(side, _USUAL_KERNEL_SIDE[adapter.scale])
 
 
+def fold_dictionary(dictionary: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fold a dictionary into the convolution that mixes it: F coefficients become 13 symmetric taps, exactly.
+
+    Every filter is point-symmetric, so a mixture of 13 basis kernels: ``dictionary = A basis``; the tail becomes
+    ``A^T tail``, computed in float64.
+
+    Args:
+        dictionary, weight, bias: F x 5 x 5, F x C x k x k, F.
+
+    Returns:
+        Weight 13 x C x k x k and bias 13, float32.
+
+    Raises:
+        ValueError: the dictionary holds a filter that is not point-symmetric.
+    """
+    dictionary = dictionary.astype(np.float64)
+    mirrored = dictionary[:, ::-1, ::-1]
+    asymmetry = np.abs(dictionary - mirrored).max()
+    if asymmetry > _SYMMETRIC * np.abs(dictionary).max():
+        raise ValueError(f"the dictionary is not point-symmetric (off by {asymmetry:.1e})")
+    symmetric = 0.5 * (dictionary + mirrored)
+    mixing = np.stack([symmetric[:, 2 + dy, 2 + dx] for dy, dx in TAP_OFFSETS], axis=1)  # F, 13
+    folded = np.einsum("ft,fcij->tcij", mixing, weight.astype(np.float64))
+    return folded.astype(np.float32), (mixing.T @ bias.astype(np.float64)).astype(np.float32)
+
+
 def correction_weights(
     arrays: Mapping[str, np.ndarray], shapes: Mapping[str, list[int]], what: str
 ) -> dict[str, np.ndarray]:
-    """The arrays of a DARM as float32 weights of the given shapes; a dictionary is folded into the tail.
-
-    Every filter of a dictionary is point-symmetric, so it is a mixture of 13 basis kernels, ``dictionary = A basis``, and
-    the tail becomes ``A^T tail``: as :func:`export.folding.fold.fold_dictionary`, without PyTorch.
+    """Return the arrays of a DARM as float32 weights of the given shapes, a dictionary folded into the tail.
 
     Args:
         what: the adapter's name in errors.
@@ -70,15 +93,12 @@ def correction_weights(
     """
     weights = {name: array.astype(np.float32) for name, array in arrays.items() if name != "dictionary"}
     if "dictionary" in arrays and "tail.weight" in weights:
-        dictionary = arrays["dictionary"].astype(np.float64)
-        mirrored = dictionary[:, ::-1, ::-1]
-        if np.abs(dictionary - mirrored).max() > _SYMMETRIC * np.abs(dictionary).max():
-            raise DarsrError(what, "its dictionary is not point-symmetric", "make a new one with darsr adapt")
-        symmetric = 0.5 * (dictionary + mirrored)
-        mixing = np.stack([symmetric[:, 2 + dy, 2 + dx] for dy, dx in TAP_OFFSETS], axis=1)  # F, 13
-        tail, bias = weights["tail.weight"].astype(np.float64), weights["tail.bias"].astype(np.float64)
-        weights["tail.weight"] = np.einsum("ft,fcij->tcij", mixing, tail).astype(np.float32)
-        weights["tail.bias"] = (mixing.T @ bias).astype(np.float32)
+        tail = weights["tail.weight"], weights["tail.bias"]
+        try:
+            weights["tail.weight"], weights["tail.bias"] = fold_dictionary(arrays["dictionary"], *tail)
+        except ValueError as error:
+            why = "its dictionary is not point-symmetric"
+            raise DarsrError(what, why, "make a new one with darsr adapt") from error
     for name, shape in shapes.items():
         found = list(weights[name].shape) if name in weights else None
         if found != list(shape):

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darsr_deploy.bundle.weights import TAP_OFFSETS
+
 TAP_RADIUS = 2  # the filters are 5 x 5
 
 # The point-symmetric 5x5 kernels have 13 dimensions: twelve pairs of opposite pixels and the centre. Tap i < 12 is the
 # pixel at offset TAP_OFFSETS[i] = (dy, dx) *and* the one at its negative; tap 12 is the centre.
-TAP_OFFSETS = tuple((i // 5 - 2, i % 5 - 2) for i in range(13))
 
 
 def symmetric_basis() -> Tensor:

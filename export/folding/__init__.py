@@ -1,1 +1,1 @@
-"""PyTorch module -> equal module of plain convolutions."""
+"""Fold PyTorch modules into equal modules of plain convolutions."""

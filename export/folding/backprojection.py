@@ -10,17 +10,15 @@ from darsr_train.networks.backprojection import BackProjection
 
 from .subpixel import to_phases
 
-# LR pixels along one axis that one position of the reducing convolution computes, as channels: 4 x 4 are as many as a
-# vector register holds. One channel in and one out leaves the other 15 lanes idle, or is computed without vectors at all.
-BLOCK = 4
+BLOCK = 4  # LR pixels along an axis computed at once, as channels: 4 x 4 fill a vector register
 RIM = 2  # LR pixels whose taps reach into the image from outside
 
 
 class PlainBackProjection(nn.Module):
-    """Computes what a :class:`BackProjection` computes, several times faster on a CPU (docs/correction-filter.md).
+    """Equal to a :class:`BackProjection`, but several times faster on a CPU (docs/correction-filter.md).
 
-    Colours are items of the batch. The reduction of stride s writes blocks of 4 x 4 pixels as 16 channels, by a kernel
-    that holds the reducing one 16 times, moved, with zeros around; the enlargement writes its s x s phases as channels.
+    Colours are items of the batch. The reduction of stride s writes blocks of 4 x 4 pixels as 16 channels, with a kernel
+    that holds the reducing one 16 times, shifted and zero-padded; the enlargement writes its s x s phases as channels.
     """
 
     def __init__(self, stage: BackProjection) -> None:
@@ -42,7 +40,7 @@ class PlainBackProjection(nn.Module):
         self.register_buffer("enlarging", phases)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """N x 3 x sH x sW estimate and N x 3 x H x W given image -> the estimate made consistent."""
+        """Make an estimate (N x 3 x sH x sW) consistent with the LR image (N x 3 x H x W)."""
         n, c, h, w = y.shape
         s = self.scale
         x, y = x.reshape(n * c, 1, s * h, s * w), y.reshape(n * c, 1, h, w)
@@ -51,7 +49,7 @@ class PlainBackProjection(nn.Module):
         return x.reshape(n, c, s * h, s * w)
 
     def _reduce(self, x: Tensor) -> Tensor:
-        """3N x 1 x sH x sW -> 3N x 1 x H x W, sides rounded up to whole blocks."""
+        """Reduce 3N x 1 x sH x sW to 3N x 1 x H x W, sides rounded up to whole blocks."""
         far = self.margin + self.scale * (BLOCK - 1)
         padded = F.pad(x, (self.margin, far, self.margin, far), mode="replicate")
         return F.pixel_shuffle(F.conv2d(padded, self.reducing, stride=self.scale * BLOCK), BLOCK)
@@ -62,5 +60,5 @@ class PlainBackProjection(nn.Module):
 
 @torch.no_grad()
 def plain_backprojection(stage: BackProjection | None) -> PlainBackProjection | None:
-    """The stage as it is exported; None, or one without rounds, is left out."""
+    """Return the stage as it is exported; None for no stage, or one without rounds."""
     return PlainBackProjection(stage) if stage is not None and stage.rounds else None

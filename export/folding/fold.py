@@ -1,6 +1,6 @@
-"""Pure rewritings: an adapted model becomes plain convolutions that compute the same.
+"""Rewrite an adapted model as plain convolutions that compute the same.
 
-Every function returns a new module and leaves its argument alone.
+Every function returns a new module and leaves its argument unchanged.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darsr_deploy.bundle import weights
 from darsr_train.backbones import SRFBN, EdgeSR
 from darsr_train.backbones.onnx_network import OnnxNetwork
-from darsr_train.networks.darm import DARM, TAP_OFFSETS, TAP_RADIUS, symmetric_basis
+from darsr_train.networks.darm import DARM, TAP_RADIUS, symmetric_basis
 from darsr_train.pipeline import GlobalCorrection, Pipeline
 
 from .backprojection import plain_backprojection
@@ -25,28 +26,17 @@ from .subpixel import on_phases, rewrite, shuffled, to_phases
 
 @torch.no_grad()
 def fold_dictionary(darm: DARM) -> DARM:
-    """Fold the dictionary of a DARM into its tail: F coefficients become 13 symmetric taps, exactly.
-
-    Every filter of the dictionary is point-symmetric, so it is a mixture of 13 basis kernels: ``dictionary = A basis``;
-    the tail's channels are mixed by A transposed (method: linear in the coefficients).
+    """Return a DARM of 13 symmetric taps equal to one with a dictionary, or a copy of one without.
 
     Raises:
-        ValueError: the dictionary holds a filter that is not point-symmetric.
+        ValueError: as :func:`darsr_deploy.bundle.weights.fold_dictionary`.
     """
     if darm.dictionary is None:
         return copy.deepcopy(darm)
-    dictionary = darm.dictionary.double()
-    asymmetry = (dictionary - dictionary.flip(1, 2)).abs().max()
-    if asymmetry > 1e-6 * dictionary.abs().max():
-        raise ValueError(
-            f"the dictionary is not point-symmetric (off by {asymmetry:.1e}); it cannot be folded into 13 taps"
-        )
-    symmetric = 0.5 * (dictionary + dictionary.flip(1, 2))
-    mixing = torch.stack([symmetric[:, 2 + dy, 2 + dx] for dy, dx in TAP_OFFSETS], dim=1)  # F, 13
+    state = {name: tensor.cpu() for name, tensor in darm.state_dict().items()}
+    arrays = [state.pop(name).numpy() for name in ("dictionary", "tail.weight", "tail.bias")]
+    state["tail.weight"], state["tail.bias"] = map(torch.from_numpy, weights.fold_dictionary(*arrays))
     folded = DARM(channels=darm.channels)
-    state = {k: v for k, v in darm.state_dict().items() if not k.startswith("tail.") and k != "dictionary"}
-    state["tail.weight"] = torch.einsum("ft,fcij->tcij", mixing, darm.tail.weight.double()).float()
-    state["tail.bias"] = (mixing.T @ darm.tail.bias.double()).float()
     folded.load_state_dict(state)
     return folded.eval()
 
@@ -64,11 +54,11 @@ class DepthwiseCorrection(nn.Module):
 
 
 class PlainSRFBN(nn.Module):
-    """SRFBN with the [0, 255] range and both mean shifts inside its convolutions; [0, 1] in and out, as SRFBN.
+    """SRFBN with the [0, 255] range and both mean shifts folded into its convolutions; [0, 1] in and out, as SRFBN.
 
-    All of it runs at the LR size: the HR features are kept as phases, and the image is the only thing that is shuffled.
+    Everything runs at the LR size: HR features are kept as phases, and only the image is shuffled.
 
-    The first shift stays a 1x1 convolution of its own: the 3x3 convolution behind it pads with zeros *after* the shift,
+    The first shift stays a 1x1 convolution of its own: the 3x3 convolution after it pads with zeros *after* the shift,
     which no merged convolution could do at the border.
     """
 
@@ -102,17 +92,13 @@ class PlainSRFBN(nn.Module):
 
 
 class PlainEdgeSR(nn.Module):
-    """EdgeSR with its nearest-neighbour skip as a fixed 1x1 convolution, which every runtime knows."""
+    """EdgeSR whose nearest-neighbour skip is a fixed 1x1 convolution, which every runtime supports."""
 
     def __init__(self, network: EdgeSR) -> None:
         super().__init__()
         network = copy.deepcopy(network)
-        self.scale, self.body, self.activations, self.tail = (
-            network.scale,
-            network.body,
-            network.activations,
-            network.tail,
-        )
+        self.scale, self.body = network.scale, network.body
+        self.activations, self.tail = network.activations, network.tail
         self.skip = nn.Conv2d(3, 3 * self.scale**2, 1, bias=False)
         self.skip.weight.data = torch.eye(3).repeat_interleave(self.scale**2, dim=0)[:, :, None, None]
 
@@ -125,7 +111,7 @@ class PlainEdgeSR(nn.Module):
 
 @torch.no_grad()
 def fold(pipeline: Pipeline) -> Pipeline:
-    """The pipeline that is exported: 13 taps, plain backbone; equal to ``pipeline`` up to float rounding."""
+    """Return the pipeline that is exported: 13 taps, plain backbone; equal to ``pipeline`` up to float rounding."""
     correction, backbone = pipeline.correction, pipeline.backbone
     if isinstance(correction, DARM):
         correction = fold_dictionary(correction)

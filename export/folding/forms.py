@@ -1,9 +1,9 @@
 """Forms of an adapted model: how much of the correction is computed on the device.
 
-* ``network``: DARM, the filter, the backbone. Works on further images of the same camera.
-* ``filters``: DARM's 13 coefficients a pixel are computed here, for one image, and are a second input.
+* ``network``: DARM, the filter, the backbone. Works on other images of the same camera too.
+* ``filters``: DARM's 13 coefficients per pixel are computed here, for one image, and are a second input.
 * ``global``: the mean of these coefficients, one depthwise 5x5 convolution for every image: the cheapest.
-* ``none``: the backbone alone, of an adapter that found no correction to be best.
+* ``none``: the backbone alone, for an adapter that found no correction to be best.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMS = ("network", "filters", "global")
 
 
 class GivenFilters(nn.Module):
-    """The correction filter with coefficients that are given beside the image: N x 13 x H x W."""
+    """The correction filter with its coefficients, N x 13 x H x W, as a second input."""
 
     def forward(self, x: Tensor, coefficients: Tensor) -> Tensor:
         return filter_with_taps(x, coefficients)
@@ -40,8 +40,8 @@ class Formed:
     Attributes:
         pipeline: what is exported; with :class:`GivenFilters` it takes the coefficients as a second argument.
         coefficients: of form ``filters``: float32 1 x 13 x H x W for the photo.
-        psnr_from_network_db: what the form costs: PSNR between its result on the photo and that of the network form;
-            None for the adapter's own form.
+        psnr_from_network_db: cost of the form: PSNR between its result on the photo and that of the network form; None
+            for the adapter's own form.
     """
 
     pipeline: Pipeline
@@ -49,7 +49,7 @@ class Formed:
     psnr_from_network_db: float | None = None
 
     def run(self, lr: np.ndarray, coefficients: np.ndarray | None = None) -> np.ndarray:
-        """PyTorch in float32."""
+        """Run in PyTorch in float32: N x 3 x H x W, and N x 13 x H x W with form ``filters``, to N x 3 x sH x sW."""
         pipeline = self.pipeline
         with torch.inference_mode():
             x = torch.from_numpy(lr)
@@ -59,7 +59,7 @@ class Formed:
 
 
 def choose_form(kind: str, asked: str | None, what: str) -> str:
-    """The form of a file: the one asked for, or the adapter's own.
+    """Return the form of a file: the one asked for, or the adapter's own.
 
     Raises:
         DarsrError: unknown, or one that an adapter of this kind does not have.
@@ -79,10 +79,10 @@ def choose_form(kind: str, asked: str | None, what: str) -> str:
 
 @torch.inference_mode()
 def take_form(pipeline: Pipeline, form: str, samples: Samples) -> Formed:
-    """Bring a pipeline into a form that :func:`choose_form` allowed.
+    """Convert a pipeline to a form that :func:`choose_form` allowed.
 
     Raises:
-        DarsrError: the form is made from the adapted image, and it is not at hand.
+        DarsrError: the form is made from the adapted image, which is missing.
     """
     darm = pipeline.correction
     if form not in ("filters", "global") or not isinstance(darm, DARM):

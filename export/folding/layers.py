@@ -1,4 +1,4 @@
-"""Layers of a network replaced by others that compute the same."""
+"""Replace layers of a network by others that compute the same."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 
 def replace_layers(module: nn.Module, convert: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """A copy of a module in which layers are replaced, at any depth.
+    """Return a copy of a module in which layers are replaced, at any depth.
 
     Args:
-        convert: gives the layer to put in the place of another, or None to look inside that one.
+        convert: returns the replacement of a layer, or None to look inside it.
     """
     converted = convert(module)
     if converted is not None:
@@ -23,9 +23,9 @@ def replace_layers(module: nn.Module, convert: Callable[[nn.Module], nn.Module |
 
 
 def single_slopes(module: nn.Module) -> nn.Module:
-    """A copy in which every PReLU that has one slope for all channels is a LeakyReLU.
+    """Return a copy in which every PReLU with a single slope is a LeakyReLU.
 
-    The same values, but runtimes compute it together with the convolution in front of it, which they do not do for PReLU
+    The values are the same, but runtimes fuse LeakyReLU with the convolution before it, and PReLU not
     (docs/backbone-speed.md).
     """
 

@@ -1,4 +1,4 @@
-"""What stands for an ONNX backbone while PyTorch exports what is before and behind it."""
+"""A placeholder for an ONNX backbone while PyTorch exports what is before and after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DOMAIN, NODE = "darsr", "Backbone"
 
 
 class BackbonePlaceholder(nn.Module):
-    """Stands for an ONNX backbone as the symbolic node ``darsr::Backbone``."""
+    """Exports as the symbolic node ``darsr::Backbone``, which the ONNX backbone's graph then replaces."""
 
     def __init__(self, network: OnnxNetwork) -> None:
         super().__init__()

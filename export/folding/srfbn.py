@@ -1,4 +1,4 @@
-"""SRFBN's feedback block without a change of resolution inside, for export."""
+"""SRFBN's feedback block with all features at the LR resolution, for export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .subpixel import from_phases, on_phases, to_phases
 class _Gather(nn.Module):
     """A 1x1 convolution and activation over several HR features, each given as phases.
 
-    The features are not concatenated: their phases would have to be interleaved. One convolution each, summed.
+    One convolution per feature, summed: concatenating would mean interleaving the phases.
     """
 
     def __init__(self, layer: nn.Sequential, scale: int) -> None:
@@ -39,9 +39,9 @@ class _Gather(nn.Module):
 
 
 class FeedbackOnPhases(nn.Module):
-    """Computes what a :class:`FeedbackBlock` computes; N x C x H x W twice -> N x C x H x W, as that.
+    """Equal to a :class:`FeedbackBlock`: N x C x H x W twice -> N x C x H x W.
 
-    Up-projections end in phases, down-projections begin with phases, so nothing is shuffled in between.
+    Up-projections end in phases and down-projections start from them, so nothing is shuffled in between.
     """
 
     def __init__(self, block: FeedbackBlock, scale: int) -> None:

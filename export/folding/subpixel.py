@@ -1,16 +1,16 @@
-"""Strided and transposed convolutions as plain ones at the lower resolution, exactly.
+"""Rewrite strided and transposed convolutions as plain ones at the lower resolution, exactly.
 
 A convolution that changes the resolution by s is a plain one in disguise: the s x s pixels that fall on one cell of the
 lower resolution become s*s channels, its phases, and every tap of the kernel becomes a tap of one phase (Shi et al.: "Is
 the deconvolution layer the same as a convolutional layer?", 2016). k6 s2 p2 and k8 s4 p2 become 3x3.
 
-There are two ways to use it. Layer by layer, :func:`rewrite` puts a shuffle of pixels behind (transposed) or in front of
-(strided) the new convolution. Or a whole part of a network stays at the lower resolution, on phases (:func:`to_phases`,
-:func:`on_phases`, :func:`from_phases`): the shuffles between its layers cancel. Phases are the outer axis of the channels,
-``channel = phase * C + c``, so that layers that treat all phases alike are grouped convolutions.
+There are two ways to use it. Layer by layer, :func:`rewrite` puts a pixel shuffle after (transposed) or before (strided)
+the new convolution. Or a whole part of a network stays at the lower resolution, on phases (:func:`to_phases`,
+:func:`on_phases`, :func:`from_phases`), and the shuffles between its layers cancel. Phases are the outer axis of the
+channels, ``channel = phase * C + c``, so that layers that treat all phases alike are grouped convolutions.
 
-Every function returns a new module and leaves its argument alone. The new convolutions are frozen: training them would
-change the taps that the old kernel does not have, which are zero.
+Every function returns a new module and leaves its argument unchanged. The new convolutions are frozen: training would
+change taps that the old kernel does not have, which are zero.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .layers import replace_layers
 
 
 def transposed_to_subpixel(layer: nn.ConvTranspose2d) -> nn.Sequential:
-    """N x I x H x W -> N x O x sH x sW as a convolution to O*P channels and a pixel shuffle.
+    """Turn N x I x H x W -> N x O x sH x sW into a convolution to O*P channels and a pixel shuffle.
 
     Raises:
         ValueError: as :func:`to_phases`.
@@ -33,7 +33,7 @@ def transposed_to_subpixel(layer: nn.ConvTranspose2d) -> nn.Sequential:
 
 
 def strided_to_subpixel(layer: nn.Conv2d) -> nn.Sequential:
-    """N x I x sH x sW -> N x O x H x W as a pixel unshuffle and a convolution of I*P channels.
+    """Turn N x I x sH x sW -> N x O x H x W into a pixel unshuffle and a convolution of I*P channels.
 
     The sides of the input must be multiples of s (the layer itself would drop the rest).
 
@@ -45,9 +45,9 @@ def strided_to_subpixel(layer: nn.Conv2d) -> nn.Sequential:
 
 
 def rewrite(module: nn.Module, transposed: bool = True, strided: bool = False) -> nn.Module:
-    """A copy in which the chosen kinds of layers are rewritten one by one.
+    """Return a copy in which the chosen kinds of layers are rewritten one by one.
 
-    Strided layers are left alone unless asked for: the unshuffle in front costs more than the plain convolution saves
+    Strided layers are not rewritten by default: the unshuffle costs more than the plain convolution saves
     (docs/backbone-speed.md). Layers that do not change the size by exactly their stride, and those with groups, dilation
     or unequal axes, stay as they are.
     """
@@ -67,7 +67,7 @@ def rewrite(module: nn.Module, transposed: bool = True, strided: bool = False) -
 
 @torch.no_grad()
 def to_phases(layer: nn.ConvTranspose2d) -> nn.Conv2d:
-    """A transposed convolution without its shuffle: N x I x H x W -> N x P*O x H x W.
+    """Return a transposed convolution without its shuffle: N x I x H x W -> N x P*O x H x W.
 
     Output pixel ``s*q + phase`` takes tap ``phase + p - s*j`` of the input at ``q + j``: one kernel for each phase.
 
@@ -89,7 +89,7 @@ def to_phases(layer: nn.ConvTranspose2d) -> nn.Conv2d:
 
 @torch.no_grad()
 def from_phases(layer: nn.Conv2d) -> nn.Conv2d:
-    """A strided convolution without its unshuffle: N x P*I x H x W -> N x O x H x W.
+    """Return a strided convolution without its unshuffle: N x P*I x H x W -> N x O x H x W.
 
     Output pixel ``q`` takes tap ``s*j + phase + p`` of the input at ``s*(q + j) + phase``.
 
@@ -112,7 +112,7 @@ def from_phases(layer: nn.Conv2d) -> nn.Conv2d:
 
 @torch.no_grad()
 def on_phases(layer: nn.Conv2d, s: int) -> nn.Conv2d:
-    """A convolution of the higher resolution that keeps the size: N x P*I x H x W -> N x P*O x H x W.
+    """Return a size-preserving convolution of the higher resolution on phases: N x P*I x H x W -> N x P*O x H x W.
 
     A 1x1 convolution becomes one with a group for each phase. In a larger one the phases mix.
 
@@ -135,12 +135,12 @@ def on_phases(layer: nn.Conv2d, s: int) -> nn.Conv2d:
 
 
 def shuffled(layer: nn.Conv2d, s: int) -> nn.Sequential:
-    """A convolution that gives phases, and the pixel shuffle that makes an image of them."""
+    """Return a convolution to phases followed by the pixel shuffle that makes an image of them."""
     return nn.Sequential(_by_channel(layer, s, 0), nn.PixelShuffle(s))
 
 
 def _alike(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int]:
-    """Kernel size, stride and padding of a layer that treats both axes alike."""
+    """Return kernel size, stride and padding of a layer that treats both axes alike."""
     if layer.groups != 1 or layer.padding_mode != "zeros" or tuple(layer.dilation) != (1, 1):
         raise ValueError(f"{layer} has groups, dilation or a padding that is not zeros")
     if isinstance(layer.padding, str) or any(a != b for a, b in (layer.kernel_size, layer.stride, layer.padding)):
@@ -149,7 +149,7 @@ def _alike(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int]:
 
 
 def _convolution(weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the size, with the given odd kernel."""
+    """Return a size-preserving convolution with the given odd kernel."""
     outputs, inputs, k, _ = weight.shape
     layer = nn.utils.skip_init(
         nn.Conv2d, inputs * groups, outputs, k, padding=k // 2, groups=groups, bias=bias is not None
@@ -162,7 +162,7 @@ def _convolution(weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Con
 
 @torch.no_grad()
 def _by_channel(layer: nn.Conv2d, s: int, axis: int) -> nn.Conv2d:
-    """Phases become the inner axis of the outputs (axis 0) or inputs (axis 1), as PyTorch's pixel shuffle has them."""
+    """Make phases the inner axis of the outputs (axis 0) or inputs (axis 1), as PyTorch's pixel shuffle has them."""
 
     def reordered(tensor: Tensor) -> Tensor:
         return tensor.unflatten(axis, (s * s, -1)).transpose(axis, axis + 1).flatten(axis, axis + 1).contiguous()

@@ -1,1 +1,1 @@
-"""ONNX model -> ONNX model; nothing here knows of files."""
+"""Build ONNX models and transform them; nothing here reads or writes files."""

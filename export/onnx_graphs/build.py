@@ -1,12 +1,6 @@
-"""PyTorch module -> ONNX model, in any precision, with nothing of the machine in it."""
+"""Build ONNX models from PyTorch modules, in any precision, with no trace of this machine."""
 
 from __future__ import annotations
-
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 
 import onnx
 import torch
@@ -26,7 +20,7 @@ from .merge import insert_backbone, opset_for_backbone
 from .opset import OPSET
 from .precision import FILTER_DOMAIN as DOMAIN
 from .precision import LOW_TYPES, lower
-from .quantize import EARLY, quantize
+from .quantize import EARLY, quantize, quiet
 from .rewrites import constant_reshapes, slopes_as_convolutions
 
 
@@ -52,11 +46,11 @@ class _ForExport(nn.Module):
 
 
 def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
-    """The float32 ONNX model of a pipeline: input ``lr`` N x 3 x H x W, output ``sr`` N x 3 x sH x sW, N, H and W dynamic.
+    """Build the float32 ONNX model of a pipeline: ``lr`` N x 3 x H x W -> ``sr`` N x 3 x sH x sW, N, H and W dynamic.
 
     With :class:`export.folding.forms.GivenFilters` it has a second input ``coeff``, N x 13 x H x W.
-    Deterministic: the same weights give the same bytes. Nothing of the machine (paths, times) is in it. A backbone that is
-    an ONNX model itself is put in as it is, and its opset, where that is newer, is the file's.
+    Deterministic: the same weights give the same bytes, without paths or times. A backbone that is an ONNX model already is
+    inserted as it is, and its opset, if newer, becomes the file's.
 
     Raises:
         DarsrError: PyTorch or onnx cannot convert this backbone.
@@ -70,7 +64,7 @@ def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
     if isinstance(pipeline.correction, GivenFilters):
         inputs["coeff"] = torch.rand(2, 13, 24, 32)
     try:
-        with _quiet():
+        with quiet("torch.onnx"):
             program = torch.onnx.export(
                 network,
                 tuple(inputs.values()),
@@ -99,10 +93,10 @@ def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
 def typed_model(
     model: ModelProto, precision: str, formed: Formed, samples: Samples, early: int = EARLY[0]
 ) -> ModelProto:
-    """A float32 model in another precision.
+    """Convert a float32 model to another precision.
 
     Args:
-        early: of int8: the backbone's layers that stay float32, behind its first.
+        early: number of the backbone's layers after its first that stay float32 in int8.
     """
     if precision in LOW_TYPES:
         model = lower(model, precision)
@@ -116,19 +110,19 @@ def typed_model(
 
 
 def _calibration(formed: Formed, samples: Samples) -> list[dict]:
-    """Inputs for the quantizer. Coefficients belong to their pixels, so form ``filters`` is calibrated on its image."""
+    """Return inputs for the quantizer; form ``filters`` is calibrated on its image, whose pixels its coefficients belong to."""
     if formed.coefficients is None:
         return [{"lr": crop} for crop in calibration_crops(samples)]
     return [{"lr": samples.photo, "coeff": formed.coefficients}]
 
 
 def serialised(model: ModelProto) -> bytes:
-    """The bytes of a model: the same for the same model."""
+    """Return the bytes of a model: the same for the same model."""
     return model.SerializeToString(deterministic=True)
 
 
 def strip(model: ModelProto) -> None:
-    """Remove what the exporter noted about this machine: stack traces with paths, scopes, producer names of nodes."""
+    """Remove the exporter's notes about this machine: stack traces with paths, scopes, names of nodes."""
     model.doc_string = model.graph.doc_string = ""
     model.producer_name, model.producer_version = "darsr", ""
     model.graph.name = "darsr"
@@ -147,17 +141,3 @@ def strip(model: ModelProto) -> None:
         node.name = f"{node.op_type}_{index}"
     for tensor in model.graph.initializer:  # typed fields and raw bytes mean the same: choose raw bytes
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter talks on stdout, stderr and through loggers even where all is well."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

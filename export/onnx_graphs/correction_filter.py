@@ -12,10 +12,10 @@ from .precision import FILTER_DOMAIN as DOMAIN
 
 
 def correction_filter_function(opset: int = OPSET) -> FunctionProto:
-    """The body of ``darsr::CorrectionFilter(x, c)`` in standard operators.
+    """Write the body of ``darsr::CorrectionFilter(x, c)`` in standard operators.
 
     Any float type. ``x`` is N x 3 x H x W (sides of at least 3), ``c`` N x 13 x H x W; reflect padding, then
-    ``c12 x + sum over i < 12 of c_i (x[+o_i] + x[-o_i])``, accumulated so that no stack of responses is ever in memory.
+    ``c12 x + sum over i < 12 of c_i (x[+o_i] + x[-o_i])``, accumulated so that no stack of responses is held in memory.
     """
     nodes: list[onnx.NodeProto] = []
 
@@ -28,7 +28,7 @@ def correction_filter_function(opset: int = OPSET) -> FunctionProto:
         return name
 
     def shifted(name: str, dy: int, dx: int) -> str:
-        """The image moved by (dy, dx): a slice of the padded one, counted from its end, so that no size is needed."""
+        """Shift the image by (dy, dx): a slice of the padded one, counted from its end, so that no size is needed."""
         starts = constant(f"{name}_starts", [2 + dy, 2 + dx])
         ends = constant(f"{name}_ends", [d - 2 if d < 2 else 2**31 - 1 for d in (dy, dx)])
         nodes.append(helper.make_node("Slice", ["padded", starts, ends, "spatial"], [name]))

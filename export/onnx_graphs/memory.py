@@ -1,4 +1,4 @@
-"""What a graph holds in memory, counted: the values that are alive at a time."""
+"""Estimate the memory of a graph: the values that are alive at the same time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SIDE = 48  # of the LR image that shapes are inferred for
 
 
 def peak_bytes(model: ModelProto, scale: int = 1) -> int:
-    """Most bytes that inputs, results and what lies between take at a time, per LR pixel; weights are left out.
+    """Return the peak of bytes per LR pixel that inputs, results and intermediate values take together, without weights.
 
-    A runtime takes more (copies in other layouts, gaps) or less (results written over inputs): it is an estimate.
+    An estimate: a runtime takes more (copies in other layouts, gaps) or less (results written over inputs).
 
     Args:
-        scale: of an input ``sr``, if there is one; all others are of the LR image's size, or do not count.
+        scale: of an input ``sr``, if there is one; all others have the LR image's size, or do not count.
     """
     graph = sized_graph(model, _SIDE, {"sr": _SIDE * scale})
     sizes = {value.name: _bytes(value) for value in [*graph.value_info, *graph.input, *graph.output]}

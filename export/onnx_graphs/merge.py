@@ -1,6 +1,6 @@
-"""A backbone that is an ONNX model already: how it becomes part of the one file that is exported.
+"""Merge a backbone that is an ONNX model into the exported graph.
 
-While PyTorch exports what stands before and behind it, the backbone is one node; then its graph takes that node's place.
+PyTorch exports the rest with a placeholder node for the backbone; then the backbone's graph takes that node's place.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def opset_for_backbone(backbone: nn.Module, least: int) -> int:
 
 
 def insert_backbone(model: ModelProto, network: OnnxNetwork) -> None:
-    """Put the backbone's graph in the place of its placeholder node, in place.
+    """Replace the placeholder node by the backbone's graph, in place.
 
     Args:
         model: exported with the opset of :func:`opset_for_backbone`.
 
     Raises:
-        DarsrError: onnx cannot convert the backbone from its own opset to the model's.
+        DarsrError: the backbone cannot be converted from its own opset to the model's.
     """
     foreign = GraphProto()
     foreign.CopyFrom(network.in_opset(opset_of(model)).graph)
@@ -49,7 +49,7 @@ def insert_backbone(model: ModelProto, network: OnnxNetwork) -> None:
 
 
 def _names(graph: GraphProto) -> set[str]:
-    """Every value and weight that is made in a graph or in those inside it."""
+    """Return every value and weight that a graph, or one inside it, defines."""
     own = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
     own |= {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
     return own.union(*map(_names, inner_graphs(graph.node)))

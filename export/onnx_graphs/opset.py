@@ -1,4 +1,4 @@
-"""The opset of exported files. Alone in its file, for a device reads it without the onnx package."""
+"""The opset of exported files, in a module of its own that needs no onnx package."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""The graphs of a runtime bundle: a model cut where adapters differ, with what differs as inputs.
+"""Build the graphs of a runtime bundle: a model cut where adapters differ, with what differs as inputs.
 
-Pictures are named ``lr`` and ``sr``, weights as in DARM's state (13 taps). All of it is float32 and takes any N, H and W.
+Pictures are named ``lr`` and ``sr``, weights as in DARM's state (13 taps). Everything is float32, for any N, H and W.
 
 * ``correction``: lr, weights -> corrected. For whole images.
-* ``correction_tile``: lr, pooled0, pooled1, weights -> corrected. The attentions' averages come from outside.
-* ``stats0``: lr, core, weights -> sum: what the first average is made of, over the pixels where ``core`` is 1.
+* ``correction_tile``: lr, pooled0, pooled1, weights -> corrected. The attentions' averages are inputs.
+* ``stats0``: lr, core, weights -> sum: the sum behind the first average, over the pixels where ``core`` is 1.
 * ``stats1``: lr, core, pooled0, weights -> sum: the second attention reads what the first has weighted.
 * ``filter``: lr, coeff -> corrected. Coefficients for every pixel, or 1 x 13 x 1 x 1 for all.
 * ``backprojection``: sr, lr, kernel -> better: one round.
 
-The graphs are written node by node: they are small, and so an adapter becomes a model without PyTorch's exporter.
+The graphs are small and written node by node, so an adapter becomes a model without PyTorch's exporter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AT_LR, _AT_SR = ("h", "w"), ("hh", "ww")
 
 
 def correction(shapes: dict[str, list[int]], opset: int = OPSET) -> ModelProto:
-    """The correction of a whole image; ``shapes`` as of :func:`darsr_deploy.bundle.weights.weight_shapes`."""
+    """Build the correction of a whole image; ``shapes`` as of :func:`darsr_deploy.bundle.weights.weight_shapes`."""
     graph = _Graph(opset, shapes)
     features = graph.head()
     for stage in range(STAGES):
@@ -41,7 +41,7 @@ def correction(shapes: dict[str, list[int]], opset: int = OPSET) -> ModelProto:
 
 
 def correction_tile(shapes: dict[str, list[int]], opset: int = OPSET) -> ModelProto:
-    """The correction of a tile, given the averages of the whole image: N x C x 1 x 1 each."""
+    """Build the correction of a tile, given the averages of the whole image: N x C x 1 x 1 each."""
     graph = _Graph(opset, shapes)
     features = graph.head()
     for stage in range(STAGES):
@@ -50,7 +50,7 @@ def correction_tile(shapes: dict[str, list[int]], opset: int = OPSET) -> ModelPr
 
 
 def statistics(shapes: dict[str, list[int]], stage: int, opset: int = OPSET) -> ModelProto:
-    """What an attention averages, summed over a tile's own pixels: N x C x 1 x 1.
+    """Build the sum over a tile's own pixels of what an attention averages: N x C x 1 x 1.
 
     ``core`` is 1 x 1 x H x W of ones and zeros. The value before the sum, which tells the reach, is named ``own``.
     """
@@ -64,16 +64,16 @@ def statistics(shapes: dict[str, list[int]], stage: int, opset: int = OPSET) -> 
 
 
 def given_filter(opset: int = OPSET) -> ModelProto:
-    """The correction filter with given coefficients."""
+    """Build the correction filter with given coefficients."""
     graph = _Graph(opset, {})
     return graph.filtered(graph.input("coeff", ["n", 13, "ch", "cw"]))
 
 
 def backprojection(scale: int, side: int, opset: int = OPSET) -> ModelProto:
-    """One round of :class:`darsr_train.networks.backprojection.BackProjection` with a kernel of side x side.
+    """Build one round of :class:`darsr_train.networks.backprojection.BackProjection` with a kernel of side x side.
 
-    By blocks, as :class:`export.folding.backprojection.PlainBackProjection` has it. The sixteen places of the kernel are made of the one
-    that comes in: where that is bound as a constant, a runtime folds them when the session is opened.
+    By blocks, as in :class:`export.folding.backprojection.PlainBackProjection`. The kernel's sixteen shifted copies are
+    made from the input: where that is bound as a constant, a runtime folds them when it opens the session.
     """
     fixed = PlainBackProjection(BackProjection(torch.zeros(side, side), scale, 1))
     graph = _Graph(opset, {})
@@ -107,7 +107,7 @@ def _channels(shapes: dict[str, list[int]]) -> list[int]:
 
 
 class _Graph:
-    """A graph in the making. Values are names; every method that adds a node returns the name of its result."""
+    """A graph builder: values are names, and every method that adds a node returns the name of its result."""
 
     def __init__(self, opset: int, shapes: dict[str, list[int]]) -> None:
         self.opset, self.shapes = opset, shapes

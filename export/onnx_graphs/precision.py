@@ -1,7 +1,7 @@
-"""Typed ONNX in half precision: which layers compute in float16 or bfloat16, and which stay float32.
+"""Convert ONNX models to float16 or bfloat16, deciding which layers stay float32.
 
-TensorRT from version 11 on, and strongly typed engines before, take the types of the file as they are, so the precision
-is decided here, once. Input and output stay float32: the casts are inside.
+TensorRT since version 11, and strongly typed engines before, use the types of the file as they are, so the precision is
+decided here, once. Input and output stay float32: the casts are inside.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-# Sums over all pixels, which grow with the image.
-SUMS = ("ReduceMean", "ReduceSum", "GlobalAveragePool")
+SUMS = ("ReduceMean", "ReduceSum", "GlobalAveragePool")  # over all pixels: they grow with the image
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _PICTURE = (1, 3)  # channels: a picture, or its colours one by one
 FILTER_DOMAIN = "darsr"
-# Inputs that ONNX wants in float32 whatever the type of the others is.
-_ALWAYS_FLOAT32 = {"Resize": (1, 2)}
+_ALWAYS_FLOAT32 = {"Resize": (1, 2)}  # inputs, by position, that are float32 whatever the type of the others
 
 
 def lower(model: ModelProto, precision: str) -> ModelProto:
-    """The same network in ``fp16`` or ``bf16``, with the layers of :func:`kept` in float32.
+    """Return the same network in ``fp16`` or ``bf16``, with the layers of :func:`kept` in float32.
 
     Args:
-        model: float32 throughout, of an opset that knows the type (see :func:`opset_for`); left alone.
+        model: float32 throughout, of an opset that knows the type (see :func:`opset_for`); not changed.
     """
     low = LOW_TYPES[precision]
     model = shape_inference.infer_shapes(model)
@@ -45,26 +43,26 @@ def lower(model: ModelProto, precision: str) -> ModelProto:
 
 
 def opset_for(precision: str, least: int) -> int:
-    """The opset that a file of this precision needs: convolutions of bfloat16 came with 22."""
+    """Return the opset that a file of this precision needs: bfloat16 convolutions came with 22."""
     return max(least, 22) if precision == "bf16" else least
 
 
 def kept(model: ModelProto, precision: str) -> set[int]:
-    """Indices of the nodes that stay float32, chosen by measurement (docs/precision-and-form.md).
+    """Return the indices of the nodes that stay float32, chosen by measurement (docs/precision-and-form.md).
 
-    In ``fp16`` only sums over all pixels, which would overflow on a large image. In ``bf16``, whose 8 bits are a grey
-    level, also the correction filter with its coefficients and whatever carries the picture itself.
+    In ``fp16`` only sums over all pixels, which would overflow on a large image. In ``bf16``, whose 8 bits resolve one
+    grey level, also the correction filter with its coefficients and whatever carries the picture itself.
     """
     sums = {index for index, node in enumerate(model.graph.node) if node.op_type in SUMS}
     return sums | sensitive(model) if precision == "bf16" else sums
 
 
 def sensitive(model: ModelProto) -> set[int]:
-    """Indices of the nodes where an error in a value is an error in the picture.
+    """Return the indices of the nodes where an error in a value is an error in the picture.
 
     * the correction filter and the convolution that makes its coefficients;
     * convolutions that read the picture, its 3 channels or one of them: the first ones, and those of back-projection;
-    * everything behind the last other convolutions: skips, pixel shuffle, back-projection, clip.
+    * everything after the last other convolutions: skips, pixel shuffle, back-projection, clip.
     """
     graph = model.graph
     maker = {name: index for index, node in enumerate(graph.node) for name in node.output}
@@ -88,7 +86,7 @@ def sensitive(model: ModelProto) -> set[int]:
 
 
 def _reads_picture(node: NodeProto, weights: dict[str, Sequence[int]]) -> bool:
-    """Whether a convolution's input is a picture of 3 channels, or of one."""
+    """Return whether a convolution's input is a picture of 3 channels, or of one."""
     dims = weights.get(node.input[1]) if node.op_type in ("Conv", "ConvTranspose") else None
     if dims is None:
         return False
@@ -97,7 +95,7 @@ def _reads_picture(node: NodeProto, weights: dict[str, Sequence[int]]) -> bool:
 
 
 class _Retyped:
-    """A graph in the making: nodes are added in order, casts come where types differ, once for each value and type."""
+    """A graph builder: nodes are added in order, with a cast where types differ, once for each value and type."""
 
     def __init__(self, types: dict[str, int], arrays: dict[str, np.ndarray]) -> None:
         self.types, self.arrays = types, arrays
@@ -125,7 +123,7 @@ class _Retyped:
                 self.types[name] = wanted
 
     def restore(self, outputs: list[str]) -> None:
-        """Outputs are float32: cast those that are not, under their old name."""
+        """Cast outputs that are not float32 back to it, under their old names."""
         for name in outputs:
             if self.types[name] == TensorProto.FLOAT:
                 continue
@@ -138,7 +136,7 @@ class _Retyped:
         return list(self._constants.values())
 
     def _as(self, name: str, wanted: int) -> str:
-        """The name under which a value can be had in a type."""
+        """Return the name of a value in a type, casting it if need be."""
         current = self.types.get(name)
         if current not in _FLOATS:
             return self._constant(name, name, current or 0)
@@ -154,7 +152,7 @@ class _Retyped:
         if name in self.arrays and new_name not in self._constants:
             array = self.arrays[name]
             if wanted in _NUMPY:
-                with np.errstate(over="ignore"):  # a weight that does not fit becomes infinite: the gate sees it
+                with np.errstate(over="ignore"):  # a weight out of range becomes infinite: the parity check fails
                     array = array.astype(_NUMPY[wanted])
             self._constants[new_name] = numpy_helper.from_array(array, new_name)
         return new_name

@@ -1,7 +1,7 @@
-"""int8 by Q/DQ nodes: convolutions in 8 bits, what is sensitive in float32.
+"""Quantize models to int8 with Q/DQ nodes: convolutions in 8 bits, sensitive layers in float32.
 
-Placed as TensorRT wants it: symmetric, weights by output channel, activations at the *inputs* of convolutions alone
-(an output is rounded once, where the next convolution reads it), biases in float32.
+Placed as TensorRT wants it: symmetric, weights per output channel, activations only at the *inputs* of convolutions (so an
+output is rounded once, where the next convolution reads it), biases in float32.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,29 +22,27 @@ from darsr_deploy.engines.ort import import_onnxruntime
 
 from .precision import SUMS, WEIGHTED, sensitive
 
-# Of all values, so many lie inside the range of an activation; the rest is clipped. Chosen by measurement.
-_PERCENTILE = 99.999
-# Layers behind the backbone's first that stay float32: what they get wrong, all others work on. Without, form global of an
-# adapter that sharpens much has 42.6 dB, with one 42.8, with two 43.3, with eight 47. The more the slower: the first
-# number with which a file passes its gate is taken.
+_PERCENTILE = 99.999  # of an activation's values that lie inside its range; the rest is clipped
+# Layers after the backbone's first that stay float32, since all others build on them. The fewest that pass the parity
+# check are taken (docs/notebook.md has the figures).
 EARLY = (2, 4, 8)
 
 
 def quantize(model: ModelProto, feeds: Iterable[dict[str, np.ndarray]], early: int = EARLY[0]) -> ModelProto:
-    """The network with its convolutions in int8, but those of :func:`excluded`.
+    """Return the network with its convolutions in int8, except those of :func:`excluded`.
 
     Args:
-        model: float32; left alone.
-        feeds: inputs by name, all of one size, that show which values occur.
-        early: the backbone's layers that stay float32, behind its first.
+        model: float32; not changed.
+        feeds: calibration inputs by name, all of one size.
+        early: number of the backbone's layers after its first that stay float32.
 
     Raises:
-        DarsrError: ONNX Runtime, whose quantizer this is, is not installed.
+        DarsrError: ONNX Runtime, which has the quantizer, is not installed.
     """
     import_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
         quantize_static(
@@ -69,10 +68,10 @@ def quantize(model: ModelProto, feeds: Iterable[dict[str, np.ndarray]], early: i
 
 
 def excluded(model: ModelProto, early: int = EARLY[0]) -> set[int]:
-    """Indices of the nodes that are not quantized.
+    """Return the indices of the nodes that are not quantized.
 
     The sensitive ones, the backbone's early and last convolutions, the channel attentions, and the convolutions that read
-    what an attention has weighted: its channels differ in range so much that one scale for all loses 3 dB.
+    what an attention has weighted: its channels' ranges differ so much that one scale for all costs 3 dB.
     """
     graph = model.graph
     found = sensitive(model)
@@ -95,7 +94,7 @@ def excluded(model: ModelProto, early: int = EARLY[0]) -> set[int]:
 
 
 def _early(model: ModelProto, others: set[int], count: int) -> set[int]:
-    """The first convolutions behind the last one that makes features of a picture: the backbone's."""
+    """Return the first convolutions after the last one that turns a picture into features: the backbone's."""
     nodes, weights = model.graph.node, {t.name: t.dims for t in model.graph.initializer}
     convolutions = [index for index, node in enumerate(nodes) if node.op_type in WEIGHTED]
     shapes = {index: weights.get(nodes[index].input[1], (0, 0)) for index in convolutions}
@@ -118,12 +117,14 @@ def _reader(feeds: Iterable[dict[str, np.ndarray]]):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer prints its progress and advises a preparation that this graph does not need."""
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
+def quiet(logger: str | None = None) -> Iterator[None]:
+    """Silence stdout, warnings and a logger (the root's by default): exporter and quantizer talk even when all is well."""
+    talking = logging.getLogger(logger)
+    level = talking.level
+    talking.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
             yield
     finally:
-        logging.root.setLevel(level)
+        talking.setLevel(level)

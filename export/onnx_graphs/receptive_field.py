@@ -1,11 +1,11 @@
-"""How far around a pixel a graph looks: what a tile needs beyond its own pixels. Counted in the graph, node by node.
+"""Compute the receptive field of a graph: the pixels that a tile needs around its own.
 
 Every operator of a super-resolution network maps an interval of its output's rows to the interval of its input's rows that
 it reads. Walking the graph backwards with these intervals, in whole numbers, gives the exact reach of the result.
 
-Borders need no extra care: a tile ends at the image's border where it comes near it, so padding happens there alone. Mirrored
-and repeated pixels lie no farther inside than the pixels they stand for lie outside, and the reach is taken to be the same on
-both sides, so a tile always holds them.
+Borders need no extra care: a tile near the image's border ends there, so only there is anything padded. Mirrored and
+repeated pixels lie no farther inside than the pixels they stand for lie outside, and the reach is the same on both sides,
+so a tile always holds them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Interval = tuple[int, int]  # first and last row, both included; rows outside th
 
 
 class NotLocal(ValueError):
-    """A graph, or an operator in it, whose result at a pixel depends on the whole picture or on nobody knows what."""
+    """Raised for a graph whose result at a pixel depends on the whole picture, or on an unknown part of it."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What a pixel of the result depends on.
+    """The input pixels that a pixel of the result depends on.
 
     Attributes:
-        halo: LR pixels on every side of a tile that its own pixels depend on.
-        alignment: tiles must begin at multiples of this, in LR pixels; 1 where nothing is reduced below the LR size.
+        halo: LR pixels around a tile that its own pixels depend on.
+        alignment: tiles must start at multiples of this, in LR pixels; 1 where nothing is reduced below the LR size.
     """
 
     halo: int
@@ -39,7 +39,7 @@ class Reach:
 
 
 def reach(model: ModelProto, steps: dict[str, Fraction | int] | None = None, target: str | None = None) -> Reach:
-    """The reach of a graph.
+    """Return the reach of a graph.
 
     Args:
         steps: the inputs that are pictures, each with its LR pixels per pixel (1/2 for a picture at scale 2); by
@@ -47,7 +47,7 @@ def reach(model: ModelProto, steps: dict[str, Fraction | int] | None = None, tar
         target: the value in question; the first output by default.
 
     Raises:
-        NotLocal: the operator that is not known to be local is named.
+        NotLocal: names the operator that is not known to be local.
     """
     graph = inliner.inline_local_functions(model).graph
     names = {value.name for value in graph.input}
@@ -104,7 +104,7 @@ def reach(model: ModelProto, steps: dict[str, Fraction | int] | None = None, tar
 
 @dataclass(frozen=True)
 class Local:
-    """One operator: how many times smaller its result is, and the rows that it reads for some rows of its result."""
+    """An operator: how many times smaller its result is, and which rows it reads for some rows of its result."""
 
     shrinks: Fraction
     reads: Callable[[Interval], Interval]
@@ -116,13 +116,13 @@ class _Known:
     shapes: dict[str, list[int]]
 
     def kernel(self, node: NodeProto) -> list[int]:
-        """Height and width of a convolution's kernel."""
+        """Return height and width of a convolution's kernel."""
         if node.input[1] not in self.shapes:
             raise NotLocal(f"{node.op_type} whose kernel is computed")
         return self.shapes[node.input[1]][2:]
 
     def values(self, node: NodeProto, position: int) -> list | None:
-        """A constant input as a list; None where it is left out.
+        """Return a constant input as a list; None where it is left out.
 
         Raises:
             NotLocal: it is computed.
@@ -226,7 +226,7 @@ def _transposed(node: NodeProto, options: dict, known: _Known) -> Local:
 
 
 def _window(node: NodeProto, options: dict, kernel: list[int], axis: int) -> tuple[int, int, int]:
-    """Stride, and rows read before and behind the one that a row of the result begins at, along one axis."""
+    """Return the stride, and the rows read before and after the one where a row of the result starts, along one axis."""
     automatic = options.get("auto_pad", b"NOTSET").decode()
     span = options.get("dilations", [1, 1])[axis] * (kernel[axis] - 1)
     stride = options.get("strides", [1, 1])[axis]

@@ -1,11 +1,4 @@
-"""PReLU with a slope for each channel, in operators that ONNX Runtime keeps in its blocked layout on a CPU.
-
-Reshapes whose target is computed from the picture's size -> reshapes by constants, where these say the same.
-
-PyTorch's exporter computes every dynamic size at run time: a chain of small operators for each reshape, through which no
-shape inference sees. A 0 (copy this length) and one -1 (whatever is left) say it in the file. Which ones do is found by
-running the model at a few sizes.
-"""
+"""Rewrite operators into equal ones that runtimes execute faster or understand better: per-channel PReLU, dynamic reshapes."""
 
 from __future__ import annotations
 
@@ -19,14 +12,14 @@ from darsr_train.backbones.onnx_graph import all_graphs
 
 
 def slopes_as_convolutions(model: ModelProto) -> ModelProto:
-    """A copy in which every PReLU of a feature map is two depthwise 1x1 convolutions; the same up to float rounding.
+    """Return a copy in which every PReLU of a feature map is two depthwise 1x1 convolutions; equal up to float rounding.
 
-    For slopes ``a``: ``x + (1 - a) relu(-x)``. ONNX Runtime computes the ReLU inside the first and the sum inside the
-    second, and stays in its layout of blocked channels (NCHWc). PReLU has no kernel for that layout: the data is brought
-    back to NCHW for it, and blocked again for the convolution behind (docs/backbone-speed.md has both measured).
+    For slopes ``a``: ``x + (1 - a) relu(-x)``. ONNX Runtime fuses the ReLU into the first and the sum into the second, and
+    stays in its blocked layout (NCHWc) on a CPU, for which it has no PReLU kernel: with PReLU the data goes back to NCHW
+    and is blocked again for the next convolution (measured in docs/backbone-speed.md).
 
     Args:
-        model: float32; left alone. A PReLU whose slopes are no constants, or not C x 1 x 1 with C > 1, stays as it is.
+        model: float32; not changed. A PReLU whose slopes are not constant, or not C x 1 x 1 with C > 1, stays as it is.
     """
     rewritten = ModelProto()
     rewritten.CopyFrom(model)
@@ -56,7 +49,7 @@ def names_read(graph: GraphProto) -> set[str]:
 
 
 def _pair(node: NodeProto, a: np.ndarray, initializers) -> Iterator[NodeProto]:
-    """The nodes in the place of one PReLU; its weights are added to ``initializers``."""
+    """Yield the nodes that replace one PReLU, adding their weights to ``initializers``."""
     x, y = node.input[0], node.output[0]
     mirror, rest = f"{y}_mirror", f"{y}_rest"
     initializers.extend([_constant(mirror, -np.ones_like(a)), _constant(rest, 1 - a)])
@@ -75,7 +68,11 @@ _SIZES = ((1, 8, 11), (2, 13, 9), (3, 10, 12))  # images, height, width: no leng
 
 
 def constant_reshapes(model: ModelProto) -> ModelProto:
-    """The same model; a reshape whose target no constant describes stays as it is.
+    """Return the same model with constant targets for reshapes whose target is computed from the picture's size.
+
+    PyTorch's exporter computes dynamic sizes by chains of small operators, which shape inference cannot follow. 0 (copy
+    this length) and one -1 (whatever is left) say the same. Which ones do is found by running the model at a few sizes; a
+    reshape that no constants describe stays as it is.
 
     Args:
         model: inputs ``lr`` (N x 3 x H x W) and, in some, ``coeff`` (N x 13 x H x W).
@@ -105,7 +102,7 @@ def constant_reshapes(model: ModelProto) -> ModelProto:
 
 
 def _observed(model: ModelProto, names: list[str]) -> list[dict[str, tuple[int, ...]]]:
-    """Shapes of values, for each of the sizes."""
+    """Return the shapes of values for each of the sizes."""
     probe = ModelProto()
     probe.CopyFrom(model)
     wanted = {}
@@ -126,7 +123,7 @@ def _observed(model: ModelProto, names: list[str]) -> list[dict[str, tuple[int, 
 
 
 def _target(shapes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[int] | None:
-    """The constants that describe all (before, after), None where there are none."""
+    """Return the constants that describe all (before, after) pairs, None where there are none."""
     target = []
     for place in range(len(shapes[0][1])):
         lengths = {after[place] for _, after in shapes}
@@ -140,7 +137,7 @@ def _target(shapes: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[int] 
 
 
 def _drop_unused(model: ModelProto) -> None:
-    """Remove what computed the targets, back to the inputs."""
+    """Remove the nodes and weights that nothing reads any more."""
     nodes = model.graph.node
     while True:
         read = names_read(model.graph) | {value.name for value in model.graph.output}

@@ -1,1 +1,1 @@
-"""The fused correction filter for TensorRT: its sources, built and put into models."""
+"""The fused correction filter for TensorRT: build its sources and put it into models."""

@@ -1,8 +1,8 @@
-"""The correction filter inside an engine: ``python -m export.plugin.aot_kernel photo.onnx -o photo.engine``.
+"""Compile the correction filter into an engine: ``python -m export.plugin.aot_kernel photo.onnx -o photo.engine``.
 
-TensorRT 10.9 and newer take kernels compiled ahead of time through ``tensorrt.plugin`` and put them into the engine, which
-then runs anywhere that an engine of its kind runs: neither this module nor Triton nor a library is needed there. The kernel is
-that of :mod:`darsr_train.networks.triton_filter`, so needs Triton, but not PyTorch. For older versions: :mod:`.build`.
+TensorRT 10.9 and newer take kernels compiled ahead of time through ``tensorrt.plugin`` and store them in the engine, which
+then runs wherever an engine of its kind runs, without this module, Triton or a library. The kernel is that of
+:mod:`darsr_train.networks.triton_filter`, so this needs Triton, but not PyTorch. For older versions: :mod:`.build`.
 """
 
 # Without ``from __future__ import annotations``: tensorrt.plugin reads the annotations, and wants classes, not their names.
@@ -38,7 +38,7 @@ _TYPES = {"FLOAT": "fp32", "HALF": "fp16"}  # of TensorRT, as Triton calls them
 
 
 class Kernel(NamedTuple):
-    """A compiled kernel and how it is launched: one program for each BLOCK pixels of an image."""
+    """A compiled kernel and its launch: one program for each BLOCK pixels of an image."""
 
     name: str
     ptx: str
@@ -50,12 +50,12 @@ Compile = Callable[[str, str, int], Kernel]
 
 
 def compile_kernel(kind: str, target: str, driver: int = 0) -> Kernel:
-    """Compile the kernel for a GPU, which need not be at hand.
+    """Compile the kernel for a GPU, which need not be present.
 
     Args:
         kind: ``fp32`` or ``fp16``, of image, coefficients and result.
         target: compute capability, ``sm_89``.
-        driver: version of CUDA that will load it (13010: 13.1), whose PTX is kept to; 0: the compiler's newest.
+        driver: version of CUDA that will load it (13010: 13.1) and limits the PTX version; 0: the compiler's newest.
 
     Raises:
         DarsrError: no Triton, or one whose kernels TensorRT cannot launch.
@@ -86,13 +86,13 @@ def compile_kernel(kind: str, target: str, driver: int = 0) -> Kernel:
 
 
 def ptx_version(ptx: str) -> int:
-    """88 for ``.version 8.8``."""
+    """Return the version of a PTX text: 88 for ``.version 8.8``."""
     major, minor = ptx.split(".version ", 1)[1].split(maxsplit=1)[0].split(".")
     return 10 * int(major) + int(minor)
 
 
 def register(library: Library, target: str, driver: int = 0, compile: Compile = compile_kernel) -> None:
-    """Make the plugin known to TensorRT in this process, for one GPU; a second time nothing happens.
+    """Register the plugin with TensorRT in this process, for one GPU; a second call does nothing.
 
     Raises:
         DarsrError: a version without ahead-of-time plugins, or TensorRT for RTX, which has none; no Triton.
@@ -103,7 +103,7 @@ def register(library: Library, target: str, driver: int = 0, compile: Compile = 
     trtp = importlib.import_module(f"{library.module.__name__}.plugin")
     if hasattr(getattr(trtp.op, FILTER_DOMAIN, None), PLUGIN.partition("::")[2]):
         return
-    # now, not in a callback: TensorRT would swallow what went wrong there
+    # compiled now: TensorRT would swallow an error in a callback
     kernels = {kind: compile(kind, target, driver) for kind in _TYPES.values()}
 
     @trtp.register(PLUGIN)
@@ -134,10 +134,10 @@ def register(library: Library, target: str, driver: int = 0, compile: Compile = 
 def build_with_plugin(
     model: Path, target: Path, library: Library, options: BuildOptions, compile: Compile = compile_kernel
 ) -> EngineFacts:
-    """Build an engine whose correction filter is the fused kernel, compare it with the plain file, and write it.
+    """Build an engine whose correction filter is the fused kernel, compare it with the plain model, and write it.
 
     Args:
-        model: what ``darsr export`` wrote, of form ``network`` or ``filters``.
+        model: a file of ``darsr export``, of form ``network`` or ``filters``.
 
     Raises:
         DarsrError: as :func:`register` and :func:`export.artefacts.engine.build_file`, or a model without a correction filter.
@@ -161,7 +161,7 @@ def build_with_plugin(
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # on stderr
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="what darsr export wrote, form network or filters")
+    parser.add_argument("model", type=Path, help="a file of darsr export, form network or filters")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a name that ends in .engine")
     parser.add_argument("--shape", metavar="HxW", help="the one size it takes")
     parser.add_argument("--shapes", metavar="MIN,OPT,MAX", help="each HxW")

@@ -1,7 +1,7 @@
 """Build the TensorRT plugin of the correction filter: ``python -m export.plugin.build -o libdarsr_filter.so``.
 
-Needs CUDA's compiler and TensorRT's headers and library, as on a Jetson with JetPack 6 (TensorRT 10.3) or newer, and
-nothing else: neither PyTorch nor onnx. docs/correction-filter.md says how an engine is built with it.
+Needs only CUDA's compiler and TensorRT's headers and library, as on a Jetson with JetPack 6 (TensorRT 10.3) or newer:
+neither PyTorch nor onnx. docs/correction-filter.md shows how to build an engine with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.atomic import atomic_path
 
 SOURCES = Path(__file__).parent
-_CUDA = (Path("/usr/local/cuda/bin"),)  # where JetPack has it, which is not on PATH there
+_CUDA = (Path("/usr/local/cuda/bin"),)  # JetPack's, which is not on PATH
 _PREFIXES = (Path("/usr"), Path("/usr/local/tensorrt"))
 _HEADER = "NvInferRuntime.h"
 
@@ -27,17 +27,17 @@ def build(target: Path, arch: str = "native", tensorrt: Path | None = None) -> l
     """Compile and link the plugin.
 
     Args:
-        arch: GPU to build for, as nvcc names it (``sm_87`` is Orin); the one of this machine by default.
-        tensorrt: folder with ``include`` and ``lib``, of an installation that the system does not know.
+        arch: GPU to build for, as nvcc names it (``sm_87`` is Orin); this machine's by default.
+        tensorrt: folder with ``include`` and ``lib`` of an installation outside the system's folders.
 
     Returns:
-        The command that was run, but for its output file.
+        The command that was run, without its output file.
 
     Raises:
         DarsrError: compiler or headers are missing, or the compiler fails; nothing is written then.
     """
     if not re.fullmatch(r"native|sm_\d+[a-z]?", arch):
-        raise DarsrError(f"arch {arch}", "is no GPU architecture", "write it as nvcc does, sm_87, or leave it out")
+        raise DarsrError(f"arch {arch}", "is not a GPU architecture", "write it as nvcc does, sm_87, or leave it out")
     command = [find_compiler(), "-O3", "-std=c++17", "-shared", "-Xcompiler", "-fPIC", f"-arch={arch}"]
     command += [f"-I{find_headers(tensorrt)}", *map(str, sources())]
     command += [f"-L{tensorrt / 'lib'}"] if tensorrt else []
@@ -52,11 +52,12 @@ def build(target: Path, arch: str = "native", tensorrt: Path | None = None) -> l
 
 
 def sources() -> list[Path]:
+    """Return the source files that are compiled."""
     return [SOURCES / "correction_filter.cu", SOURCES / "tensorrt_plugin.cpp"]
 
 
 def find_compiler() -> str:
-    """nvcc, on PATH or where JetPack puts it.
+    """Return the path of nvcc, on PATH or where JetPack puts it.
 
     Raises:
         DarsrError: there is none.
@@ -69,7 +70,7 @@ def find_compiler() -> str:
 
 
 def find_headers(tensorrt: Path | None = None) -> Path:
-    """The folder that holds TensorRT's headers.
+    """Return the folder that holds TensorRT's headers.
 
     Raises:
         DarsrError: there is none.

@@ -1,7 +1,7 @@
-"""A model for TensorRT with the plugin: ``python -m export.plugin.onnx_model photo.onnx -o photo-plugin.onnx``.
+"""Prepare a model for the TensorRT plugin: ``python -m export.plugin.onnx_model photo.onnx -o photo-plugin.onnx``.
 
-TensorRT's ONNX parser prefers the function's body to a plugin of the same name, unless it is told otherwise
-(ENABLE_PLUGIN_OVERRIDE, which TensorRT 10.3 does not have). In a file without the body the plugin is all there is.
+TensorRT's ONNX parser prefers the function's body to a plugin of the same name, unless told otherwise
+(ENABLE_PLUGIN_OVERRIDE, which TensorRT 10.3 lacks). In a file without the body only the plugin is left.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ..onnx_graphs.precision import FILTER_DOMAIN
 
 
 def without_body(model: ModelProto, what: str = "the model", quick: bool = False) -> ModelProto:
-    """A copy whose ``darsr::CorrectionFilter`` has no body: for a runtime that has a kernel of that name, and no other.
+    """Return a copy whose ``darsr::CorrectionFilter`` has no body, for runtimes with a kernel of that name only.
 
     Args:
         quick: the kernel is that of :mod:`.aot_kernel`. Such plugins have a namespace, which the parser of 10.9 reads from
-            an attribute of the node, as it does whether the compiled form is meant.
+            an attribute of the node, like the choice of the compiled form.
 
     Raises:
         DarsrError: a model without a correction filter.
@@ -46,7 +46,7 @@ def without_body(model: ModelProto, what: str = "the model", quick: bool = False
 
 
 def resealed(model: ModelProto) -> bytes:
-    """The bytes of a changed model, with a checksum of their own if it was exported with one."""
+    """Return the bytes of a changed model, with a new checksum if it was exported with one."""
     kept = [entry for entry in model.metadata_props if entry.key != SEAL.decode()]
     seal = sealed if len(kept) < len(model.metadata_props) else bytes
     del model.metadata_props[:]
@@ -56,7 +56,7 @@ def resealed(model: ModelProto) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="what darsr export wrote, form network or filters")
+    parser.add_argument("model", type=Path, help="a file of darsr export, form network or filters")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     try:

@@ -1,1 +1,1 @@
-"""The page of a ``darsr report``: one HTML file that holds its pictures, style and program, and asks no network."""
+"""Write the page of ``darsr report``: one HTML file with its pictures, style and script inside, which loads nothing."""

@@ -1,4 +1,4 @@
-"""The tables of ``darsr bench --json`` as charts."""
+"""Draw the tables of ``darsr bench --json`` as charts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLUMNS = {
 
 
 def read_bench(path: Path) -> dict:
-    """A benchmark's machine and rows.
+    """Read a benchmark's machine and rows.
 
     Raises:
         DarsrError: the file cannot be read, or is none; the line names what is missing.
@@ -44,15 +44,15 @@ def read_bench(path: Path) -> dict:
         ) from error
     for name, kind in (("machine", dict), ("rows", list)):
         if not isinstance(found.get(name), kind):
-            raise DarsrError(str(path), f"is no benchmark: field {name} is missing or of another kind", _WAY_OUT)
+            raise DarsrError(str(path), f"is not a bench report: field {name} is missing or of another kind", _WAY_OUT)
     for index, row in enumerate(found["rows"]):
         if not isinstance(row, dict) or not isinstance(row.get("engine"), str):
-            raise DarsrError(str(path), f"is no benchmark: row {index} names no engine", _WAY_OUT)
+            raise DarsrError(str(path), f"is not a bench report: row {index} names no engine", _WAY_OUT)
     return found
 
 
 def bench_section(bench: dict) -> Markup:
-    """Charts of latency, quality, memory and power; every row in a table below; rows that could not run, and why."""
+    """Draw charts of latency, quality, memory and power, a table of all rows, and why some could not run."""
     rows = bench["rows"]
     ran = [row for row in rows if _value(row, "median_ms") is not None]
     parts = [element("h2", "Speed"), element("p", _machine_line(bench["machine"]), class_="remark")]

@@ -1,4 +1,4 @@
-"""Charts as SVG and HTML: losses over steps, bars."""
+"""Draw charts as SVG and HTML: losses over steps, bars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 190, 52, 34
 
 
 def curve_svg(curve: Curve, label: str) -> tuple[Markup, str]:
-    """Losses over steps, on a logarithmic scale where they span more than a decade; a calmer line runs through them.
+    """Draw losses over steps with a moving average, on a logarithmic scale where they span more than a decade.
 
     Returns:
         The drawing, and in words the unit of its axis where that is not 1.
@@ -54,7 +54,7 @@ def curve_svg(curve: Curve, label: str) -> tuple[Markup, str]:
 
 
 def _calm(values: list[float]) -> list[float]:
-    """Means over a window of a tenth of the curve on each side, narrower at its ends."""
+    """Average over a tenth of the curve on each side, less at its ends."""
     reach = max(1, len(values) // 10)
     windows = [(i, min(reach, i, len(values) - 1 - i)) for i in range(len(values))]
     return [sum(values[i - r : i + r + 1]) / (2 * r + 1) for i, r in windows]
@@ -62,7 +62,7 @@ def _calm(values: list[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a chart: its value, how it is written, marks at further values (name, value), its colour's class."""
+    """A bar of a chart: its value, the value as text, marks at further values (name, value), its colour's class."""
 
     label: str
     value: float
@@ -73,10 +73,10 @@ class Bar:
 
 
 def bars(items: list[Bar], label: str, start: float = 0.0) -> Markup:
-    """Horizontal bars, as a list: label, bar, figure.
+    """Draw horizontal bars as a list: label, bar, figure.
 
     Args:
-        start: value of the left edge, for figures whose zero means nothing (decibels); it must be said beside them.
+        start: value of the left edge, for figures without a meaningful zero (decibels); say it beside them.
     """
     reach = max([i.value for i in items] + [value for i in items for _, value in i.marks], default=start)
     span = max(reach - start, 1e-12)

@@ -1,6 +1,6 @@
-"""What was found, drawn as SVG: the kernel, the map of corrections, filters in figures.
+"""Draw the kernel, the map of corrections and filters as SVG.
 
-Pictures inside are one pixel a value and are enlarged without smoothing. Colours of text and lines come from the page.
+Pictures inside have one pixel per value and are enlarged without smoothing. Colours of text and lines come from the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAP = 600  # sides of the map at most: a larger image's is averaged
 
 
 def kernel_svg(kernel: np.ndarray, scale: int, label: str) -> Markup:
-    """The kernel with its extent in HR pixels around the place of the LR pixel; blue is positive, red negative."""
+    """Draw the kernel in HR pixels around the position of the LR pixel; blue is positive, red negative."""
     count = len(kernel)
     side = _SIDE - _LEFT
     tap = side / count
@@ -42,7 +42,7 @@ def kernel_svg(kernel: np.ndarray, scale: int, label: str) -> Markup:
 
 
 def map_svg(filters: np.ndarray, label: str) -> tuple[Markup, list[np.ndarray]]:
-    """How strongly each pixel is corrected, by its filter's centre tap, and the filters at the numbered places."""
+    """Draw each pixel's correction, by its filter's centre tap, and return the filters at the numbered places too."""
     centres = filters[..., 2, 2]
     spots = spots_of(centres)
     low, high = (float(v) for v in np.percentile(centres, (1, 99)))
@@ -65,7 +65,7 @@ def map_svg(filters: np.ndarray, label: str) -> tuple[Markup, list[np.ndarray]]:
 
 
 def filters_svg(filters: list[np.ndarray], label: str) -> Markup:
-    """5x5 filters with their taps in figures, numbered where they are several."""
+    """Draw 5x5 filters with their taps as numbers, numbered where there are several."""
     several = len(filters) > 1
     reach = max(float(np.abs(f).max()) for f in filters)
     side = (_SIDE - 16) / 2 if several else _SIDE

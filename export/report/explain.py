@@ -1,4 +1,4 @@
-"""In words: what was found in an image, what was chosen, and why. Facts of an adapter may hold anything: nothing is assumed."""
+"""Explain in words what was found in an image, what was chosen, and why. An adapter's facts may hold anything."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _REASONS = {
 
 
 def number(facts: dict, key: str) -> float | None:
-    """A finite number of the facts; None where there is none."""
+    """Return a finite number of the facts; None where there is none."""
     value = facts.get(key)
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if good else None
 
 
 def candidates(facts: dict) -> dict[str, float]:
-    """The loss of every candidate on what was not fitted, by its name in words; empty where none were compared."""
+    """Return the held-out loss of every candidate by its name in words; empty where none were compared."""
     found = facts.get("held_out_loss")
     if not isinstance(found, dict):
         return {}
@@ -43,6 +43,7 @@ def candidates(facts: dict) -> dict[str, float]:
 
 
 def chosen_candidate(facts: dict) -> str:
+    """Return the chosen candidate's name in words; empty where there is none."""
     chosen = facts.get("chosen")
     return _CANDIDATES.get(chosen, chosen) if isinstance(chosen, str) else ""
 
@@ -54,7 +55,7 @@ def _amount(facts: dict) -> float:
 
 
 def why(adapter: Adapter) -> list[str]:
-    """What was chosen and why, as sentences."""
+    """Return sentences that say what was chosen and why."""
     facts = adapter.facts
     chosen, camera = facts.get("chosen"), number(facts, "camera_probability")
     amount = _amount(facts)
@@ -90,7 +91,7 @@ def why(adapter: Adapter) -> list[str]:
 
 
 def kernel_words(kernel: np.ndarray) -> str:
-    """Size, sum and spread of a kernel."""
+    """Describe size, sum and spread of a kernel."""
     words = f"{len(kernel)} × {len(kernel)} taps in HR pixels, sum {kernel.sum():.2f}"
     shape = shape_of(kernel) if kernel.sum() > 0.1 else {"sigma_short": 0}
     if shape["sigma_short"] > 0:  # a kernel with much negative mass has no spread
@@ -99,7 +100,7 @@ def kernel_words(kernel: np.ndarray) -> str:
 
 
 def facts_table(adapter: Adapter, lr_size: tuple[int, int]) -> list[tuple[str, str]]:
-    """What else the adapter says of itself: names and values."""
+    """Return the adapter's other facts as names and values."""
     facts, scale = adapter.facts, adapter.scale
     height, width = lr_size
     rows = [

@@ -1,4 +1,4 @@
-"""HTML and SVG from Python: what is not markup already is escaped, so nothing that came from a file becomes markup."""
+"""Write HTML and SVG: whatever is not :class:`Markup` is escaped, so no text from a file becomes markup."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9:-]*")
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is HTML already and is not escaped."""
 
 
 Child = str | int | float | None
 
 
 def element(tag: str, *children: Child, **attributes: str | int | float | bool | None) -> Markup:
-    """``<tag attributes>children</tag>``.
+    """Write ``<tag attributes>children</tag>``.
 
     Args:
-        children: :class:`Markup` as it is, other values escaped; None is left out.
-        attributes: ``class_`` is class, ``aria_label`` aria-label, ``stroke_width`` stroke-width; True gives the name
-            alone, None and False leave it out.
+        children: :class:`Markup` as it is, other values escaped, None left out.
+        attributes: ``class_`` is class, ``aria_label`` aria-label, ``stroke_width`` stroke-width; True writes the name
+            alone, None and False omit it.
     """
     words = [tag]
     for name, value in attributes.items():
         name = name.rstrip("_").replace("_", "-")
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of an attribute")
+            raise ValueError(f"{name!r} is not an attribute's name")
         if value is None or value is False:
             continue
         words.append(name if value is True else f'{name}="{html.escape(_text(value))}"')
@@ -37,12 +37,12 @@ def element(tag: str, *children: Child, **attributes: str | int | float | bool |
 
 
 def joined(*children: Child) -> Markup:
-    """The children one after the other."""
+    """Join children, escaping those that are not markup."""
     return Markup(
         "".join(c if isinstance(c, Markup) else html.escape(_text(c), quote=False) for c in children if c is not None)
     )
 
 
 def _text(value: str | int | float) -> str:
-    """Coordinates to a hundredth: a page holds thousands of them."""
+    """Write a value, coordinates to a hundredth: a page holds thousands of them."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

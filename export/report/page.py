@@ -1,4 +1,4 @@
-"""Sections, style and program -> one HTML file."""
+"""Put sections, style and script into one HTML file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _ONE_IMAGE, _ALL_IMAGES, _LEAST = 4_000_000, 24_000_000, 400_000  # bytes of lar
 
 
 def build_page(subjects: list[Subject], bench: dict | None = None, title: str | None = None) -> str:
-    """The page of these images, and of a benchmark. The same arguments give the same text.
+    """Return the page of images and of a benchmark; the same arguments give the same text.
 
-    Its content security policy lets nothing be loaded and no other script run than its own.
+    Its content security policy loads nothing and runs no script but its own.
     """
     title = title or _title(subjects)
     budget = max(_LEAST, min(_ONE_IMAGE, _ALL_IMAGES // max(1, len(subjects))))
@@ -47,7 +47,7 @@ def _title(subjects: list[Subject]) -> str:
 
 
 def _summary(subjects: list[Subject]) -> Markup:
-    """What a person should know first."""
+    """Sum up what a reader should know first."""
     gains = [s.scores["adapted"]["psnr_y"] - s.scores["backbone"]["psnr_y"] for s in subjects if s.scores]
     if not subjects:
         return Markup()
@@ -60,7 +60,7 @@ def _summary(subjects: list[Subject]) -> Markup:
 
 
 def _contents(subjects: list[Subject], bench: dict | None) -> Markup | None:
-    """Links to the sections where there are several."""
+    """Return links to the sections where there are several."""
     links = [(f"#image-{i}", subject.image.name) for i, subject in enumerate(subjects, 1)]
     links += [("#bench", "Speed")] if bench is not None else []
     if len(links) < 2:

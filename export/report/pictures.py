@@ -1,4 +1,4 @@
-"""Pictures inside the page: lossless where there is room, else the best quality that fits."""
+"""Encode the pictures of a page: lossless where there is room, else at the best quality that fits."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Album:
     size: int
 
     def how(self) -> str:
-        """What was done to the pixels, for the page."""
+        """Say on the page how the pixels were encoded."""
         return "lossless WebP: the very pixels" if self.quality is None else f"WebP at quality {self.quality}"
 
 
 def album(images: dict[str, np.ndarray], budget: int) -> Album:
-    """Encode pictures (uint8, H x W or H x W x 3, sides up to 16383) so that all together take ``budget`` bytes in the page.
+    """Encode pictures (uint8, H x W or H x W x 3, sides up to 16383) in ``budget`` bytes of the page together.
 
-    Where even the least quality does not fit, that one is taken.
+    Where even the lowest quality does not fit, that one is taken.
     """
     for quality in (_LOSSLESS, *_QUALITIES):
-        # Encoding takes a second for 4 megapixels: a part that is far too large tells that the whole is.
+        # Encoding takes a second for 4 megapixels: first judge by a part.
         last = quality == _QUALITIES[-1]
         if not last and sum(_expected_size(image, quality) for image in images.values()) > 1.25 * budget:
             continue
@@ -51,14 +51,14 @@ def album(images: dict[str, np.ndarray], budget: int) -> Album:
 
 
 def _expected_size(image: np.ndarray, quality: int) -> float:
-    """Bytes of a large picture's URI, judged by its middle."""
+    """Estimate the bytes of a large picture's URI from its middle."""
     rows, columns = (slice((side - min(side, _PART)) // 2, (side + min(side, _PART)) // 2) for side in image.shape[:2])
     part = image[rows, columns]
     return len(uri(part, quality)) * image.size / part.size
 
 
 def uri(image: np.ndarray, quality: int = _LOSSLESS) -> str:
-    """A picture (uint8, H x W or H x W x 3 RGB) as a WebP data URI; lossless by default."""
+    """Encode a picture (uint8, H x W or H x W x 3 RGB) as a WebP data URI; lossless by default."""
     good, data = cv2.imencode(".webp", as_rgb(image)[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])
     if not good:
         raise ValueError(f"a picture of {image.shape} cannot be encoded")

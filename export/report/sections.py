@@ -1,4 +1,4 @@
-"""The parts of a page that are about one image."""
+"""Write the sections of a page about one image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PHASES = {"adapting": "Loss of the fit", "degradation score": "Loss of the degr
 
 
 def image_section(subject: Subject, key: str, budget: int, alone: bool = False) -> Markup:
-    """Everything about one image.
+    """Write the section of one image.
 
     Args:
         key: identifies the section in the page.
@@ -49,7 +49,7 @@ def image_section(subject: Subject, key: str, budget: int, alone: bool = False) 
 
 
 def _viewer(subject: Subject, pictures: Album, detail: Place, key: str) -> Markup:
-    """Two pictures on top of each other with a divider to drag; page.js moves it and zooms."""
+    """Stack two pictures with a divider to drag; page.js moves it and zooms."""
     height, width = subject.pictures["adapted"].shape[:2]
     images = []
     for name, source in pictures.uris.items():
@@ -102,7 +102,7 @@ def _choice(side: str, names: list[str], selected: str, key: str) -> Markup:
 
 
 def _scores(subject: Subject) -> Markup:
-    """Figures against the truth, which nothing was chosen by."""
+    """Draw the figures against the truth, by which nothing was chosen."""
     gain = subject.scores["adapted"]["psnr_y"] - subject.scores["backbone"]["psnr_y"]
     items = [
         Bar(NAMES[name], row["psnr_y"], f"{row['psnr_y']:.2f} dB", note=f"SSIM {row['ssim_y']:.3f}", kind=name)
@@ -120,7 +120,7 @@ def _scores(subject: Subject) -> Markup:
 
 
 def _close_ups(subject: Subject, name: str, place: Place) -> Markup:
-    """The same crop in every way of enlarging, always lossless."""
+    """Show the same crop of every picture, always lossless."""
     titles = {
         "most detail": "Where there is most detail",
         "changed most": "Where adapting changes most",

@@ -1,4 +1,4 @@
-"""What a page shows of one adapter: pictures in every way of enlarging, filters, figures against the truth."""
+"""Run one adapter for its page: pictures of every method, filters, figures against the truth."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def look_at(
         truth: the true HR image, or a folder with one of the image's name.
 
     Raises:
-        DarsrError: a file is missing or does not fit.
+        DarsrError: a file is missing, or of another size or scale.
     """
     pipeline, adapter, found = load_pipeline(path, backbone, None, device)
     curves = read_curves(adapter.facts, str(path))
@@ -87,7 +87,7 @@ def look_at(
 
 
 def middle(size: tuple[int, int], most: int) -> Place:
-    """The middle of an image, of its proportions and of at most ``most`` pixels; all of a smaller one."""
+    """Return the middle of an image, of the same proportions and at most ``most`` pixels; all of a smaller one."""
     shrink = min(1.0, math.sqrt(most / (size[0] * size[1])))
     parts = [max(1, int(side * shrink)) for side in size]
     starts = [(side - part) // 2 for side, part in zip(size, parts)]
@@ -95,7 +95,7 @@ def middle(size: tuple[int, int], most: int) -> Place:
 
 
 def places(pictures: dict[str, np.ndarray], side: int) -> dict[str, Place]:
-    """Squares worth a close look: the most detailed one, and the one that adapting changes most, if it is another."""
+    """Return squares worth a closer look: the most detailed, and the one that adapting changes most, if elsewhere."""
     best = pictures.get("truth", pictures["adapted"])
     found = {"most detail": find_detailed_square(best, side)}
     change = np.abs(pictures["adapted"].astype(np.float32) - pictures["backbone"].astype(np.float32))
@@ -122,7 +122,7 @@ def _scores(pictures: dict[str, np.ndarray], scale: int) -> dict[str, dict[str, 
 
 
 def _named(given: Path, like: Path) -> Path:
-    """A file as it is; in a folder the image of the same name, whatever its suffix."""
+    """Return a file as it is, and of a folder the image of the same name, whatever its suffix."""
     if not given.is_dir():
         return given
     stems = (like.stem, like.name)  # photo.png.darsr belongs to photo.png

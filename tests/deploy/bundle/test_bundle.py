@@ -20,7 +20,7 @@ from torch import nn
 from darsr_deploy.bundle import ort_bundle as bundle_module
 from darsr_deploy.bundle.manifest import MANIFEST, Manifest
 from darsr_deploy.bundle.ort_bundle import Bundle
-from darsr_deploy.bundle.weights import TAP_OFFSETS, correction_weights, weight_shapes
+from darsr_deploy.bundle.weights import correction_weights, weight_shapes
 from darsr_deploy.engines import ort
 from darsr_deploy.engines.ort import OrtEngine
 from darsr_deploy.engines.tiled import TiledEngine
@@ -31,7 +31,6 @@ from darsr_deploy.files.onnx_bytes import bind
 from darsr_deploy.images.arrays import read_image, write_image
 from darsr_deploy.images.metrics import psnr
 from darsr_train.backbones import SRFBN, EdgeSR
-from darsr_train.networks import darm as darm_module
 from darsr_train.networks.darm import DARM
 from darsr_train.networks.dictionary import correction_dictionary
 from darsr_train.pipeline import Pipeline, pipeline_of
@@ -304,7 +303,6 @@ def test_a_dictionary_is_folded_as_export_folds_it():
     got = correction_weights(arrays, shapes, "a.darsr")
     for name, tensor in folded.items():
         assert np.abs(got[name] - tensor.numpy()).max() < 1e-6
-    assert TAP_OFFSETS == darm_module.TAP_OFFSETS
     arrays["dictionary"] = arrays["dictionary"] + np.arange(25, dtype=np.float32).reshape(5, 5)
     with pytest.raises(DarsrError, match="not point-symmetric"):
         correction_weights(arrays, shapes, "a.darsr")

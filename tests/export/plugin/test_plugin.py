@@ -150,7 +150,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     (tmp_path / "include" / "aarch64-linux-gnu").mkdir(parents=True)
     (tmp_path / "include" / "aarch64-linux-gnu" / "NvInferRuntime.h").touch()
     assert find_headers(tmp_path) == tmp_path / "include" / "aarch64-linux-gnu"
-    with pytest.raises(DarsrError, match="arch orin: is no GPU architecture"):
+    with pytest.raises(DarsrError, match="arch orin: is not a GPU architecture"):
         build(tmp_path / "x.so", "orin", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(build_plugin, "_CUDA", ())
