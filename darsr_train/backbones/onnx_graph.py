@@ -83,14 +83,14 @@ def widen_float16(model: ModelProto) -> None:
 
 
 def take_any_size(model: ModelProto, scale: int, multiple: int) -> ModelProto:
-    """Return a model that pads its input to multiples by repeating the last row and column, and crops its result.
+    """Pad a model's input to multiples by repeating the last row and column, and crop its result, in place.
 
     Args:
-        model: one input N x 3 x H x W and one output N x 3 x sH x sW, H and W multiples of ``multiple``.
+        model: of opset 11 or newer; one input N x 3 x H x W and one output N x 3 x sH x sW, for H and W multiples of
+            ``multiple``.
     """
     from onnx import helper, numpy_helper
 
-    model = convert_opset(model, max(opset_of(model), 13))
     graph, weights = model.graph, {tensor.name for tensor in model.graph.initializer}
     source = next(value for value in graph.input if value.name not in weights)
     picture, result = source.name, graph.output[0].name

@@ -23,7 +23,7 @@ from .probe import UnsupportedSize, check_range, find_scale, picture
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-_WAY_OUT = "export it again as one input N x 3 x H x W and one output N x 3 x sH x sW, float32, H and W dynamic"
+_HINT = "export it again as one input N x 3 x H x W and one output N x 3 x sH x sW, float32, H and W dynamic"
 _CHANNELS_LAST = "takes and gives the channels last (N x H x W x 3), expected N x 3 x H x W"
 _FLOAT16 = 10  # TensorProto.FLOAT16
 _SAME = 1e-3  # largest difference that a conversion may make, in [0, 1]
@@ -47,15 +47,15 @@ class OnnxNetwork(nn.Module):
         device = torch.device(device).type
         if any(v.type.tensor_type.elem_type == _FLOAT16 for v in (*model.graph.input, *model.graph.output)):
             widen_float16(model)
-        self.what, self.input, self.output, self.batches = what, *check_contract(model, what)
+        self.model, self.what = model, what
+        self.input, self.output, self.batches = check_contract(model, what)
         try_model(model.SerializeToString(), self.input, 2 if self.batches else 1, what)
         self._session = _open_session(model, what, device)
         self.scale, multiple = self._probe()
         if multiple > 1:
-            model = take_any_size(model, self.scale, multiple)
-            self.input, self.output, _ = check_contract(model, what)
-            self._session = _open_session(model, what, device)
-        self.model = model
+            self.model = take_any_size(self.in_opset(max(opset_of(model), 11)), self.scale, multiple)
+            self.input, self.output, _ = check_contract(self.model, what)
+            self._session = _open_session(self.model, what, device)
         check_range(self._run, what, self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class OnnxNetwork(nn.Module):
         except Exception as error:  # the converter raises RuntimeError and its own
             why = str(error).strip().splitlines()[0][:200]
             raise DarsrError(self.what, f"{failed} ({why})", "export it again") from error
-        lr = picture(24, 32)
+        lr = picture(64, 64)  # any multiple that height and width may have to be
         sr = _open_session(model, self.what, "cpu").run([self.output], {self.input: lr})[0]
         error = np.abs(sr - self._run(lr)).max()
         if not error < _SAME:
@@ -114,7 +114,7 @@ class OnnxNetwork(nn.Module):
             with contextlib.suppress(Exception):  # whatever it raises: the first error stands
                 last = self._run(lr).shape[-1] == 3
             if last:
-                raise DarsrError(self.what, _CHANNELS_LAST, _WAY_OUT) from error
+                raise DarsrError(self.what, _CHANNELS_LAST, _HINT) from error
             raise
 
     def _run(self, lr: np.ndarray) -> np.ndarray:
@@ -132,7 +132,6 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> tuple[OnnxNetwo
             scale.
     """
     model, sha256 = read_onnx(path)
-    network = OnnxNetwork(model, str(path), device)
     facts = {
         "licence": "as stated by the file's authors",
         "file": path.name,
@@ -140,7 +139,7 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> tuple[OnnxNetwo
         "operators": sorted({node.op_type for node in model.graph.node}),
         "gradients": False,
     }
-    return network, facts, sha256
+    return OnnxNetwork(model, str(path), device), facts, sha256
 
 
 def _inputs(model: ModelProto) -> list[ValueInfoProto]:
@@ -159,22 +158,22 @@ def check_contract(model: ModelProto, what: str) -> tuple[str, str, bool]:
 
     inputs, outputs = _inputs(model), list(model.graph.output)
     if len(inputs) != 1 or len(outputs) != 1:
-        raise DarsrError(what, f"has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each", _WAY_OUT)
+        raise DarsrError(what, f"has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each", _HINT)
     for role, value in (("input", inputs[0]), ("output", outputs[0])):
         kind = value.type.tensor_type.elem_type
         if kind != TensorProto.FLOAT:
             known = kind in TensorProto.DataType.values()
             name = TensorProto.DataType.Name(kind).lower() if known else f"of type {kind}"
-            raise DarsrError(what, f"its {role} is {name}, expected float32 or float16", _WAY_OUT)
+            raise DarsrError(what, f"its {role} is {name}, expected float32 or float16", _HINT)
     dims = inputs[0].type.tensor_type.shape.dim
     fixed = [d.dim_value if d.HasField("dim_value") else None for d in dims]
     shape = " x ".join(str(d.dim_param or "?" if f is None else f) for d, f in zip(dims, fixed)) or "of no shape"
     if len(dims) == 4 and fixed[3] == 3 and fixed[1] != 3:
-        raise DarsrError(what, f"its input is {shape}: it {_CHANNELS_LAST}", _WAY_OUT)
+        raise DarsrError(what, f"its input is {shape}: it {_CHANNELS_LAST}", _HINT)
     if len(dims) != 4 or fixed[1] not in (None, 3):
-        raise DarsrError(what, f"its input is {shape}, expected N x 3 x H x W", _WAY_OUT)
+        raise DarsrError(what, f"its input is {shape}, expected N x 3 x H x W", _HINT)
     if fixed[2:] != [None, None] or fixed[0] not in (None, 1):
-        raise DarsrError(what, f"its input is {shape}: height, width or batch size is fixed", _WAY_OUT)
+        raise DarsrError(what, f"its input is {shape}: height, width or batch size is fixed", _HINT)
     return inputs[0].name, outputs[0].name, fixed[0] is None
 
 

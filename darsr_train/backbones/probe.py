@@ -16,9 +16,9 @@ _SIZES = ((24, 20), (17, 30))  # height and width; the second has an odd side an
 _SIDE = 32  # of the LR picture whose enlargement is compared with its truth
 # Against nearest neighbour, in dB. Trained networks are 3 to 19 better in their own range, and lose 1 to 3 in the other.
 # SRFBN-S and a plain stack of convolutions, made for [0, 255], lose 3 to 16 in [0, 1] and are then less than 5 better.
-_LEAST, _GOOD = -10.0, 6.0
+_MIN_GAIN, _GOOD = -10.0, 6.0
 _BYTES_BETTER = 2.0
-_WAY_OUT = "give a network that maps N x 3 x H x W to N x 3 x sH x sW, RGB in [0, 1], s 2 or 4"
+_HINT = "give a network that maps N x 3 x H x W to N x 3 x sH x sW, RGB in [0, 1], s 2 or 4"
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # that height and width may have to be padded to
 
@@ -75,16 +75,14 @@ def probe_scale(run: Run, what: str, batches: bool = True) -> int:
             lr = np.concatenate([lr, lr[:, ::-1]])
         sr = _ran(run, lr, what)
         if sr.ndim != 4 or sr.shape[:2] != lr.shape[:2]:
-            raise DarsrError(
-                what, f"gives {sr.shape} for {lr.shape}, expected {len(lr)} images of 3 channels", _WAY_OUT
-            )
+            raise DarsrError(what, f"gives {sr.shape} for {lr.shape}, expected {len(lr)} images of 3 channels", _HINT)
         factors = {sr.shape[2] / height, sr.shape[3] / width}
         if len(factors) > 1 or factors.pop() != sr.shape[2] // height:
             raise UnsupportedSize(
-                what, f"gives {sr.shape} for {lr.shape}, which is not a whole-number enlargement", _WAY_OUT
+                what, f"gives {sr.shape} for {lr.shape}, which is not a whole-number enlargement", _HINT
             )
         if not np.isfinite(sr).all():
-            raise DarsrError(what, f"gives NaN or infinity for a picture of {width}x{height} pixels", _WAY_OUT)
+            raise DarsrError(what, f"gives NaN or infinity for a picture of {width}x{height} pixels", _HINT)
         scales.add(sr.shape[2] // height)
     scale = scales.pop()
     if scales or scale not in SCALES:
@@ -103,10 +101,10 @@ def check_range(run: Run, what: str, scale: int) -> None:
     nearest = lr.repeat(scale, 2).repeat(scale, 3)
     unit, byte = run(lr), run(255 * lr) / 255
     better, byte_better = (_decibels(sr, hr, shape=True) - _decibels(nearest, hr, shape=True) for sr in (unit, byte))
-    if byte_better > max(better + _BYTES_BETTER, _LEAST) and better < _GOOD:
+    if byte_better > max(better + _BYTES_BETTER, _MIN_GAIN) and better < _GOOD:
         gains = f"{byte_better:+.1f} and {better:+.1f} dB against nearest neighbour"
         why = f"works on pictures in [0, 255], expected [0, 1] ({gains})"
-    elif (found := _decibels(unit, hr)) < _decibels(nearest, hr) + _LEAST:
+    elif (found := _decibels(unit, hr)) < _decibels(nearest, hr) + _MIN_GAIN:
         why = f"does not give back a picture in [0, 1] ({found:.1f} dB): it is not trained, or wants another range"
     else:
         return
@@ -130,7 +128,7 @@ def _ran(run: Run, lr: np.ndarray, what: str) -> np.ndarray:
         return run(lr)
     except Exception as error:  # every runtime raises its own
         size = f"{len(lr)} x 3 x {lr.shape[2]} x {lr.shape[3]}"
-        raise UnsupportedSize(what, f"does not run on {size} ({_first_line(error)})", _WAY_OUT) from error
+        raise UnsupportedSize(what, f"does not run on {size} ({_first_line(error)})", _HINT) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from .tensors import read_state
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
-_WAY_OUT = "give a super-resolution network for RGB at scale 2 or 4"
+_HINT = "give a super-resolution network for RGB at scale 2 or 4"
 
 
 class ZooNetwork(nn.Module):
@@ -78,12 +78,12 @@ def load_zoo(path: Path) -> tuple[ZooNetwork, str, dict, str]:
         ) from error
     kind = f"{descriptor.architecture.name}, {getattr(descriptor, 'purpose', 'another purpose')}"
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.purpose != "SR":
-        raise DarsrError(str(path), f"is not a super-resolution network ({kind})", _WAY_OUT)
+        raise DarsrError(str(path), f"is not a super-resolution network ({kind})", _HINT)
     if (descriptor.input_channels, descriptor.output_channels) != (3, 3):
         channels = f"{descriptor.input_channels} to {descriptor.output_channels} channels"
-        raise DarsrError(str(path), f"maps {channels} ({kind}), expected 3 to 3", _WAY_OUT)
+        raise DarsrError(str(path), f"maps {channels} ({kind}), expected 3 to 3", _HINT)
     if descriptor.scale not in SCALES:
-        raise DarsrError(str(path), f"enlarges {descriptor.scale} times ({kind})", _WAY_OUT)
+        raise DarsrError(str(path), f"enlarges {descriptor.scale} times ({kind})", _HINT)
     descriptor.float().eval()
     network = ZooNetwork(descriptor).eval().requires_grad_(False)
     _check(network, descriptor, str(path))

@@ -7,7 +7,6 @@ where it finds no blur. Prints a Markdown table with a row for each set.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -31,6 +30,8 @@ from darsr_train.networks.backprojection import BackProjection
 from darsr_train.networks.family import load_family
 from darsr_train.networks.prior import load_prior
 
+from .timing import parser, run
+
 OFFSETS = (-0.2, -0.1, 0.0, 0.1, 0.2)  # of the width's logarithm, from what is estimated
 
 
@@ -49,24 +50,24 @@ class Restorers:
 
     @torch.inference_mode()
     def estimate(self, y: Tensor) -> np.ndarray:
-        """2 x 2, HR pixels squared; :data:`darsr_train.degradation.covariance.LEAST` on both axes where the image seems only reduced."""
+        """Return the blur's covariance, 2 x 2 in HR pixels squared; the least one where the image seems only reduced."""
         return blur.estimate_covariance(self.backbone(self.prior(y)).clamp(0, 1), y, self.scale)
 
     @torch.inference_mode()
     def alone(self, y: Tensor) -> np.ndarray:
-        """8-bit image by the backbone, without a correction."""
+        """Return the 8-bit image by the backbone, without a correction."""
         return to_image(self.backbone(y).numpy())
 
     @torch.inference_mode()
     def restored(self, y: Tensor, covariance: np.ndarray) -> np.ndarray:
-        """8-bit image by the network for this blur, and back-projection."""
+        """Return the 8-bit image by the network for this blur, and back-projection."""
         kernel = kernels.estimated(covariance, self.scale)
         sr = self.backbone(self.family.member(covariance)(y))
         return to_image(BackProjection(torch.from_numpy(kernel).float(), self.scale, self.rounds)(sr, y).numpy())
 
 
 def measure(pair: Pair, restorers: Restorers) -> dict:
-    """What is estimated of one image, by how much that is off, and the Y-PSNR of every way.
+    """Measure one image: the estimated blur, its error, and the Y-PSNR of every way to use it.
 
     Returns:
         ``reduced``: whether the image is taken for one that was only reduced; ``errors``: estimate less truth of the
@@ -89,7 +90,7 @@ def measure(pair: Pair, restorers: Restorers) -> dict:
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """Markdown, a row for each set."""
+    """Return Markdown, a row for each set."""
     ways = [*(f"{offset:+.1f}" if offset else "as estimated" for offset in OFFSETS), "the truth"]
     heads = ["set", "images", "taken for only reduced", "width", "elongation", "backbone alone", *ways]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
@@ -107,16 +108,12 @@ def table(results: dict[str, list[dict]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How well blurs are estimated, and what the errors cost.")
-    parser.add_argument("sets", type=Path, nargs="+", help="sets with LR/, HR/ and kernel/, or folders of such sets")
-    parser.add_argument("--scale", type=int, default=2, choices=(2, 4))
-    parser.add_argument("--backbone", default="edge")
-    parser.add_argument("--family", type=Path, help="instead of the package's own")
-    parser.add_argument("--limit", type=int, help="images of each set")
-    parser.add_argument("--threads", type=int, default=0)
-    given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    """Print a Markdown table."""
+    options = parser(__doc__, backbone="edge", scale=2, limit=None, threads=None)
+    options.add_argument("sets", type=Path, nargs="+", help="sets with LR/, HR/ and kernel/, or folders of such sets")
+    options.add_argument("--family", type=Path, help="instead of the package's own")
+    given = options.parse_args()
+    torch.set_num_threads(given.threads or torch.get_num_threads())
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
@@ -125,13 +122,10 @@ def main() -> None:
         raise error
 
     results = {}
-    try:
-        restorers = Restorers(given.scale, given.backbone, given.family)
-        for found in find_sets(given.sets, given.scale, stop, say):
-            results[found.name] = [measure(pair, restorers) for pair in found.pairs[: given.limit]]
-            say(found.name)
-    except DarsrError as error:
-        sys.exit(f"error: {error}")
+    restorers = Restorers(given.scale, given.backbone, given.family)
+    for found in find_sets(given.sets, given.scale, stop, say):
+        results[found.name] = [measure(pair, restorers) for pair in found.pairs[: given.limit]]
+        say(found.name)
     print(table(results))
     print(
         "\nWidth: median of the errors, and of their sizes, in the logarithm of the variance; elongation: median size."
@@ -139,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,4 +1,4 @@
-"""Seconds from the command to the picture, in processes of their own: what a runtime bundle saves.
+"""Seconds from the command to the picture, in separate processes: what a runtime bundle saves.
 
 ``python -m export.benchmarks.first_frame photo.png other.png``: each image needs its adapter beside it. The rows are a first
 adapter with nothing in the cache, a second one, the first once more, and the second through a bundle as on a device without
@@ -7,7 +7,6 @@ PyTorch (its modules cannot be imported).
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -15,23 +14,28 @@ import tempfile
 import time
 from pathlib import Path
 
+from darsr_deploy.errors import DarsrError
+
+from .timing import parser, run
+
 # "-c" with the modules of export hidden: as where only the extra ort is installed
 _DEVICE = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxscript')))\nfrom cli import app\nsys.exit(app())"
 _USUAL = "import sys\nfrom cli import app\nsys.exit(app())"
 
 
 def seconds(program: str, arguments: list[str], cache: Path) -> tuple[float, float]:
-    """Seconds of one ``darsr`` command: on the clock, and of the processor, which other work on the machine hardly changes.
+    """Time one ``darsr`` command: seconds on the clock, and of the processor, which other work hardly changes.
 
     Raises:
-        SystemExit: the command failed; its stderr is shown.
+        DarsrError: the command failed; the line is its last one.
     """
     paths = [str(Path(__file__).parent.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "DARSR_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(paths)}
     started, before = time.perf_counter(), _processor()
     done = subprocess.run([sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"darsr {' '.join(arguments)}\n{done.stderr}")
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DarsrError(f"darsr {' '.join(arguments)}", f"failed ({last})", "run it by hand")
     return time.perf_counter() - started, _processor() - before
 
 
@@ -41,7 +45,7 @@ def _processor() -> float:
 
 
 def measure(first: Path, second: Path) -> dict[str, tuple[float, float]]:
-    """Seconds by row."""
+    """Return the seconds of each row."""
     with tempfile.TemporaryDirectory() as folder:
         place, rows = Path(folder), {}
         cache, target = place / "cache", ["-o", str(place / "sr.png"), "--overwrite"]
@@ -62,12 +66,13 @@ def measure(first: Path, second: Path) -> dict[str, tuple[float, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs=2, type=Path, metavar="IMAGE", help="with its adapter beside it")
+    """Print a Markdown table."""
+    options = parser(__doc__)
+    options.add_argument("images", nargs=2, type=Path, metavar="IMAGE", help="with its adapter beside it")
     print("| | s | processor s |\n|---|---|---|")
-    for name, (clock, processor) in measure(*parser.parse_args().images).items():
+    for name, (clock, processor) in measure(*options.parse_args().images).items():
         print(f"| {name} | {clock:.2f} | {processor:.2f} |")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

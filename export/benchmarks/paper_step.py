@@ -6,10 +6,8 @@ and gradients (see the tests); runs alternate in one process, so that a drifting
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
-import time
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +19,8 @@ from darsr_train.networks.dictionary import correction_dictionary
 from darsr_train.networks.dsem import DSEM
 from darsr_train.networks.gan import Discriminator, Generator, layer_by_layer
 
+from .timing import alternate, parser, run
+
 
 class _LayerByLayer(Generator):
     def forward(self, x: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class _LayerByLayer(Generator):
 
 
 def bench(backbone: str, batch: int, repeats: int, scale: int = 2) -> dict:
-    """Median seconds of one whole step (G, DARM and D) both ways, and of the generator's forward and backward alone."""
+    """Return median seconds of one whole step (G, DARM and D) both ways, and of the generator's passes alone."""
     torch.manual_seed(0)
     network = load_backbone(backbone, scale).module
     crops = {
@@ -45,18 +45,16 @@ def bench(backbone: str, batch: int, repeats: int, scale: int = 2) -> dict:
             nets,
             {key: torch.optim.Adam(owner.parameters(), 1e-4, betas=(0.5, 0.999)) for key, owner in owners.items()},
         )
-    seconds: dict[str, dict[str, list[float]]] = {name: {"generator": [], "step": []} for name in ways}
-    for _ in range(repeats + 1):  # the first round warms up
-        for name, (nets, optimisers) in ways.items():
-            started = time.perf_counter()
-            nets.generator(crops["x"]).square().mean().backward()
-            seconds[name]["generator"].append(time.perf_counter() - started)
-            started = time.perf_counter()
-            adversarial_step(nets, optimisers, crops, KernelWeights())
-            seconds[name]["step"].append(time.perf_counter() - started)
-    medians = {
-        name: {part: statistics.median(values[1:]) for part, values in parts.items()} for name, parts in seconds.items()
-    }
+
+    def generate(generator: Generator) -> None:
+        generator(crops["x"]).square().mean().backward()
+
+    calls = {}
+    for name, (nets, optimisers) in ways.items():
+        calls["generator", name] = partial(generate, nets.generator)
+        calls["step", name] = partial(adversarial_step, nets, optimisers, crops, KernelWeights())
+    timings = alternate(calls, repeats)
+    medians = {name: {part: timings[part, name].median_ms / 1e3 for part in ("generator", "step")} for name in ways}
     ratios = {part: medians["layer by layer"][part] / medians["composed"][part] for part in ("generator", "step")}
     return {
         "batch": batch,
@@ -68,13 +66,12 @@ def bench(backbone: str, batch: int, repeats: int, scale: int = 2) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="edge")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    print(json.dumps(bench(arguments.backbone, arguments.batch, arguments.repeats), indent=1))
+    """Print one JSON object."""
+    options = parser(__doc__, backbone="edge", repeats=3)
+    options.add_argument("--batch", type=int, default=16)
+    given = options.parse_args()
+    print(json.dumps(bench(given.backbone, given.batch, given.repeats), indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

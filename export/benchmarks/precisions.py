@@ -1,4 +1,4 @@
-"""Every precision and form of some adapters side by side: parity, size, cost, speed, and the picture that comes out.
+"""Every precision and form of some adapters side by side: parity, size, cost, speed and the result.
 
 ``python -m export.benchmarks.precisions a.darsr b.darsr`` with the adapted images beside them; ``--gt FOLDER`` holds their
 truths under the same names. Timings are of alternating runs in one process, so that a busy machine hits all alike.
@@ -6,12 +6,11 @@ truths under the same names. Timings are of alternating runs in one process, so 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +25,19 @@ from ..artefacts.model import export_onnx
 from ..artefacts.parity import FLOORS_DB
 from ..artefacts.subject import Source, Subject
 from ..folding.forms import FORMS
+from .timing import alternate, parser, run
 
 
 def measure(
     adapter: Path, folder: Path, rounds: int, backbone: str | None = None, gt: Path | None = None
 ) -> list[dict]:
-    """One row for each form and precision: what the export reports, and for what ONNX Runtime runs on a CPU
-    ``grey_levels`` (largest difference of the 8-bit picture from that of ``network`` in fp32), ``ms`` (median),
-    ``ratio`` (median over rounds of its time by that of ``network`` in fp32) and, with a truth, ``psnr_y``.
+    """Return one row for each form and precision: what the export reports and what ONNX Runtime measures on a CPU.
+
+    The latter are ``grey_levels`` (largest difference of the 8-bit picture from that of ``network`` in fp32), ``ms``
+    (median), ``ratio`` (by that of ``network`` in fp32) and, with a truth, ``psnr_y``.
 
     Raises:
-        DarsrError: the adapted image does not lie beside the adapter, or a gate is not passed.
+        DarsrError: the adapted image does not lie beside the adapter, or a parity check fails.
     """
     subject = Subject(Source(adapter=adapter, backbone=backbone))
     if subject.photo is None:
@@ -53,27 +54,22 @@ def measure(
             if precision != "bf16":  # which ONNX Runtime does not have on a CPU
                 engines[form, precision] = OrtEngine(target, threads=1)
     reference = upscale(engines["network", "fp32"], pixels)
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in engines}
-    for _ in range(rounds):
-        for key, engine in engines.items():
-            started = time.perf_counter()
-            picture = upscale(engine, pixels)
-            times[key].append(time.perf_counter() - started)
+    timings = alternate({key: partial(upscale, engine, pixels) for key, engine in engines.items()}, rounds)
     for row in rows:
         key = row["form"], row["precision"]
         if key not in engines:
             continue
         picture = upscale(engines[key], pixels)
         row["grey_levels"] = int(np.abs(picture.astype(int) - reference).max())
-        row["ms"] = 1000 * statistics.median(times[key])
-        row["ratio"] = statistics.median(a / b for a, b in zip(times[key], times["network", "fp32"]))
+        row["ms"] = timings[key].median_ms
+        row["ratio"] = timings[key].median_ms / timings["network", "fp32"].median_ms
         if gt is not None:
             row["psnr_y"] = psnr_y(picture, read_image(gt / subject.photo.name), spec.scale)
     return rows
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown, one line for each form and precision: the worst parity and difference, means of the rest."""
+    """Return Markdown, one line for each form and precision: the worst parity and difference, means of the rest."""
     lines = [
         "| form | precision | parity dB (floor) | kB | multiply-adds | dB from `network` | grey levels | ms | ratio | Y-PSNR |"
     ]
@@ -97,24 +93,17 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("adapters", nargs="+", type=Path)
-    parser.add_argument("--backbone", help="of adapters that were fitted through one that is not installed")
-    parser.add_argument("--gt", type=Path, help="folder with the truths, under the names of the adapted images")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    """Print a Markdown table, or one JSON list."""
+    options = parser(__doc__, backbone=None, repeats=15, json=False)
+    options.add_argument("adapters", nargs="+", type=Path)
+    options.add_argument("--gt", type=Path, help="folder with the truths, under the names of the adapted images")
+    given = options.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        rows = [
-            row
-            for adapter in options.adapters
-            for row in measure(adapter, Path(folder), options.rounds, options.backbone, options.gt)
-        ]
-    print(json.dumps(rows, indent=1) if options.json else table(rows))
+        for adapter in given.adapters:
+            rows += measure(adapter, Path(folder), given.repeats, given.backbone, given.gt)
+    print(json.dumps(rows, indent=1) if given.json else table(rows))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DarsrError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -16,9 +16,9 @@ from ..folding.placeholder import DOMAIN, NODE
 _PREFIX = "backbone/"  # of every name that comes from the backbone's graph
 
 
-def opset_for_backbone(backbone: nn.Module, least: int) -> int:
+def opset_for_backbone(backbone: nn.Module, minimum: int) -> int:
     """Return the opset to export with: an ONNX backbone's own where it is newer, for conversion only goes upwards."""
-    return max(least, opset_of(backbone.model)) if isinstance(backbone, OnnxNetwork) else least
+    return max(minimum, opset_of(backbone.model)) if isinstance(backbone, OnnxNetwork) else minimum
 
 
 def insert_backbone(model: ModelProto, network: OnnxNetwork) -> None:

@@ -42,9 +42,9 @@ def lower(model: ModelProto, precision: str) -> ModelProto:
     return model
 
 
-def opset_for(precision: str, least: int) -> int:
+def opset_for(precision: str, minimum: int) -> int:
     """Return the opset that a file of this precision needs: bfloat16 convolutions came with 22."""
-    return max(least, 22) if precision == "bf16" else least
+    return max(minimum, 22) if precision == "bf16" else minimum
 
 
 def kept(model: ModelProto, precision: str) -> set[int]:

@@ -12,7 +12,7 @@ from darsr_deploy.files.schema import parse_json
 from .charts import Bar, bars
 from .markup import Markup, element, joined
 
-_WAY_OUT = "make it with darsr bench --json"
+_HINT = "make it with darsr bench --json"
 _EQUAL_DB = 200  # what stands for two equal pictures
 _COLUMNS = {
     "n": "n",
@@ -37,17 +37,15 @@ def read_bench(path: Path) -> dict:
     try:
         found = parse_json(path.read_bytes())
     except OSError as error:
-        raise DarsrError(str(path), f"cannot be read ({error.strerror})", _WAY_OUT) from error
+        raise DarsrError(str(path), f"cannot be read ({error.strerror})", _HINT) from error
     except ValueError as error:
-        raise another_kind(path, "report") or DarsrError(
-            str(path), "is not JSON, or not one object", _WAY_OUT
-        ) from error
+        raise another_kind(path, "report") or DarsrError(str(path), "is not JSON, or not one object", _HINT) from error
     for name, kind in (("machine", dict), ("rows", list)):
         if not isinstance(found.get(name), kind):
-            raise DarsrError(str(path), f"is not a bench report: field {name} is missing or of another kind", _WAY_OUT)
+            raise DarsrError(str(path), f"is not a bench report: field {name} is missing or of another kind", _HINT)
     for index, row in enumerate(found["rows"]):
         if not isinstance(row, dict) or not isinstance(row.get("engine"), str):
-            raise DarsrError(str(path), f"is not a bench report: row {index} names no engine", _WAY_OUT)
+            raise DarsrError(str(path), f"is not a bench report: row {index} names no engine", _HINT)
     return found
 
 

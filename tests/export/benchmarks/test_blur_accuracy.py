@@ -17,6 +17,7 @@ from darsr_train.evaluation.sets import image_pairs
 from darsr_train.pipeline import pipeline_of, upscale_with
 from export.benchmarks import blur_accuracy as bench_blur
 from export.benchmarks.blur_accuracy import OFFSETS, Restorers, measure, table
+from export.benchmarks.timing import run as run_experiment
 from tests.support.commands import done
 
 
@@ -60,7 +61,7 @@ def test_errors_are_those_of_the_estimate(sets):
 
 def test_the_command_prints_a_row_for_each_set_of_the_scale(sets, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["bench_blur", str(sets), "--limit", "1"])
-    bench_blur.main()
+    run_experiment(bench_blur.main)
     out, err = capsys.readouterr()
     heads, _, gaussian, none = (line.split(" | ") for line in out.splitlines()[:4])
     assert len(heads) == len(gaussian) == len(none) and "skipped, its scale is 4" in err
@@ -79,7 +80,7 @@ def test_a_folder_that_is_none_is_one_line(tmp_path, monkeypatch, capsys):
     """Also where others are good: a table with a row less would be taken for the whole."""
     monkeypatch.setattr("sys.argv", ["bench_blur", str(tmp_path / "nothing")])
     with pytest.raises(SystemExit, match=r"error: .*nothing: there is no such folder"):
-        bench_blur.main()
+        run_experiment(bench_blur.main)
     assert capsys.readouterr().out == ""
 
 
@@ -92,4 +93,4 @@ def test_what_is_missing_is_one_line(sets, tmp_path, monkeypatch):
         )
     monkeypatch.setattr("sys.argv", ["bench_blur", str(tmp_path / "bare")])
     with pytest.raises(SystemExit, match=r"error: .*a\.npz.*true kernel"):
-        bench_blur.main()
+        run_experiment(bench_blur.main)

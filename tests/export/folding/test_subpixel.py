@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from darsr_train.backbones import SRFBN, save_backbone
 from darsr_train.pipeline import Pipeline
-from export.benchmarks import backbone_parts as bench_parts
 from export.benchmarks import backbones as bench_backbones
 from export.benchmarks.timing import alternate, compared, markdown
+from export.benchmarks.timing import run as run_experiment
 from export.folding.fold import fold
 from export.folding.layers import single_slopes
 from export.folding.subpixel import (
@@ -228,7 +228,7 @@ def test_the_benchmark_gives_every_row(tables, counts, monkeypatch, capsys, tmp_
     save_backbone(SRFBN(2, channels=4, steps=1, groups=2), tmp_path / "small.safetensors", {})
     small = ["--size", "10x6", "--repeats", "1", "--blocks", "2", "1", "--srfbn", str(tmp_path / "small.safetensors")]
     monkeypatch.setattr(sys, "argv", ["bench", "--json", *small, "--tables", tables])
-    bench_backbones.main()
+    run_experiment(bench_backbones.main)
     report = json.loads(capsys.readouterr().out)
     assert {"processor", "threads", "torch", "onnxruntime"} <= report["machine"].keys()
     expected = {"height": 6, "width": 10, "scale": 2, "threads": 1, "repeats": 1, "blocks": [2, 1]}
@@ -246,7 +246,7 @@ def test_the_benchmark_gives_every_row(tables, counts, monkeypatch, capsys, tmp_
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--size", "240"], "--size is WIDTHxHEIGHT"),
+        (["--size", "240"], "240 is not WIDTHxHEIGHT, at least 3x3"),
         (["--repeats", "0"], "at least 1"),
         (["--srfbn", "nope.pth"], "error: backbone nope.pth: "),
     ],
@@ -254,12 +254,12 @@ def test_the_benchmark_gives_every_row(tables, counts, monkeypatch, capsys, tmp_
 def test_the_benchmark_refuses_in_one_line(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        bench_backbones.main()
+        run_experiment(bench_backbones.main)
     assert message in (capsys.readouterr().err + str(stopped.value))
 
 
 def test_the_alternatives_in_the_benchmark_compute_the_same():
     slopes = torch.tensor([0.0, 0.2, 0.9, 1.0])
     x = torch.randn(1, 4, 5, 6)
-    for way in (bench_parts.MaxMin, bench_parts.Depthwise):
+    for way in (bench_backbones.MaxMin, bench_backbones.Depthwise):
         assert_same(way(slopes)(x), F.prelu(x, slopes))

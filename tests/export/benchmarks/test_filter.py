@@ -12,8 +12,9 @@ import torch
 
 from darsr_train.networks.darm import filter_with_taps
 from export.benchmarks import filter as bench_filter
-from export.benchmarks.filter_variants import BODIES, model_of
+from export.benchmarks.filter import BODIES, model_of
 from export.benchmarks.timing import ort_session
+from export.benchmarks.timing import run as run_experiment
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -32,7 +33,7 @@ def test_every_formulation_equals_the_plain_filter(name):
 
 def test_the_benchmark_has_a_row_for_each(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "--sizes", "12x9", "8x7", "--threads", "1", "--repeats", "1", "--json"])
-    bench_filter.main()
+    run_experiment(bench_filter.main)
     tables = json.loads(capsys.readouterr().out)
     assert [(t["width"], t["height"]) for t in tables] == [(12, 9), (8, 7)]
     for table in tables:
@@ -44,5 +45,5 @@ def test_the_benchmark_has_a_row_for_each(monkeypatch, capsys):
 def test_the_benchmark_refuses_what_it_cannot_measure(wrong, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", *wrong])
     with pytest.raises(SystemExit):
-        bench_filter.main()
+        run_experiment(bench_filter.main)
     assert "at least" in capsys.readouterr().err
