@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.install import install
+from darsr_deploy.processes import Item, Report, each_in_processes
 
 
 def require_torch() -> None:
@@ -40,6 +42,32 @@ def pick_device(device: str, threads: int) -> str:
             f"device {device}", f"PyTorch sees {torch.cuda.device_count()} CUDA devices", "use --device cpu"
         )
     return device
+
+
+def each_in_jobs(
+    items: list[Item], work: Callable[[Item, Report], object], jobs: int, threads: int, report: Report
+) -> Iterator[tuple[int, object]]:
+    """Do the work for every item, here or ``jobs`` at a time in processes that share the threads.
+
+    Args:
+        work: see :func:`darsr_deploy.processes.each_in_processes`.
+        threads: of PyTorch in all processes together; 0 for PyTorch's own number.
+
+    Yields:
+        ``(index of the item, result)`` as they are finished; a :class:`DarsrError` is a result too.
+    """
+    import torch
+
+    jobs = min(jobs, len(items))
+    if jobs > 1:
+        yield from each_in_processes(items, work, jobs, max(1, (threads or torch.get_num_threads()) // jobs), report)
+        return
+    for index, item in enumerate(items):
+        try:
+            result = work(item, report)
+        except DarsrError as error:
+            result = error
+        yield index, result
 
 
 def checked_options(profile: str, scale: int, **changes: object):

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
-from darsr_deploy.processes import each_in_processes
 
 from ..adaptation.adapt import Report, adapt_image
 from ..adaptation.options import AdaptOptions
 from ..backbones import Backbone, load_backbone
 from ..evaluation.measure import check_truth, save_corrected, truth_figures
 from ..plots.preview import save_preview
+from ..runtime import each_in_jobs
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,7 @@ def adapt_tasks(
         report: receives every step; the ``phase`` names the image too.
         complain: receives the error of an image; the others are still done.
     """
-    jobs = min(jobs, len(tasks))
-    if jobs > 1:
-        share = max(1, (threads or torch.get_num_threads()) // jobs)
-        results = each_in_processes(tasks, _run_task, jobs, share, report)
-    else:
-        results = enumerate(_run_task(task, report) for task in tasks)
-    with contextlib.closing(results) if jobs > 1 else contextlib.nullcontext():
+    with contextlib.closing(each_in_jobs(tasks, _run_task, jobs, threads, report)) as results:
         for _, row in results:
             if isinstance(row, DarsrError):
                 complain(row)
@@ -95,14 +87,10 @@ def adapt_tasks(
                 yield row
 
 
-def _run_task(task: AdaptTask, report: Report) -> dict | DarsrError:
-    """Run one task with a progress bar per image and phase; return its error as a result."""
-    try:
-        return adapt_task(
-            task, lambda entry: report({**entry, "phase": f"{task.image.name}, {entry['phase']}", "passing": True})
-        )
-    except DarsrError as error:
-        return error
+def _run_task(task: AdaptTask, report: Report) -> dict:
+    """Run one task with a progress bar per image and phase."""
+    image = task.image.name
+    return adapt_task(task, lambda entry: report({**entry, "phase": f"{image}, {entry['phase']}", "passing": True}))
 
 
 @functools.lru_cache(maxsize=1)

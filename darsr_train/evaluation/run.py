@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.schema import parse_json
 from darsr_deploy.images.arrays import write_image
-from darsr_deploy.processes import each_in_processes
 
 from ..backbones import Backbone, load_backbone
 from ..plots.contact_sheet import strip_of
+from ..runtime import each_in_jobs
 from .measure import Report, Workplace, measure
 from .tasks import Task
 
@@ -48,9 +46,7 @@ def run(
         if row is not None and (not task.sheet or task.strip.is_file()):
             rows[index] = row
     todo = [index for index in range(len(tasks)) if index not in rows]
-    jobs = min(jobs, len(todo))
-    share = max(1, (threads or torch.get_num_threads()) // max(1, jobs))
-    measured = _measured([tasks[index] for index in todo], jobs, share, report)
+    measured = each_in_jobs([tasks[index] for index in todo], measure_task, jobs, threads, report)
     report({"phase": "images", "step": len(rows), "steps": len(tasks)})
     with contextlib.closing(measured):
         for done, (place, row) in enumerate(measured):
@@ -102,18 +98,6 @@ def known_rows(path: Path) -> dict[str, dict]:
 def _figure(key: str, value: object) -> object:
     """Undo JSON's null for an infinite PSNR (no difference at all)."""
     return math.inf if value is None and key.startswith("psnr") else value
-
-
-def _measured(tasks: list[Task], jobs: int, threads: int, report: Report) -> Iterator[tuple[int, dict | DarsrError]]:
-    if jobs > 1:
-        yield from each_in_processes(tasks, measure_task, jobs, threads, report)
-        return
-    for place, task in enumerate(tasks):
-        try:
-            row = measure_task(task, report)
-        except DarsrError as error:
-            row = error
-        yield place, row
 
 
 @functools.lru_cache(maxsize=2)
