@@ -42,7 +42,7 @@ def start(
 ) -> None:
     """Warn of two distributions of ONNX Runtime, which overwrite each other's files, before anything fails strangely."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name that is no text must not stop the others
+        if hasattr(stream, "reconfigure"):  # a file name that is not text must not stop the others
             stream.reconfigure(errors="backslashreplace")
     from darsr_deploy.engines.ort import installed_runtimes, repair
 

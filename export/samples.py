@@ -25,7 +25,7 @@ class Samples:
     """Pictures, each float32 1 x 3 x H x W in [0, 1].
 
     Attributes:
-        photo: the adapted image; None where it is not at hand. Forms ``filters`` and ``global`` are made from it.
+        photo: the adapted image; None if it is not available. Forms ``filters`` and ``global`` are made from it.
         photo_sha256: of its file.
         calibration: photographs that show an int8 model which values occur.
         origin: where the calibration comes from, in words, for the file's metadata.

@@ -48,7 +48,7 @@ class BuildOptions:
     Attributes:
         shapes: sizes it takes; a static one is built without a profile.
         targets: for ``trt-rtx``: compute capabilities such as ``sm_86``; empty for the library's own choice (8.0 and
-            newer). ``trt`` builds for the GPU at hand and takes none.
+            newer). ``trt`` builds for this machine's GPU and takes none.
         workspace_mb: most scratch memory a layer may use; 0 for no limit. A Jetson shares its memory with the CPU.
     """
 

@@ -29,13 +29,13 @@ class Builder:
     progress: Progress = no_progress
 
     def build_graphs(self, bundle: TrtBundle, files: dict[str, bytes], shapes: Shapes) -> Built:
-        """Build the engines of a bundle's graphs for the GPU at hand."""
+        """Build the engines of a bundle's graphs for this machine's GPU."""
         options = BuildOptions(shapes, _targets(bundle.library, bundle.device.target))
         with self.progress("TensorRT") as report:
             return build_graphs(bundle.manifest, files, bundle.library, options, report)
 
     def build_model(self, onnx: Path, target: Path, library: Library, *, shapes: Shapes, key: str) -> EngineFacts:
-        """Build the engine of a model file for the GPU at hand, compare it and write it."""
+        """Build the engine of a model file for this machine's GPU, compare it and write it."""
         options = BuildOptions(shapes, _targets(library, require_gpu(library)[1]))
         with self.progress("TensorRT") as report:
             return build_file(onnx, target, library, options, self.comparison, report=report, key=key)

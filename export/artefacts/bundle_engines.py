@@ -46,7 +46,7 @@ def add_engines(
     bundle is the same bundle, and readable by every version, with engines or without. Engines of one size run no tiles, so
     the graphs of tiles get none.
 
-    Where a GPU that they are for is at hand, those that run the bundle's own adapter are run and compared.
+    If this machine has a GPU that they are for, those that run the bundle's own adapter are run and compared.
 
     Args:
         folder: the bundle, complete but for its engines, and nobody else's yet.

@@ -55,7 +55,7 @@ def resolve_model(subject: Subject, precision: str, form: str | None = None) -> 
     """Return the ONNX file of a subject: from the cache, or exported now.
 
     Args:
-        form: the subject's own by default; others are made from the adapted image, which must be at hand.
+        form: the subject's own by default; others are made from the adapted image, which must be available.
 
     Raises:
         DarsrError: it cannot be made, or does not compute what PyTorch computes.
@@ -78,7 +78,7 @@ def cached_model_path(subject: Subject, precision: str, form: str | None = None)
     """Return where the ONNX file of a subject is cached; all that it depends on is in the name."""
     spec, of_photo = subject.spec, form in ("filters", "global") and form != subject.spec.form
     facts = (spec.adapter_sha256, spec.backbone_sha256, spec.scale, precision, OPSET, SPEC_VERSION)
-    # the ranges of an int8 model depend on whether the adapted image was at hand
+    # the ranges of an int8 model depend on whether the adapted image was available
     facts += (subject.samples.photo_sha256,) if precision == "int8" or of_photo else ()
     facts += (form,) if of_photo else ()
     return cache_folder() / "models" / f"{_key(facts)}.onnx"

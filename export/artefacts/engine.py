@@ -66,7 +66,7 @@ def build_file(
     report: Report | None = None,
     key: str = "",
 ) -> EngineFacts:
-    """Build an engine, run it where a GPU that it is for is at hand, and write it with its sidecar, whole or not at all.
+    """Build an engine, compare it if this machine has a GPU for it, and write it with its sidecar, whole or not at all.
 
     Args:
         onnx: a model file of this toolkit; of form ``filters`` with its coefficients beside it.
@@ -91,7 +91,7 @@ def build_file(
             reference = comparison.reference or reference_from_file(onnx, spec.precision)
             tests = pictures(facts.shapes, comparison.photo, spec.form == "filters")
             if reference is None:
-                log.info("%s: not compared with anything on this device (no PyTorch, no ONNX Runtime)", target)
+                log.info("%s: not compared on this device (neither PyTorch nor ONNX Runtime)", target)
             else:
                 parity = require_device_parity(opened, reference, tests, str(target), comparison.floor_db)
                 facts = replace(facts, device_parity_psnr_db=round(parity, 2))

@@ -34,35 +34,39 @@ def bench(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[MODEL|ADAPTER]", help="An .onnx file or a .darsr adapter; the backbone alone without."
+            metavar="[MODEL|ADAPTER]", help="An .onnx file or a .darsr adapter; by default the backbone alone."
         ),
     ] = None,
     *,
     scale: Scale = None,
     backbone: BackboneOption = None,
-    engine: Annotated[list[str] | None, typer.Option(help="torch, ort, trt or trt-rtx; repeatable; all.")] = None,
-    provider: Annotated[list[str] | None, typer.Option(help="cpu or cuda; repeatable; all.")] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="fp32, fp16, bf16 or int8; repeatable; all.")] = None,
-    form: Annotated[list[str] | None, typer.Option(help="network, filters or global; repeatable; all.")] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="torch, ort, trt or trt-rtx; repeatable; default all.")
+    ] = None,
+    provider: Annotated[list[str] | None, typer.Option(help="cpu or cuda; repeatable; default all.")] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, fp16, bf16 or int8; repeatable; default all.")
+    ] = None,
+    form: Annotated[list[str] | None, typer.Option(help="network, filters or global; repeatable; default all.")] = None,
     image: Annotated[
-        Path | None, typer.Option(help="What to run on; by default the adapted image, or a generated picture.")
+        Path | None, typer.Option(help="Input image; by default the adapted image, or a generated picture.")
     ] = None,
     shape: Annotated[str | None, typer.Option(metavar="HxW", help="Size of the generated picture (160x240).")] = None,
     gt: Annotated[
         Path | None, typer.Option(help="The true HR image of --image: each row's Y-PSNR is measured.")
     ] = None,
     scenario: Annotated[str, typer.Option(help="single-stream, multi-stream or offline (MLPerf's).")] = "single-stream",
-    seconds: Annotated[float, typer.Option(min=0, help="Measure each row at least so long.")] = 3.0,
-    iterations: Annotated[int, typer.Option(min=1, help="Measure each row at least so often.")] = 10,
-    warm_up: Annotated[float, typer.Option(min=0, help="Seconds of each row that do not count.")] = 0.2,
+    seconds: Annotated[float, typer.Option(min=0, help="Minimum seconds of measurement per row.")] = 3.0,
+    iterations: Annotated[int, typer.Option(min=1, help="Minimum number of queries per row.")] = 10,
+    warm_up: Annotated[float, typer.Option(min=0, help="Seconds of warm-up per row.")] = 0.2,
     threads: Threads = 0,
     compare: Annotated[
-        tuple[Path, Path] | None, typer.Option(metavar="OLD NEW", help="Compare two JSON reports; nothing is measured.")
+        tuple[Path, Path] | None, typer.Option(metavar="OLD NEW", help="Compare two JSON reports instead of measuring.")
     ] = None,
     fail_under: Annotated[
         float | None,
         typer.Option(
-            help="Exit 1 if a row has fewer frames a second than this; with --compare, if its speed relative to OLD "
+            help="Exit 1 if a row runs fewer frames per second than this; with --compare, if its speed relative to OLD "
             "is certainly below this (0.95: more than 5 % slower)."
         ),
     ] = None,

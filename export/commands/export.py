@@ -28,33 +28,34 @@ def export(
         Path | None, typer.Option("--out", "-o", help="The model file; beside the adapter by default.")
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp32",
-    form: Annotated[
-        str | None, typer.Option(help="network, filters or global; by default what the adapter holds.")
-    ] = None,
+    form: Annotated[str | None, typer.Option(help="network, filters or global; by default the adapter's own.")] = None,
     backbone: BackboneOption = None,
     image: Annotated[
-        Path | None, typer.Option(help="The adapted image; by default the one that lies beside the adapter.")
+        Path | None, typer.Option(help="The adapted image; by default the one beside the adapter.")
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="int8: folder of photographs; by default the adapted image.")
     ] = None,
     floor: Annotated[
-        float | None, typer.Option(help="Least PSNR in dB against PyTorch; below it nothing is written.")
+        float | None, typer.Option(help="Minimum PSNR in dB against PyTorch; below it nothing is written.")
     ] = None,
     triton: Annotated[
-        Path | None, typer.Option(help="Also put it into this model repository of NVIDIA Triton Inference Server.")
+        Path | None, typer.Option(help="Also publish it to this model repository of NVIDIA Triton Inference Server.")
     ] = None,
     split: Annotated[
-        bool, typer.Option("--split", help="A folder that runs any adapter of this kind, in tiles too: runtime bundle.")
+        bool,
+        typer.Option(
+            "--split", help="Write a runtime bundle: a folder that runs any adapter of this kind, also in tiles."
+        ),
     ] = False,
     format: Annotated[str, typer.Option(help="onnx, trt (TensorRT) or trt-rtx (TensorRT for RTX).")] = "onnx",
-    shape: Annotated[str | None, typer.Option(help="Engines: the one size it takes, HxW.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Engines: one fixed input size, HxW.")] = None,
     shapes: Annotated[str | None, typer.Option(help="Engines: MIN,OPT,MAX, each HxW; 3x3,480x640,1920x1920.")] = None,
     target: Annotated[
         str | None, typer.Option(help="trt-rtx: compute capabilities to build for, sm_86,sm_89; no GPU is needed.")
     ] = None,
     workspace: Annotated[
-        int, typer.Option(min=0, help="Engines: most scratch memory in MB while building; 0 for no limit.")
+        int, typer.Option(min=0, help="Engines: limit of scratch memory in MB while building; 0 for no limit.")
     ] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,

@@ -40,7 +40,7 @@ def infer(
     model: Annotated[
         Path | None, typer.Option(help="An exported model (.onnx), engine (.engine) or bundle instead of an adapter.")
     ] = None,
-    no_adapter: Annotated[bool, typer.Option("--no-adapter", help="The backbone alone.")] = False,
+    no_adapter: Annotated[bool, typer.Option("--no-adapter", help="Run the backbone alone.")] = False,
     scale: Scale = None,
     backbone: BackboneOption = None,
     engine: Annotated[
@@ -51,10 +51,10 @@ def infer(
         str | None, typer.Option(help="fp32 (default), fp16, bf16 or int8; a model file has its own.")
     ] = None,
     tile: Annotated[
-        str, typer.Option(help="Pixels of the small image at a time, a side; auto: by free memory, 0: all at once.")
+        str, typer.Option(help="Side of the tiles in LR pixels; auto: by free memory, 0: no tiles.")
     ] = "auto",
     readapt: Annotated[
-        str, typer.Option(help="Videos: never, or scene (adapt again, in the background, where the scene changes).")
+        str, typer.Option(help="Videos: never, or scene (adapt again in the background when the scene changes).")
     ] = "never",
     trust: Annotated[
         bool, typer.Option("--trust", help="Load an engine that was not built on this machine. An engine is code.")

@@ -19,7 +19,7 @@ def report(
         list[Path] | None, typer.Argument(metavar="ADAPTER", help="Adapters (.darsr), or folders of them.")
     ] = None,
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
     image: Annotated[
         Path | None,
         typer.Option(help="The image, or a folder of images; by default the adapted one, beside its adapter."),
@@ -27,7 +27,7 @@ def report(
     gt: Annotated[
         Path | None, typer.Option(help="The true HR image, or a folder of them: PSNR and SSIM are shown.")
     ] = None,
-    bench: Annotated[Path | None, typer.Option(help="What darsr bench --json printed, to be drawn as charts.")] = None,
+    bench: Annotated[Path | None, typer.Option(help="A report of darsr bench --json, drawn as charts.")] = None,
     backbone: BackboneOption = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
