@@ -138,3 +138,12 @@ def test_a_form_that_the_kind_does_not_have(adapted):
     ).save("g.darsr")
     assert "of kind global" in refused("export", "g.darsr", "--form", "filters", name="g.darsr")
     assert strict_json(done("export", "g.darsr", "--form", "global", "--json").stdout)["form"] == "global"
+
+
+def test_outputs_that_are_refused_by_their_names(adapted):
+    before = Path("photo.darsr").read_bytes()
+    assert "does not end in .onnx" in refused("export", "photo.darsr", "-o", "p.trt", name="p.trt")
+    again = ("export", "photo.darsr", "-o", "photo.darsr", "--overwrite")
+    assert "does not end in .onnx" in refused(*again, name="photo.darsr")
+    assert "is the adapter that is exported" in refused(*again, "--split", name="photo.darsr")
+    assert Path("photo.darsr").read_bytes() == before and names(adapted) == {"photo.png", "photo.darsr"}
