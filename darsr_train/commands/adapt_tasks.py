@@ -14,7 +14,7 @@ from darsr_deploy.files.adapter import Adapter
 from ..adaptation.adapt import Report, adapt_image
 from ..adaptation.options import AdaptOptions
 from ..backbones import Backbone, load_backbone
-from ..evaluation.measure import check_truth, save_corrected, truth_figures
+from ..evaluation.measure import check_truth, compare_with_truth, save_corrected
 from ..plots.preview import save_preview
 from ..runtime import each_in_jobs
 
@@ -65,7 +65,7 @@ def adapt_task(task: AdaptTask, report: Report) -> dict:
     if task.preview is not None:
         save_preview(task.image, adapter, network, task.preview, task.device)
     if task.gt is not None:
-        row |= truth_figures(task.image, task.gt, adapter, network, task.device)
+        row |= compare_with_truth(task.image, task.gt, adapter, network, task.device)
     return row
 
 

@@ -74,9 +74,9 @@ def evaluate(
     require_torch()
     from darsr_deploy.files import places
 
-    from ..evaluation.report import full_summary, show, write_sheet
+    from ..evaluation.report import build_summary, show, write_sheet
     from ..evaluation.report import markdown as as_markdown
-    from ..evaluation.run import known_rows, run
+    from ..evaluation.run import read_rows, run
     from ..evaluation.sets import find_sets
     from ..evaluation.tasks import Request, prepare
 
@@ -87,19 +87,19 @@ def evaluate(
         raise DarsrError(str(sheet), "a contact sheet is a PNG", "give a name that ends with .png")
     device = pick_device(device, threads)
     request = Request(method, backbone, seed, steps, with_prior, device, sheet is not None, resume)
-    known = known_rows(out) if resume else {}
+    known = read_rows(out) if resume else {}
     with _work_folder(out) as work:
         tasks, head, parts = prepare(find_sets(folders, scale, failures, say), request, work, failures)
 
         def keep(rows: list[dict]) -> None:
             if out is not None and rows:
-                write_text(out, to_json(full_summary(head, parts, rows)))
+                write_text(out, to_json(build_summary(head, parts, rows)))
 
         with progress("eval") as report, _resume_hint(out):
             rows = run(tasks, known, jobs, threads, failures, report, keep)
         if not rows:
             return None  # every reason has been reported
-        summary = full_summary(head, parts, rows)
+        summary = build_summary(head, parts, rows)
         keep(rows)
         if sheet is not None:
             write_sheet(sheet, summary, {task.fingerprint: task.strip for task in tasks})

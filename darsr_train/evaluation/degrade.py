@@ -94,11 +94,11 @@ def draw(kind: str, scale: int, seed: int, name: str) -> Degradation:
 
 def degrade(hr: np.ndarray, degradation: Degradation, scale: int) -> np.ndarray:
     """Blur and reduce: uint8 H x W or H x W x 3, sides divisible by ``scale`` -> uint8 H/s x W/s (x 3)."""
-    values = reduced(hr.astype(np.float64), degradation.kernels, scale)
+    values = blur_and_reduce(hr.astype(np.float64), degradation.kernels, scale)
     return to_uint8(values.round(9))  # so that a tie of half a level rounds the same in any order of summation
 
 
-def reduced(hr: np.ndarray, kernels: tuple[np.ndarray, ...], scale: int) -> np.ndarray:
+def blur_and_reduce(hr: np.ndarray, kernels: tuple[np.ndarray, ...], scale: int) -> np.ndarray:
     """Blur and reduce in float64; two kernels are blended linearly from the first to the last column."""
     planes = torch.from_numpy(hr[None] if hr.ndim == 2 else hr.transpose(2, 0, 1))[None]  # 1, C, H, W
     results = [reduce(planes, torch.from_numpy(kernel), scale)[0] for kernel in kernels]
@@ -109,7 +109,7 @@ def reduced(hr: np.ndarray, kernels: tuple[np.ndarray, ...], scale: int) -> np.n
     return result[0].numpy() if hr.ndim == 2 else result.permute(1, 2, 0).numpy()
 
 
-def cropped(image: np.ndarray, scale: int, side: int | None = None) -> np.ndarray:
+def crop_centre(image: np.ndarray, scale: int, side: int | None = None) -> np.ndarray:
     """Crop the centre of an image, at most ``side`` wide and high, to sides divisible by the scale."""
     height, width = (min(length, side or length) // scale * scale for length in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
@@ -151,7 +151,7 @@ def make_set(
             targets.claim(out / part / f"{photo.stem}{suffix}")
             for part, suffix in (("HR", ".png"), ("kernel", ".npz"), ("LR", ".png"))
         ]
-        hr = cropped(read_image(photo), scale, side)
+        hr = crop_centre(read_image(photo), scale, side)
         if min(hr.shape[:2]) < least_side(scale):
             raise DarsrError(str(photo), f"is too small for a set (least side {least_side(scale)})", "leave it out")
         drawn = draw(kind, scale, seed, photo.stem)

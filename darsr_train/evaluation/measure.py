@@ -26,8 +26,8 @@ from ..adaptation.options import AdaptOptions
 from ..backbones import Backbone
 from ..networks.prior import load_prior
 from ..pipeline import Pipeline, adapted, correction_of, upscale_with
-from .nonblind import best_filter
-from .sets import Pair, least_side, true_kernel
+from .nonblind import fit_filter
+from .sets import Pair, least_side, read_kernel
 
 METHODS = ("none", "prior", "nonblind", "fast", "paper")
 NO_WORSE = 0.1  # dB: a result below the backbone alone by more than this counts as a loss
@@ -89,7 +89,7 @@ def measure(
     """Super-resolve one image in every way of the plan and compare with its ground truth, inside its mask if it has one.
 
     Returns:
-        A row (``name``, ``seconds`` to find the correction, ``chosen``, and those of :func:`figures`) and the 8-bit
+        A row (``name``, ``seconds`` to find the correction, ``chosen``, and those of :func:`compare`) and the 8-bit
         images ``bicubic``, ``backbone``, ``prior`` if planned, ``result``, ``truth``, in this order.
 
     Raises:
@@ -102,7 +102,7 @@ def measure(
     if plan.with_prior:
         images["prior"] = upscale_with(_with_prior(lr, backbone, device), lr, device)
     images["result"] = images["backbone"] if plan.method == "none" else upscale_with(network, lr, device)
-    row = {"name": pair.lr.stem, "seconds": seconds, "chosen": chosen, **figures(images, hr, backbone.scale, mask)}
+    row = {"name": pair.lr.stem, "seconds": seconds, "chosen": chosen, **compare(images, hr, backbone.scale, mask)}
     return row, {**images, "truth": hr}
 
 
@@ -115,13 +115,13 @@ def _corrected(
     if plan.method == "prior":
         return _with_prior(lr, backbone, device), 0.0, "prior"
     if plan.method == "nonblind":
-        kernel = torch.from_numpy(true_kernel(pair.kernel))
+        kernel = torch.from_numpy(read_kernel(pair.kernel))
         if min(lr.shape[:2]) < 3 * backbone.scale:
             raise DarsrError(
                 str(pair.lr), f"is too small for nonblind (least side {3 * backbone.scale})", "leave it out"
             )
         started = time.perf_counter()
-        correction = best_filter(torch.from_numpy(to_tensor(lr)), kernel, backbone.scale)
+        correction = fit_filter(torch.from_numpy(to_tensor(lr)), kernel, backbone.scale)
         seconds = time.perf_counter() - started
         return Pipeline(correction.to(device), backbone.module), seconds, "true kernel"
     work.adapter.unlink(missing_ok=True)  # left by a run killed before it could compare: its seconds are unknown
@@ -136,7 +136,7 @@ def _with_prior(lr: np.ndarray, backbone: Backbone, device: str) -> Pipeline:
     return Pipeline(prior.requires_grad_(False).to(device), backbone.module)
 
 
-def figures(
+def compare(
     images: dict[str, np.ndarray], truth: np.ndarray, scale: int, mask: np.ndarray | None = None
 ) -> dict[str, float]:
     """Compute PSNR in dB and SSIM of 8-bit images against the truth, ``scale`` pixels dropped on each side.
@@ -158,7 +158,7 @@ def figures(
     return row
 
 
-def mean_of(rows: list[dict]) -> dict:
+def average_rows(rows: list[dict]) -> dict:
     """Average every figure over the images."""
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if isinstance(rows[0][key], float)}
 
@@ -198,7 +198,7 @@ def read_mask(path: Path, hr: np.ndarray, scale: int) -> np.ndarray:
     return counted
 
 
-def truth_figures(image: Path, truth: Path, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> dict:
+def compare_with_truth(image: Path, truth: Path, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> dict:
     """Compute ``psnr_y`` of an adapted image and ``psnr_y_backbone`` of the backbone alone against an HR image."""
     lr, hr = check_truth(image, truth, backbone.scale)
     result = upscale_with(adapted(adapter, backbone, device), lr, device)

@@ -33,7 +33,7 @@ class Filter(nn.Module):
         return F.conv2d(padded, self.taps[None, None]).reshape(n, c, h, w)
 
 
-def best_filter(y: Tensor, kernel: Tensor, scale: int, ridge: float = _RIDGE) -> Filter:
+def fit_filter(y: Tensor, kernel: Tensor, scale: int, ridge: float = _RIDGE) -> Filter:
     """Fit the filter that best undoes a known blur, by least squares on the image reduced once more.
 
     ``filter(y reduced by kernel)`` is fitted to ``y`` reduced bicubically, in float64.

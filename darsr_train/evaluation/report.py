@@ -8,14 +8,14 @@ from pathlib import Path
 
 from darsr_deploy.images.arrays import read_image, write_image
 
-from ..plots.contact_sheet import Entry, contact_sheet
-from .measure import NO_WORSE, mean_of
+from ..plots.contact_sheet import Entry, draw_sheet
+from .measure import NO_WORSE, average_rows
 
 OTHERS = ("bicubic", "backbone", "prior")  # what the result is compared with; the prior only if requested
 TITLES = {"bicubic": "bicubic", "backbone": "backbone alone", "prior": "prior"}
 
 
-def summed_up(rows: list[dict], asked: int) -> dict:
+def summarise(rows: list[dict], asked: int) -> dict:
     """Summarise the rows of several images.
 
     Returns:
@@ -26,14 +26,14 @@ def summed_up(rows: list[dict], asked: int) -> dict:
     if rows:
         worst = min(rows, key=lambda row: row["gain"])
         summary |= {
-            "mean": mean_of(rows),
+            "mean": average_rows(rows),
             "worst": {key: worst[key] for key in ("set", "name", "gain")},
             "below_backbone": sum(row["gain"] < -NO_WORSE for row in rows),
         }
     return summary
 
 
-def full_summary(head: dict, sets: Iterable[dict], rows: list[dict]) -> dict:
+def build_summary(head: dict, sets: Iterable[dict], rows: list[dict]) -> dict:
     """Build what ``darsr eval --json`` prints: the head, the images, their summary, a summary per set.
 
     Args:
@@ -41,8 +41,8 @@ def full_summary(head: dict, sets: Iterable[dict], rows: list[dict]) -> dict:
         sets: ``{name, asked, ...}`` of every set, in order.
     """
     groups = _by_set(rows)
-    parts = [{**part, **summed_up(groups.get(part["name"], []), part["asked"])} for part in sets]
-    return {**head, "images": rows, **summed_up(rows, sum(part["asked"] for part in parts)), "sets": parts}
+    parts = [{**part, **summarise(groups.get(part["name"], []), part["asked"])} for part in sets]
+    return {**head, "images": rows, **summarise(rows, sum(part["asked"] for part in parts)), "sets": parts}
 
 
 def show(summary: dict, width: int | None) -> None:
@@ -97,7 +97,7 @@ def write_sheet(target: Path, summary: dict, strips: dict[str, Path]) -> None:
         title = f"{row['set']} / {row['name']}" if len(summary["sets"]) > 1 else row["name"]
         entries.append(Entry(title, f"{_signed(row['gain'])} dB", read_image(strips[row["fingerprint"]]), figures))
     titles = (*(TITLES[name] for name in names), *(summary["method"] for _ in own), "truth")
-    page = contact_sheet(f"darsr eval: {summary['method']}", _last_words(summary), titles, entries)
+    page = draw_sheet(f"darsr eval: {summary['method']}", _last_words(summary), titles, entries)
     write_image(target, page)
 
 

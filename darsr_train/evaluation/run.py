@@ -13,7 +13,7 @@ from darsr_deploy.files.schema import parse_json
 from darsr_deploy.images.arrays import write_image
 
 from ..backbones import Backbone, load_backbone
-from ..plots.contact_sheet import strip_of
+from ..plots.contact_sheet import join_crops
 from ..runtime import each_in_jobs
 from .measure import Report, Workplace, measure
 from .tasks import Task
@@ -74,11 +74,11 @@ def measure_task(task: Task, report: Report) -> dict:
     if task.sheet:
         if task.plan.method == "none":
             del images["result"]
-        write_image(task.strip, strip_of(images))
+        write_image(task.strip, join_crops(images))
     return {"set": task.set, **row, "fingerprint": task.fingerprint}
 
 
-def known_rows(path: Path) -> dict[str, dict]:
+def read_rows(path: Path) -> dict[str, dict]:
     """Read the rows of a result file by their fingerprints; empty where there is no file.
 
     Raises:

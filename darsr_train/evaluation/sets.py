@@ -49,7 +49,7 @@ def least_side(scale: int) -> int:
     return _SSIM_WINDOW + 2 * scale
 
 
-def image_pairs(folder: Path) -> tuple[Pair, ...]:
+def find_pairs(folder: Path) -> tuple[Pair, ...]:
     """Return the pairs of a set, sorted by name.
 
     Raises:
@@ -95,7 +95,7 @@ def find_sets(
     sets = []
     for part, was_inside in parts.values():
         try:
-            pairs = image_pairs(part)
+            pairs = find_pairs(part)
         except DarsrError as error:
             complain(error)
             continue
@@ -108,7 +108,7 @@ def find_sets(
     return [s if names.count(s.name) == 1 else ImageSet(str(s.folder), s.folder, s.scale, s.pairs) for s in sets]
 
 
-def true_kernel(path: Path) -> np.ndarray:
+def read_kernel(path: Path) -> np.ndarray:
     """Read ``kernel/NAME.npz``: k x k, float64; the mean of several kernels (spatially variant blur).
 
     The arrays are named ``k0``, ``k1``, ... Even-sized kernels are centred between their middle taps (see
@@ -146,7 +146,7 @@ def _sets_inside(folder: Path) -> list[Path]:
         return []
     try:
         return sorted(part for part in folder.iterdir() if _is_set(part))
-    except OSError:  # missing or unreadable: image_pairs() reports it
+    except OSError:  # missing or unreadable: find_pairs() reports it
         return []
 
 

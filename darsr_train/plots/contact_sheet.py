@@ -8,7 +8,7 @@ import numpy as np
 
 from darsr_deploy.images.detail import find_detailed_square
 
-from .page import BODY, FAINT, GAP, INK, MARGIN, SMALL, TITLE, Page, as_rgb, enlarged
+from .page import BODY, FAINT, GAP, INK, MARGIN, SMALL, TITLE, Page, enlarge, to_rgb
 
 _CROP = 72  # side of a crop in HR pixels
 _PANEL = 216  # side of a panel on the page
@@ -22,7 +22,7 @@ class Entry:
     """One image of a sheet.
 
     Attributes:
-        strip: the crops, by :func:`strip_of`.
+        strip: the crops, by :func:`join_crops`.
         figures: a line below each panel.
     """
 
@@ -32,13 +32,13 @@ class Entry:
     figures: tuple[str, ...]
 
 
-def strip_of(images: dict[str, np.ndarray]) -> np.ndarray:
+def join_crops(images: dict[str, np.ndarray]) -> np.ndarray:
     """Join the crops of all images where the truth has the most detail, side by side: uint8 RGB."""
     rows, columns = find_detailed_square(images["truth"], _CROP)
-    return np.hstack([as_rgb(image[rows, columns]) for image in images.values()])
+    return np.hstack([to_rgb(image[rows, columns]) for image in images.values()])
 
 
-def contact_sheet(title: str, remark: str, names: tuple[str, ...], entries: list[Entry]) -> np.ndarray:
+def draw_sheet(title: str, remark: str, names: tuple[str, ...], entries: list[Entry]) -> np.ndarray:
     """Draw a page of all entries, uint8 RGB.
 
     Args:
@@ -67,5 +67,5 @@ def _draw_entry(page: Page, left: int, top: int, width: int, entry: Entry, count
     page.text(left + width, top + 20, entry.remark, SMALL, FAINT, "rs")
     for i, (crop, figure) in enumerate(zip(np.split(entry.strip, count, axis=1), entry.figures)):
         x = left + i * (_PANEL + _BETWEEN)
-        page.paste(x, top + _CAPTION, enlarged(crop, _PANEL))
+        page.paste(x, top + _CAPTION, enlarge(crop, _PANEL))
         page.text(x, top + _CAPTION + _PANEL + 17, figure, SMALL, FAINT)

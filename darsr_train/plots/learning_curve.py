@@ -13,7 +13,7 @@ _LEFT, _HEAD, _FOOT = 76, 84, 44  # room for the figures at the axes, the title,
 _LOSS, _PSNR = (20, 62, 126), (140, 26, 38)
 
 
-def learning_curve(log: list[dict], title: str) -> np.ndarray:
+def draw_curve(log: list[dict], title: str) -> np.ndarray:
     """Draw a training's log.
 
     Args:

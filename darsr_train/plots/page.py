@@ -44,7 +44,7 @@ class Page:
 
     def paste(self, x: int, y: int, picture: np.ndarray, frame: bool = True) -> None:
         """Paste a picture with its upper left corner at (x, y)."""
-        self._image.paste(Image.fromarray(as_rgb(picture)), (x, y))
+        self._image.paste(Image.fromarray(to_rgb(picture)), (x, y))
         if frame:
             height, width = picture.shape[:2]
             self.box(x - 1, y - 1, width + 2, height + 2, LINE)
@@ -82,12 +82,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)  # Aileron, shipped with Pillow: ASCII and a few signs
 
 
-def as_rgb(picture: np.ndarray) -> np.ndarray:
+def to_rgb(picture: np.ndarray) -> np.ndarray:
     """Repeat a gray picture to three channels; return RGB as it is."""
     return np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else np.ascontiguousarray(picture)
 
 
-def enlarged(picture: np.ndarray, side: int) -> np.ndarray:
+def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
     """Enlarge by a whole factor without smoothing, to at most ``side``; average a larger picture down to ``side``."""
     height, width = picture.shape[:2]
     factor = side // max(height, width)
@@ -98,21 +98,21 @@ def enlarged(picture: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def fitted(values: np.ndarray, width: int, height: int) -> np.ndarray:
+def resize_to_fit(values: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize H x W values to fit ``width`` x ``height``, keeping their proportions."""
     zoom = min(width / values.shape[1], height / values.shape[0])
     size = (max(1, round(values.shape[1] * zoom)), max(1, round(values.shape[0] * zoom)))
     return cv2.resize(values, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_NEAREST_EXACT)
 
 
-def diverging(values: np.ndarray, reach: float) -> np.ndarray:
+def map_diverging(values: np.ndarray, reach: float) -> np.ndarray:
     """Map -reach to red, 0 to white, +reach to blue: H x W -> uint8 H x W x 3."""
     place = np.clip(values / max(reach, 1e-12), -1, 1)
     anchors = np.linspace(-1, 1, len(_DIVERGING))
     return np.stack([np.interp(place, anchors, channel) for channel in _DIVERGING.T], -1).round().astype(np.uint8)
 
 
-def sequential(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def map_sequential(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map ``low`` to dark blue and ``high`` to yellow (viridis): H x W -> uint8 H x W x 3."""
     place = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     return cv2.applyColorMap((place * 255).round().astype(np.uint8), cv2.COLORMAP_VIRIDIS)[:, :, ::-1]

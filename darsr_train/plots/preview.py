@@ -43,14 +43,14 @@ def find(pixels: np.ndarray, adapter: Adapter, backbone: Backbone, device: str =
     network, scale, padded = adapted(adapter, backbone, device), adapter.scale, pad_to_least(lr)
     size = height * scale, width * scale
     before, after = (upscale_with(n, padded, device)[: size[0], : size[1]] for n in (backbone.module, network))
-    filters = filters_of(network.correction, padded, device)
+    filters = assemble_filters(network.correction, padded, device)
     if filters is not None and filters.shape[0] > 1:
         filters = filters[:height, :width]
     return Findings(imresize(lr, *size), before, after, filters, adapter.arrays.get("kernel"), scale)
 
 
 @torch.no_grad()
-def filters_of(correction: nn.Module, lr: np.ndarray, device: str = "cpu") -> np.ndarray | None:
+def assemble_filters(correction: nn.Module, lr: np.ndarray, device: str = "cpu") -> np.ndarray | None:
     """Return the assembled filters of a correction on an 8-bit image as in :class:`Findings`; None for the identity."""
     if isinstance(correction, nn.Identity):
         return None

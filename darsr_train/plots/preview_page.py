@@ -21,10 +21,10 @@ from .page import (
     SMALL,
     TITLE,
     Page,
-    diverging,
-    enlarged,
-    fitted,
-    sequential,
+    enlarge,
+    map_diverging,
+    map_sequential,
+    resize_to_fit,
 )
 
 _SIDE = 360  # of a panel on the page
@@ -66,7 +66,7 @@ def draw(findings: Findings, title: str, remark: str) -> np.ndarray:
         crop = picture[place]
         where = f"the most detailed {crop.shape[1]} x {crop.shape[0]} of {width} x {height} px"
         _panel(page, x, _HEAD, name, where if x == columns[0] else "")
-        _centred(page, x, _HEAD, enlarged(crop, _SIDE))
+        _centred(page, x, _HEAD, enlarge(crop, _SIDE))
     top = _HEAD + _ROW
     _draw_kernel(page, columns[0], top, findings.kernel, findings.scale)
     if findings.filters is None:
@@ -74,7 +74,7 @@ def draw(findings: Findings, title: str, remark: str) -> np.ndarray:
             _panel(page, x, top, name)
             _note(page, x, top, "no correction: the backbone alone is used")
     else:
-        spots = spots_of(findings.filters[..., 2, 2])
+        spots = choose_spots(findings.filters[..., 2, 2])
         _draw_map(page, columns[1], top, findings.filters[..., 2, 2], spots)
         _draw_filters(page, columns[2], top, [findings.filters[spot] for spot in spots])
     return page.picture()
@@ -92,7 +92,7 @@ def _draw_kernel(page: Page, x: int, y: int, kernel: np.ndarray | None, scale: i
     if shape["sigma_short"] > 0:  # a kernel with much negative mass has no spread
         remark += f", sigma {shape['sigma_long']:.1f} and {shape['sigma_short']:.1f} px"
     _panel(page, x, y, "estimated blur kernel", remark)
-    picture = enlarged(diverging(kernel, float(np.abs(kernel).max())), _SIDE - 64)
+    picture = enlarge(map_diverging(kernel, float(np.abs(kernel).max())), _SIDE - 64)
     side = len(picture)
     left, top, tap = x + (_SIDE - side) // 2 + 8, y + (_SIDE - side) // 2 - 8, side / count
     page.paste(left, top, picture)
@@ -120,14 +120,14 @@ def _draw_map(page: Page, x: int, y: int, centres: np.ndarray, spots: list[tuple
         return
     low, high = (float(v) for v in np.percentile(centres, (1, 99)))
     room = _SIDE - 44  # the scale of colours stands below
-    picture = sequential(fitted(centres, _SIDE, room), low, high)
+    picture = map_sequential(resize_to_fit(centres, _SIDE, room), low, high)
     height, width = picture.shape[:2]
     left, top = x + (_SIDE - width) // 2, y + (room - height) // 2
     page.paste(left, top, picture)
     for number, (row, column) in enumerate(spots, 1):
         zoom = height / centres.shape[0], width / centres.shape[1]
         page.badge(left + (column + 0.5) * zoom[1], top + (row + 0.5) * zoom[0], str(number))
-    bar = sequential(np.linspace(0, 1, 200)[None].repeat(12, 0), 0, 1)
+    bar = map_sequential(np.linspace(0, 1, 200)[None].repeat(12, 0), 0, 1)
     page.paste(x + 80, y + _SIDE - 24, bar)
     page.text(x + 72, y + _SIDE - 18, f"{low:.2f}", SMALL, FAINT, "rm")
     page.text(x + 288, y + _SIDE - 18, f"{high:.2f}", SMALL, FAINT, "lm")
@@ -141,21 +141,21 @@ def _draw_filters(page: Page, x: int, y: int, filters: list[np.ndarray]) -> None
     side = _SIDE if len(filters) == 1 else (_SIDE - GAP) // 2
     for i, taps in enumerate(filters):
         left, top = x + i % 2 * (side + GAP), y + i // 2 * (side + GAP)
-        page.paste(left, top, enlarged(diverging(taps, reach), side))
+        page.paste(left, top, enlarge(map_diverging(taps, reach), side))
         for (row, column), tap in np.ndenumerate(taps):
             colour = PAPER if abs(tap) > 0.6 * reach else INK
             at = left + (column + 0.5) * side // 5, top + (row + 0.5) * side // 5
-            page.text(*at, figure_of(tap, len(filters) > 1), SMALL - 2 if len(filters) > 1 else BODY, colour, "mm")
+            page.text(*at, format_tap(tap, len(filters) > 1), SMALL - 2 if len(filters) > 1 else BODY, colour, "mm")
         if len(filters) > 1:
             page.badge(left + side, top, str(i + 1))
 
 
-def figure_of(tap: float, short: bool) -> str:
+def format_tap(tap: float, short: bool) -> str:
     """Format a tap with two decimals; if short, without the leading zero."""
     return f"{round(tap, 2) + 0.0:.2f}".replace("0.", ".", 1) if short and abs(tap) < 1 else f"{tap:.2f}"
 
 
-def spots_of(centres: np.ndarray) -> list[tuple[int, int]]:
+def choose_spots(centres: np.ndarray) -> list[tuple[int, int]]:
     """Choose the pixels whose filters are shown: from the weakest to the strongest correction, far from each other."""
     if centres.size == 1:
         return [(0, 0)]

@@ -20,7 +20,7 @@ from darsr_deploy.files.atomic import write_bytes, write_text
 from darsr_deploy.images.arrays import write_image
 
 from ..adaptation.checkpoint import saved_bytes
-from ..plots.learning_curve import learning_curve
+from ..plots.learning_curve import draw_curve
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def train(
         if done % options.save_every == 0 or last:
             _save(checkpoint, options, done, model, averaged, optimiser, log, recent)
             write_text(out.with_suffix(".log.json"), json.dumps({"options": asdict(options), "log": log}, indent=1))
-            write_image(out.with_suffix(".log.png"), learning_curve(log, out.name))
+            write_image(out.with_suffix(".log.png"), draw_curve(log, out.name))
     return averaged
 
 

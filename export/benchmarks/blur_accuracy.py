@@ -25,7 +25,7 @@ from darsr_train.blur import estimate as blur
 from darsr_train.degradation import covariance as moments
 from darsr_train.degradation import kernels
 from darsr_train.evaluation.measure import check_truth
-from darsr_train.evaluation.sets import Pair, find_sets, true_kernel
+from darsr_train.evaluation.sets import Pair, find_sets, read_kernel
 from darsr_train.networks.backprojection import BackProjection
 from darsr_train.networks.family import load_family
 from darsr_train.networks.prior import load_prior
@@ -75,7 +75,7 @@ def measure(pair: Pair, restorers: Restorers) -> dict:
         offset and for ``"truth"``; ``alone``: that of the backbone alone.
     """
     pixels, hr = check_truth(pair.lr, pair.hr, restorers.scale)
-    truth = moments.covariance_of(true_kernel(pair.kernel), restorers.scale)
+    truth = moments.covariance_of(read_kernel(pair.kernel), restorers.scale)
     y = torch.from_numpy(to_tensor(pixels)).contiguous(memory_format=torch.channels_last)
     found = restorers.estimate(torch.from_numpy(to_tensor(looked_at(pixels))))
     parts, reduced = moments.logarithm(found), bool(np.allclose(found, moments.LEAST * np.eye(2)))

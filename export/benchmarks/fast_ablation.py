@@ -15,7 +15,7 @@ import torch
 from darsr_train.adaptation.options import FIT_STEPS, AdaptOptions
 from darsr_train.backbones import load_backbone
 from darsr_train.evaluation.measure import evaluate_image
-from darsr_train.evaluation.sets import image_pairs
+from darsr_train.evaluation.sets import find_pairs
 
 from .timing import parser, run
 
@@ -48,7 +48,7 @@ def measure(folders: list[Path], changes: dict, backbone_name: str, scale: int, 
     """Return a row of :func:`darsr_train.evaluation.measure.evaluate_image` for every image, with changed options."""
     backbone = load_backbone(backbone_name, scale)
     options = replace(AdaptOptions.profile("fast", scale), **changes)
-    pairs = [pair for folder in folders for pair in image_pairs(folder)[:limit]]
+    pairs = [pair for folder in folders for pair in find_pairs(folder)[:limit]]
     return [evaluate_image(pair.lr, pair.hr, backbone, options) for pair in pairs]
 
 

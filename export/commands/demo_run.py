@@ -22,7 +22,7 @@ from darsr_train.backbones import load_backbone
 from darsr_train.degradation.kernels import random_gaussian
 from darsr_train.evaluation.degrade import Degradation, degrade
 from darsr_train.pipeline import upscale_with
-from darsr_train.plots.contact_sheet import Entry, contact_sheet, strip_of
+from darsr_train.plots.contact_sheet import Entry, draw_sheet, join_crops
 
 from ..artefacts.model import export_onnx
 from ..artefacts.subject import Source, Subject
@@ -96,6 +96,6 @@ def run_demo(folder: Path, seed: int = 0, report: Callable[[dict], None] = lambd
     images |= {"adapted": adapted, "truth": truth}
     scores = {name: psnr_y(image, truth, _SCALE) for name, image in images.items() if name != "truth"}
     figures = (*(f"{score:.2f} dB" for score in scores.values()), "")
-    entry = Entry("chelsea (scikit-image)", f"blurred by the kernel of seed {seed}", strip_of(images), figures)
-    write_image(sheet, contact_sheet("darsr demo", "x2, Y-PSNR against the truth", tuple(images), [entry]))
+    entry = Entry("chelsea (scikit-image)", f"blurred by the kernel of seed {seed}", join_crops(images), figures)
+    write_image(sheet, draw_sheet("darsr demo", "x2, Y-PSNR against the truth", tuple(images), [entry]))
     return DemoResult(scores, seconds, {name: folder / name for name in names})

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from darsr_train.plots.page import diverging, fitted, sequential
-from darsr_train.plots.preview_page import figure_of, spots_of
+from darsr_train.plots.page import map_diverging, map_sequential, resize_to_fit
+from darsr_train.plots.preview_page import choose_spots, format_tap
 
 from .markup import Markup, element, joined
 from .pictures import uri
@@ -23,7 +23,7 @@ def kernel_svg(kernel: np.ndarray, scale: int, label: str) -> Markup:
     count = len(kernel)
     side = _SIDE - _LEFT
     tap = side / count
-    picture = uri(diverging(kernel, float(np.abs(kernel).max())))
+    picture = uri(map_diverging(kernel, float(np.abs(kernel).max())))
     parts = [element("image", href=picture, x=_LEFT, y=0, width=side, height=side, class_="pixels")]
     parts.append(element("rect", x=_LEFT, y=0, width=side, height=side, class_="frame"))
     # reduce() puts tap t at the HR coordinate s * i + t - before, the LR pixel at s * i + (s - 1) / 2
@@ -44,19 +44,19 @@ def kernel_svg(kernel: np.ndarray, scale: int, label: str) -> Markup:
 def map_svg(filters: np.ndarray, label: str) -> tuple[Markup, list[np.ndarray]]:
     """Draw each pixel's correction, by its filter's centre tap, and return the filters at the numbered places too."""
     centres = filters[..., 2, 2]
-    spots = spots_of(centres)
+    spots = choose_spots(centres)
     low, high = (float(v) for v in np.percentile(centres, (1, 99)))
-    shown = centres if max(centres.shape) <= _MAP else fitted(centres, _MAP, _MAP)
+    shown = centres if max(centres.shape) <= _MAP else resize_to_fit(centres, _MAP, _MAP)
     height, width = centres.shape
     zoom = min(_SIDE / width, _SIDE / height)
     size = width * zoom, height * zoom
     left = (_SIDE - size[0]) / 2
-    picture = uri(sequential(shown, low, high))
+    picture = uri(map_sequential(shown, low, high))
     parts = [element("image", href=picture, x=left, y=0, width=size[0], height=size[1], class_="pixels")]
     for number, (row, column) in enumerate(spots, 1):
         parts.append(_badge(number, left + (column + 0.5) * zoom, (row + 0.5) * zoom))
     top = size[1] + 12
-    bar = uri(sequential(np.linspace(0, 1, 128)[None], 0, 1))
+    bar = uri(map_sequential(np.linspace(0, 1, 128)[None], 0, 1))
     inside = {"x": 60, "y": top, "width": _SIDE - 120, "height": 10, "preserveAspectRatio": "none"}
     parts.append(element("image", href=bar, **inside))
     parts.append(element("text", f"{low:.2f}", x=52, y=top + 9, text_anchor="end"))
@@ -72,13 +72,13 @@ def filters_svg(filters: list[np.ndarray], label: str) -> Markup:
     parts = []
     for i, taps in enumerate(filters):
         x, y = i % 2 * (side + 16), i // 2 * (side + 16)
-        picture = uri(diverging(taps, reach))
+        picture = uri(map_diverging(taps, reach))
         parts.append(element("image", href=picture, x=x, y=y, width=side, height=side, class_="pixels"))
         parts.append(element("rect", x=x, y=y, width=side, height=side, class_="frame"))
         for (row, column), tap in np.ndenumerate(taps):
             at = {"x": x + (column + 0.5) * side / 5, "y": y + (row + 0.5) * side / 5 + (3.5 if several else 5)}
             bright = "tap on-dark" if abs(tap) > 0.6 * reach else "tap"
-            parts.append(element("text", figure_of(tap, several), class_=bright + (" small" if several else ""), **at))
+            parts.append(element("text", format_tap(tap, several), class_=bright + (" small" if several else ""), **at))
         if several:
             parts.append(_badge(i + 1, x + side - 2, y + 2))
     rows = -(-len(filters) // 2) if several else 1

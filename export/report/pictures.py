@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from darsr_train.plots.page import as_rgb
+from darsr_train.plots.page import to_rgb
 
 _QUALITIES = (95, 92, 88, 84, 80, 75, 70, 60, 50)
 _PART = 384  # sides of what is encoded to judge the size of a large picture
@@ -59,7 +59,7 @@ def _expected_size(image: np.ndarray, quality: int) -> float:
 
 def uri(image: np.ndarray, quality: int = _LOSSLESS) -> str:
     """Encode a picture (uint8, H x W or H x W x 3 RGB) as a WebP data URI; lossless by default."""
-    good, data = cv2.imencode(".webp", as_rgb(image)[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])
+    good, data = cv2.imencode(".webp", to_rgb(image)[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])
     if not good:
         raise ValueError(f"a picture of {image.shape} cannot be encoded")
     return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode()

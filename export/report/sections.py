@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from darsr_train.plots.page import as_rgb
+from darsr_train.plots.page import to_rgb
 
 from .charts import Bar, bars, curve_svg
 from .drawings import filters_svg, kernel_svg, map_svg
@@ -127,7 +127,7 @@ def _close_ups(subject: Subject, name: str, place: Place) -> Markup:
     }
     panels = []
     for picture, pixels in subject.pictures.items():
-        crop = as_rgb(pixels[place])
+        crop = to_rgb(pixels[place])
         image = element("img", src=uri(crop), width=crop.shape[1], height=crop.shape[0], class_="pixels",
                         alt=f"{NAMES[picture]}, close-up", data_crisp=True)  # fmt: skip
         panels.append(element("figure", image, element("figcaption", NAMES[picture])))

@@ -15,10 +15,10 @@ from darsr_deploy.images.arrays import SUFFIXES, read_image
 from darsr_deploy.images.detail import find_detailed_square, find_largest_sum
 from darsr_deploy.images.resample import imresize
 from darsr_train.adaptation.result import Curve, read_curves
-from darsr_train.evaluation.measure import check_truth, figures
+from darsr_train.evaluation.measure import check_truth, compare
 from darsr_train.pipeline import load_pipeline, upscale_with
-from darsr_train.plots.page import as_rgb
-from darsr_train.plots.preview import filters_of
+from darsr_train.plots.page import to_rgb
+from darsr_train.plots.preview import assemble_filters
 
 from ..samples import find_photo
 
@@ -76,7 +76,7 @@ def look_at(
     pictures = {"bicubic": imresize(lr, *large)}
     for name, network in (("backbone", found.module), ("adapted", pipeline)):
         pictures[name] = upscale_with(network, padded, device)[: large[0], : large[1]]
-    filters = filters_of(pipeline.correction, padded, device)
+    filters = assemble_filters(pipeline.correction, padded, device)
     if filters is not None and filters.shape[0] > 1:
         filters = filters[:height, :width]
     if hr is not None:
@@ -101,7 +101,7 @@ def places(pictures: dict[str, np.ndarray], side: int) -> dict[str, Place]:
     change = np.abs(pictures["adapted"].astype(np.float32) - pictures["backbone"].astype(np.float32))
     rows, columns = found["most detail"]
     height, width = rows.stop - rows.start, columns.stop - columns.start
-    changed = find_largest_sum(as_rgb(change).sum(2), height, width)
+    changed = find_largest_sum(to_rgb(change).sum(2), height, width)
     if changed is not None:
         down, right = (abs(place.start - other.start) for place, other in zip(changed, found["most detail"]))
         if down >= height // 2 or right >= width // 2:
@@ -113,7 +113,7 @@ def _scores(pictures: dict[str, np.ndarray], scale: int) -> dict[str, dict[str, 
     if "truth" not in pictures:
         return {}
     images = {"result": pictures["adapted"], "backbone": pictures["backbone"], "bicubic": pictures["bicubic"]}
-    row = figures(images, pictures["truth"], scale)
+    row = compare(images, pictures["truth"], scale)
     tails = {"bicubic": "_bicubic", "backbone": "_backbone", "adapted": ""}
     return {
         name: {figure: row[f"{figure}{tail}"] for figure in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")}

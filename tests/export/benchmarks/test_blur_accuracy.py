@@ -13,7 +13,7 @@ from darsr_train.adaptation.adapt import adapt_image
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
 from darsr_train.degradation import covariance as moments
-from darsr_train.evaluation.sets import image_pairs
+from darsr_train.evaluation.sets import find_pairs
 from darsr_train.pipeline import pipeline_of, upscale_with
 from export.benchmarks import blur_accuracy as bench_blur
 from export.benchmarks.blur_accuracy import OFFSETS, Restorers, measure, table
@@ -36,7 +36,7 @@ def sets(tmp_path_factory):
 def test_as_estimated_is_what_fast_does(scale, sets, tmp_path, monkeypatch):
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
     monkeypatch.setattr(adapt_fast, "pick", lambda *_: ("adapted", "width"))
-    (pair,) = image_pairs(sets / f"gaussian_x{scale}")
+    (pair,) = find_pairs(sets / f"gaussian_x{scale}")
     backbone = load_backbone("edge", scale)
     adapter, _ = adapt_image(pair.lr, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", scale))
     pixels, restorers = read_image(pair.lr), Restorers(scale)
@@ -47,7 +47,7 @@ def test_as_estimated_is_what_fast_does(scale, sets, tmp_path, monkeypatch):
 
 
 def test_errors_are_those_of_the_estimate(sets):
-    (pair,) = image_pairs(sets / "gaussian_x2")
+    (pair,) = find_pairs(sets / "gaussian_x2")
     restorers = Restorers(2)
     row = measure(pair, restorers)
     with np.load(pair.kernel) as stored:

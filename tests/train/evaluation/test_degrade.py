@@ -14,8 +14,8 @@ from darsr_deploy.images.arrays import read_image, write_image
 from darsr_deploy.images.resample import imresize
 from darsr_train.degradation import kernels
 from darsr_train.degradation.covariance import shape_of
-from darsr_train.evaluation.degrade import KINDS, Degradation, cropped, degrade, draw, reduced
-from darsr_train.evaluation.sets import true_kernel
+from darsr_train.evaluation.degrade import KINDS, Degradation, blur_and_reduce, crop_centre, degrade, draw
+from darsr_train.evaluation.sets import read_kernel
 from tests.support.commands import darsr, done, names, refused, strict_json
 from tests.support.shared import SHARED, needs_shared
 
@@ -39,7 +39,7 @@ def test_the_middle_of_a_kernel_is_where_an_lr_pixel_sits(scale):
     middle = np.zeros((side, side))
     middle[side // 2 - 1 : side // 2 + 1, side // 2 - 1 : side // 2 + 1] = 0.25
     y, x = np.meshgrid(np.arange(96.0), np.arange(64.0), indexing="ij")
-    rows, columns = (reduced(ramp, (middle,), scale) for ramp in (y, x))
+    rows, columns = (blur_and_reduce(ramp, (middle,), scale) for ramp in (y, x))
     expected_y, expected_x = (scale * np.arange(n // scale) + (scale - 1) / 2 for n in (96, 64))
     inner = slice(1, -1)  # at x4 the borders are no further than the middle taps
     np.testing.assert_allclose(rows[inner, 0], expected_y[inner], rtol=0, atol=1e-6)
@@ -52,7 +52,7 @@ def test_a_delta_kernel_picks_the_pixel_at_its_offset(scale, data):
     side = SIDES[scale]
     row, column = (data.draw(st.integers(0, side - 1)) for _ in range(2))
     hr = np.random.default_rng(side * row + column).uniform(0, 255, (24, 32, 3))
-    result = reduced(hr, (delta(side, row, column),), scale)
+    result = blur_and_reduce(hr, (delta(side, row, column),), scale)
     mirrored = np.pad(hr, ((side, side), (side, side), (0, 0)), mode="symmetric")
     start = [side + int((scale - 1) / 2 - (side - 1) / 2 + tap) for tap in (row, column)]
     expected = mirrored[start[0] :: scale, start[1] :: scale][: 24 // scale, : 32 // scale]
@@ -77,7 +77,7 @@ def test_drawn_kernels_are_centred(kind, scale):
 
 @scales
 def test_without_blur_an_image_is_reduced_as_networks_are_trained_on(photo, scale):
-    hr = cropped(photo, scale)
+    hr = crop_centre(photo, scale)
     height, width = hr.shape[0] // scale, hr.shape[1] // scale
     difference = np.abs(degrade(hr, draw("none", scale, 0, "a"), scale).astype(int) - imresize(hr, height, width))
     inner = difference[2:-2, 2:-2]  # borders are mirrored otherwise
@@ -94,9 +94,9 @@ def test_narrow_blurs_are_even_in_their_logarithm():
 def test_x4_is_the_x2_operation_twice():
     hr = np.random.default_rng(0).uniform(0, 255, (160, 160))
     (small,), (large,) = (draw("gaussian", scale, 3, "a").kernels for scale in (2, 4))
-    twice = reduced(reduced(hr, (small,), 2), (small,), 2)
+    twice = blur_and_reduce(blur_and_reduce(hr, (small,), 2), (small,), 2)
     inner = (slice(6, -6),) * 2  # the mirrored border is that of the first operation or of both
-    np.testing.assert_allclose(reduced(hr, (large,), 4)[inner], twice[inner], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(blur_and_reduce(hr, (large,), 4)[inner], twice[inner], rtol=0, atol=1e-9)
 
 
 def test_box_blur_is_average_pooling():
@@ -105,7 +105,7 @@ def test_box_blur_is_average_pooling():
     import torch
 
     expected = F.avg_pool2d(torch.from_numpy(hr.transpose(2, 0, 1)[None]), 2)[0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(reduced(hr, (box,), 2), expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(blur_and_reduce(hr, (box,), 2), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,8 +122,8 @@ def test_a_flat_image_stays_flat_and_gray_stays_gray(kind, scale):
 def test_variant_blur_goes_from_one_kernel_to_the_other():
     hr = np.random.default_rng(3).uniform(0, 255, (32, 64))
     first, second = delta(12, 5, 5), kernels.gaussian(12, 2, 2, 0)
-    ends = [reduced(hr, (kernel,), 2) for kernel in (first, second)]
-    both = reduced(hr, (first, second), 2)
+    ends = [blur_and_reduce(hr, (kernel,), 2) for kernel in (first, second)]
+    both = blur_and_reduce(hr, (first, second), 2)
     np.testing.assert_allclose(both[:, 0], ends[0][:, 0])
     np.testing.assert_allclose(both[:, -1], ends[1][:, -1])
     share = 10 / 31
@@ -159,7 +159,7 @@ def test_shape_of_a_known_gaussian():
 @given(st.integers(8, 60), st.integers(8, 60), st.sampled_from([2, 4]), st.none() | st.integers(4, 70))
 def test_crops_are_divisible_and_central(height, width, scale, side):
     image = np.arange(height * width, dtype=np.int64).reshape(height, width)
-    part = cropped(image, scale, side)
+    part = crop_centre(image, scale, side)
     assert part.shape[0] % scale == part.shape[1] % scale == 0 and part.size
     assert part.shape[0] == min(height, side or height) // scale * scale
     top, left = divmod(int(part[0, 0]), width)
@@ -198,7 +198,7 @@ def test_a_set_is_made_whole_and_again_with_the_same_bytes(photos, tmp_path):
         assert stored.files == ["k0", "k1"]
         assert (degrade(hr, Degradation("variant", (stored["k0"], stored["k1"])), 2) == lr).all()
         np.testing.assert_allclose(
-            true_kernel(tmp_path / "one" / "kernel" / "a.npz"), (stored["k0"] + stored["k1"]) / 2
+            read_kernel(tmp_path / "one" / "kernel" / "a.npz"), (stored["k0"] + stored["k1"]) / 2
         )
     done("degrade", photos, "-o", tmp_path / "two", "--kind", "variant", "--crop", "64")
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")

@@ -20,10 +20,10 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import read_image, write_image
 from darsr_deploy.images.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from darsr_train.evaluation import run as evaluation_run
-from darsr_train.evaluation.measure import figures
-from darsr_train.evaluation.report import summed_up
-from darsr_train.evaluation.run import known_rows
-from darsr_train.evaluation.sets import find_sets, true_kernel
+from darsr_train.evaluation.measure import compare
+from darsr_train.evaluation.report import summarise
+from darsr_train.evaluation.run import read_rows
+from darsr_train.evaluation.sets import find_sets, read_kernel
 from tests.support.commands import darsr, done, names, refused, strict_json
 from tests.support.shared import SHARED, needs_shared, srfbn
 
@@ -63,14 +63,14 @@ def test_figures_are_those_of_the_images(photo):
     noisy = {
         name: np.clip(photo.astype(int) + n, 0, 255).astype(np.uint8) for name, n in (("backbone", 9), ("result", 4))
     }
-    row = figures(noisy, photo, 2)
+    row = compare(noisy, photo, 2)
     assert row["psnr_y"] == psnr_y(noisy["result"], photo, 2)
     assert row["psnr_rgb_backbone"] == psnr_rgb(noisy["backbone"], photo, 2)
     assert row["gain"] == row["psnr_y"] - row["psnr_y_backbone"] > 0
     assert set(row) == {f"{m}_{c}{t}" for m in ("psnr", "ssim") for c in ("y", "rgb") for t in ("", "_backbone")} | {
         "gain"
     }
-    assert figures({"backbone": photo, "result": photo}, photo, 2)["gain"] == 0  # not infinity less infinity
+    assert compare({"backbone": photo, "result": photo}, photo, 2)["gain"] == 0  # not infinity less infinity
 
 
 def test_colour_figures_are_means_over_the_colours(photo):
@@ -102,7 +102,7 @@ def test_with_a_mask_only_its_pixels_count(photo):
 
 def test_losses_are_counted_beyond_a_tenth_of_a_decibel():
     rows = [{"set": "s", "name": str(g), "gain": g, "psnr_y": 30.0 + g} for g in (0.5, -0.09, -0.11, 1.0)]
-    summary = summed_up(rows, 5)
+    summary = summarise(rows, 5)
     assert (summary["asked"], summary["count"], summary["below_backbone"]) == (5, 4, 1)
     assert summary["worst"] == {"set": "s", "name": "-0.11", "gain": -0.11}
     assert summary["mean"] == pytest.approx({"gain": 0.325, "psnr_y": 30.325})
@@ -154,7 +154,7 @@ def test_kernels_that_are_none_are_one_line(content, tmp_path):
     else:
         np.savez(path, **content)
     with pytest.raises(DarsrError, match=r"a\.npz: does not hold .*darsr degrade"):
-        true_kernel(path)
+        read_kernel(path)
 
 
 # ---- methods
@@ -260,9 +260,9 @@ def test_a_set_with_masks_is_measured_inside_them(sets, tmp_path):
 def test_the_true_kernel_reaches_what_was_measured_elsewhere(kind, count, reached):
     """Column "true kernel + closed-form 5x5" of the development data, SRFBN-S."""
     from darsr_train.evaluation.measure import Plan, Workplace, measure
-    from darsr_train.evaluation.sets import image_pairs
+    from darsr_train.evaluation.sets import find_pairs
 
-    pairs = image_pairs(SHARED / "data" / "blind" / kind)
+    pairs = find_pairs(SHARED / "data" / "blind" / kind)
     rows = [measure(pair, srfbn(2), Plan("nonblind"), Workplace(Path("unused")))[0] for pair in pairs]
     assert len(rows) == count
     assert np.mean([row["psnr_y"] for row in rows]) == pytest.approx(reached, abs=0.12)
@@ -326,7 +326,7 @@ def test_what_a_figure_depends_on_is_measured_again(sets, measured, tmp_path):
         write_image(image, read_image(image)[::-1])
         assert again() == ["disk_x2/a"]
     kernel = sets / "gaussian_x2" / "kernel" / "b.npz"
-    np.savez(kernel, k0=true_kernel(kernel).T)
+    np.savez(kernel, k0=read_kernel(kernel).T)
     assert again() == ["gaussian_x2/b"] and again() == []
     assert len(again("--with-prior")) == 4
     assert len(again(method="none")) == 4
@@ -346,7 +346,7 @@ def test_an_exact_image_is_resumed_as_exact(tmp_path):
     first = strict_json(done(*command).stdout)
     assert first["images"][0]["psnr_y_bicubic"] is None
     assert strict_json(done(*command).stdout) == first
-    (row,) = known_rows(tmp_path / "r.json").values()
+    (row,) = read_rows(tmp_path / "r.json").values()
     assert row["psnr_y_bicubic"] == math.inf
 
 

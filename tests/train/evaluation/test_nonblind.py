@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from darsr_train.blur.least_squares import correction_taps
 from darsr_train.degradation.reduction import bicubic_table, reduce
-from darsr_train.evaluation.nonblind import Filter, best_filter
+from darsr_train.evaluation.nonblind import Filter, fit_filter
 from darsr_train.pipeline import GlobalCorrection
 
 
@@ -27,7 +27,7 @@ def test_no_other_filter_is_closer(scale):
     def loss(taps: torch.Tensor) -> float:
         return (Filter(taps)(blurred) - target).square().mean().item()
 
-    taps = best_filter(y, kernel(scale, True), scale, ridge=0.0).taps
+    taps = fit_filter(y, kernel(scale, True), scale, ridge=0.0).taps
     best = loss(taps)
     for _ in range(50):
         assert loss(taps + 1e-3 * torch.randn(5, 5)) >= best
@@ -40,15 +40,15 @@ def test_for_a_symmetric_kernel_it_is_the_symmetric_filter():
     y = torch.rand(1, 3, 32, 32)
     y = torch.cat([y, y.flip(2)], 2)
     y = torch.cat([y, y.flip(3)], 3)
-    free, bound = best_filter(y, kernel(2), 2, 1e-9), GlobalCorrection(correction_taps(y, kernel(2), 2, 1e-9))
+    free, bound = fit_filter(y, kernel(2), 2, 1e-9), GlobalCorrection(correction_taps(y, kernel(2), 2, 1e-9))
     torch.testing.assert_close(free(y), bound(y), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_where_nothing_is_to_be_undone_nothing_is_done(scale):
     y = torch.rand(1, 3, 48, 50)
-    identity = best_filter(y, bicubic_table(scale), scale)
+    identity = fit_filter(y, bicubic_table(scale), scale)
     torch.testing.assert_close(identity(y), y, rtol=0, atol=1e-4)
-    black = best_filter(torch.zeros(1, 3, 24, 24), kernel(scale), scale)
+    black = fit_filter(torch.zeros(1, 3, 24, 24), kernel(scale), scale)
     assert torch.isfinite(black.taps).all()
-    assert best_filter(torch.rand(1, 3, 3 * scale, 3 * scale + 1), kernel(scale), scale)(y).shape == y.shape
+    assert fit_filter(torch.rand(1, 3, 3 * scale, 3 * scale + 1), kernel(scale), scale)(y).shape == y.shape

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from darsr_train.plots.learning_curve import WIDTH, _ticks, learning_curve
+from darsr_train.plots.learning_curve import WIDTH, _ticks
 
 BLUE, RED = (20, 62, 126), (140, 26, 38)
 
@@ -26,7 +26,7 @@ def heights(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_a_falling_loss_falls_and_a_rising_psnr_rises():
-    picture = learning_curve(log_of(list(np.geomspace(1, 0.1, 200)), list(np.linspace(30, 32, 200))), "mine")
+    picture = draw_curve(log_of(list(np.geomspace(1, 0.1, 200)), list(np.linspace(30, 32, 200))), "mine")
     loss, psnr = heights(picture, BLUE), heights(picture, RED)
     assert picture.shape[1] == WIDTH and picture.dtype == np.uint8
     assert loss[0] < loss[1] - 50 and psnr[0] > psnr[1] + 50  # rows count from the top
@@ -35,13 +35,13 @@ def test_a_falling_loss_falls_and_a_rising_psnr_rises():
 
 def test_without_psnr_there_is_one_panel():
     losses = [0.3, 0.2, 0.1]
-    one, two = learning_curve(log_of(losses), "a"), learning_curve(log_of(losses, [30, 31, 32]), "a")
+    one, two = draw_curve(log_of(losses), "a"), draw_curve(log_of(losses, [30, 31, 32]), "a")
     assert one.shape[0] < two.shape[0] and not (one == RED).all(-1).any()
 
 
 @pytest.mark.parametrize("losses", [[], [0.1], [0.1, 0.1], [0.2, math.nan, 0.1]], ids=["none", "one", "flat", "nan"])
 def test_short_and_flat_logs_and_values_that_are_none_are_drawn(losses):
-    assert learning_curve(log_of(losses), "a").shape[1] == WIDTH
+    assert draw_curve(log_of(losses), "a").shape[1] == WIDTH
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (31.2, 31.5), (-0.31, -0.29), (0, 12_000), (1e-4, 3e-4)])

@@ -14,8 +14,8 @@ from darsr_train.networks.darm import DARM
 from darsr_train.networks.dictionary import correction_dictionary
 from darsr_train.pipeline import GlobalCorrection, correction_of, upscale_with
 from darsr_train.plots import page as drawing
-from darsr_train.plots.contact_sheet import Entry, contact_sheet, strip_of
-from darsr_train.plots.preview import filters_of, find, save_preview
+from darsr_train.plots.contact_sheet import Entry, draw_sheet, join_crops
+from darsr_train.plots.preview import assemble_filters, find, save_preview
 from tests.support.commands import done, names, refused, strict_json
 
 
@@ -65,7 +65,7 @@ def test_every_kind_of_adapter_and_image_has_a_page(kind, size, gray, backbone, 
 def test_the_filters_shown_are_those_that_correct(kind, backbone, photo):
     """Each pixel's window, weighed by the filter that is shown for it, gives what the correction gives."""
     lr, correction = photo[:30, :40], correction_of(adapters(backbone)[kind])
-    filters = np.broadcast_to(filters_of(correction, lr), (30, 40, 5, 5))
+    filters = np.broadcast_to(assemble_filters(correction, lr), (30, 40, 5, 5))
     x = torch.from_numpy(to_tensor(lr))
     windows = F.unfold(F.pad(x, (2,) * 4, mode="reflect"), 5).reshape(3, 5, 5, 30, 40).numpy()
     expected = correction(x)[0].detach().numpy()
@@ -112,14 +112,14 @@ def test_a_sheet_holds_the_crop_of_the_most_detailed_place(photo):
     truth = flat.copy()
     truth[90:162, 100:172] = photo[:72, :72]
     images = {"bicubic": flat, "backbone": truth[:, :, ::-1], "truth": truth}
-    strip = strip_of(images)
+    strip = join_crops(images)
     assert strip.shape == (72, 3 * 72, 3)
     difference = [(images[name].astype(int) - flat).any(2).sum() for name in ("backbone", "truth")]
     shown = [(strip[:, i * 72 : (i + 1) * 72].astype(int) - 128).any(2).sum() for i in (1, 2)]
     assert shown[1] > 0.95 * difference[1] and shown[0] == shown[1]
     entries = [Entry(str(i), "+1.00 dB", strip, ("a", "b", "")) for i in range(9)]
     single, double = (
-        contact_sheet("title", "remark", ("bicubic", "backbone", "truth"), e) for e in (entries[:8], entries)
+        draw_sheet("title", "remark", ("bicubic", "backbone", "truth"), e) for e in (entries[:8], entries)
     )
     assert double.shape[1] > 1.9 * single.shape[1] and double.shape[0] < single.shape[0]
     panel = drawing.enlarged(strip[:, 144:], 216)
