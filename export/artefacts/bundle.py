@@ -129,8 +129,9 @@ def _manifest(graphs: dict[str, ModelProto], spec: ModelSpec, widths: tuple[int,
         except NotLocal as error:
             why = str(error) if name == "backbone" else why
     halos = {name: found[name].halo if name in found else None for name in graphs}
+    macs = [multiply_adds(graphs[name]) for name in ("backbone", "correction")]
     return Manifest(
-        spec=spec.extended(macs_per_lr_pixel=sum(multiply_adds(graphs[name]) for name in ("backbone", "correction"))),
+        spec=spec.extended(macs_per_lr_pixel=None if None in macs else sum(macs)),
         files={},
         weights=weight_shapes(*widths),
         kernel_side=side,

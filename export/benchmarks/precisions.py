@@ -82,11 +82,9 @@ def table(rows: list[dict]) -> str:
                 return f"{statistics.mean(r[name] for r in of):.{digits}f}" if of[0].get(name) is not None else "-"
 
             cells = [f"`{form}`", precision, f"{min(r['parity_psnr_db'] for r in of):.1f} ({floor:.0f})"]
-            cells += [
-                f"{of[0]['bytes'] / 1000:.0f}",
-                f"{of[0]['macs_per_lr_pixel']:,}",
-                mean("psnr_from_network_db", 1),
-            ]
+            macs = of[0]["macs_per_lr_pixel"]
+            cells += [f"{of[0]['bytes'] / 1000:.0f}", "-" if macs is None else f"{macs:,}"]
+            cells.append(mean("psnr_from_network_db", 1))
             cells.append(str(max(r["grey_levels"] for r in of)) if "grey_levels" in of[0] else "-")
             lines.append("| " + " | ".join([*cells, mean("ms", 1), mean("ratio", 2), mean("psnr_y", 3)]) + " |")
     return "\n".join(lines)

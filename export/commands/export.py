@@ -70,7 +70,10 @@ def export(
     row = run_export(ExportRequest(adapter, out, precision, form, **options, **engines, **where), progress)
     if as_json:
         return row
-    cost = f"{row['bytes'] / 1000:.0f} kB, {row['macs_per_lr_pixel'] / 1000:.1f}k multiply-adds a pixel"
+    macs = row["macs_per_lr_pixel"]
+    cost = f"{row['bytes'] / 1000:.0f} kB" + (
+        f", {macs / 1000:.1f}k multiply-adds per pixel" if macs is not None else ""
+    )
     distance = row["psnr_from_network_db"]
     away = f", {distance:.1f} dB from form network" if distance is not None else ""
     print(f"{adapter} -> {row['model']}  ({cost}, {row['parity_psnr_db']:.0f} dB from PyTorch{away})")

@@ -33,7 +33,7 @@ from darsr_train.pipeline import GlobalCorrection, Pipeline
 from export.artefacts.model import export_onnx
 from export.artefacts.parity import natural_noise
 from export.onnx_graphs.build import build_model
-from tests.support.commands import darsr
+from tests.support.commands import darsr, done
 from tests.support.onnx_models import ENLARGE, convolutional, onnx_model
 from tests.support.shared import needs_shared, srfbn
 
@@ -542,6 +542,21 @@ def test_an_onnx_backbone_alone_at_its_own_scale(engine, image, photo, path, tmp
     done = darsr("infer", image, "--no-adapter", "--backbone", path, "--engine", engine, "-o", tmp_path / "out.png")
     assert done.exit_code == 0, done.stderr
     assert np.array_equal(read_image(tmp_path / "out.png"), photo.repeat(4, 0).repeat(4, 1))
+
+
+def test_a_network_for_even_sizes_is_run_and_exported_at_odd_ones(photo, path, tmp_path):
+    """Its multiply-adds cannot be counted, and its tiles are not known: the files say so by leaving them out."""
+    onnx.save(unshuffle(), path)
+    write_image(tmp_path / "photo.png", photo[:61, :75])
+    pictures = []
+    for engine in ("ort", "torch"):
+        alone = ("--no-adapter", "--backbone", path, "--engine", engine)
+        done("infer", tmp_path / "photo.png", *alone, "-o", tmp_path / f"{engine}.png")
+        pictures.append(read_image(tmp_path / f"{engine}.png").astype(int))
+    assert pictures[0].shape == (122, 150, 3) and np.abs(pictures[0] - pictures[1]).max() <= 1
+    Adapter("none", 2, "theirs", hashlib.sha256(path.read_bytes()).hexdigest()).save(tmp_path / "photo.darsr")
+    said = done("export", tmp_path / "photo.darsr", "--backbone", path, "-o", tmp_path / "m.onnx").stdout
+    assert "dB from PyTorch" in said and "multiply-adds" not in said
 
 
 def test_weights_of_ours_under_another_suffix_are_still_ours(path):
