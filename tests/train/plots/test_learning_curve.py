@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from darsr_train.plots.learning_curve import WIDTH, _ticks
+from darsr_train.plots.learning_curve import WIDTH, _ticks, draw_curve
 
 BLUE, RED = (20, 62, 126), (140, 26, 38)
 
