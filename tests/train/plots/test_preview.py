@@ -93,17 +93,17 @@ def test_of_a_large_image_the_middle_is_shown(backbone, monkeypatch, photo):
 
 
 def test_enlarging_repeats_pixels_and_reducing_keeps_the_shape(photo):
-    assert (drawing.enlarged(photo[:7, :9], 30) == photo[:7, :9].repeat(3, 0).repeat(3, 1)).all()
-    assert drawing.enlarged(photo, 48).shape == (40, 48, 3)
-    assert drawing.enlarged(photo, 96) is not photo and (drawing.enlarged(photo, 96) == photo).all()
+    assert (drawing.enlarge(photo[:7, :9], 30) == photo[:7, :9].repeat(3, 0).repeat(3, 1)).all()
+    assert drawing.enlarge(photo, 48).shape == (40, 48, 3)
+    assert drawing.enlarge(photo, 96) is not photo and (drawing.enlarge(photo, 96) == photo).all()
 
 
 def test_colours_of_zero_and_of_the_ends():
-    ends = drawing.diverging(np.array([[-9.0, -1, 0, 1, 9]]), 1)[0]
+    ends = drawing.map_diverging(np.array([[-9.0, -1, 0, 1, 9]]), 1)[0]
     assert (ends[2] == 255).all() and (ends[0] == ends[1]).all() and (ends[3] == ends[4]).all()
     assert ends[0, 0] > ends[0, 2] and ends[4, 2] > ends[4, 0]  # red below, blue above
-    assert (drawing.diverging(np.zeros((2, 2)), 0.0) == 255).all()
-    ramp = drawing.sequential(np.linspace(0, 1, 9)[None], 0, 1)[0].astype(int)
+    assert (drawing.map_diverging(np.zeros((2, 2)), 0.0) == 255).all()
+    ramp = drawing.map_sequential(np.linspace(0, 1, 9)[None], 0, 1)[0].astype(int)
     assert (np.diff(ramp.sum(1)) > 0).all(), "brighter is more"
 
 
@@ -122,7 +122,7 @@ def test_a_sheet_holds_the_crop_of_the_most_detailed_place(photo):
         draw_sheet("title", "remark", ("bicubic", "backbone", "truth"), e) for e in (entries[:8], entries)
     )
     assert double.shape[1] > 1.9 * single.shape[1] and double.shape[0] < single.shape[0]
-    panel = drawing.enlarged(strip[:, 144:], 216)
+    panel = drawing.enlarge(strip[:, 144:], 216)
     found = [
         top for top in range(single.shape[0] - 216) if (single[top : top + 216, 32 + 448 : 32 + 664] == panel).all()
     ]
