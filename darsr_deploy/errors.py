@@ -15,7 +15,7 @@ class DarsrError(Exception):
 
     def __str__(self) -> str:
         what, why, hint = self.args
-        return escape(f"{what}: {why}" + (f"; {hint}" if hint else ""))
+        return escape(" ".join((f"{what}: {why}" + (f"; {hint}" if hint else "")).split()))
 
     def to_json(self) -> dict[str, str]:
         """Return ``{what, why, way_out}``, as ``--json`` prints it."""
@@ -27,6 +27,5 @@ class OutOfMemory(DarsrError):
 
 
 def escape(text: str) -> str:
-    """Return text from a file as one printable line: white space is joined, control characters are escaped."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    """Return text as one line that a terminal only prints: control characters, which files may hold, are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # From below to above: a room, or a module beside the rooms, imports what stands before it and nothing that stands behind it.
 ORDERS = {
     "darsr_deploy": [
-        *("errors", "install", "processes", "files", "images", "engines", "bundle", "trt", "opening"),
+        *("errors", "install", "memory", "processes", "files", "images", "engines", "bundle", "trt", "opening"),
         *("video", "machine", "bench", "console"),
     ],
     "darsr_train": [

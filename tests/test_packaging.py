@@ -197,7 +197,6 @@ def test_base_needs_neither_torch_nor_a_runtime():
         "platformdirs",
         "rich",
         "safetensors",
-        "tifffile",
         "typer",
     }
     assert {r.name for r in requirements("export")} - names == {"onnx", "onnxscript", "ml-dtypes"}

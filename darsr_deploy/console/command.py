@@ -16,8 +16,9 @@ from typing import Annotated
 
 import typer
 
-from ..errors import DarsrError
+from ..errors import DarsrError, escape
 from ..images.formats import SUFFIXES as IMAGES
+from ..memory import pixel_limit
 from ..video.frames import SUFFIXES as VIDEOS
 from . import interrupts
 
@@ -33,6 +34,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 _OF_FILES = (*IMAGES, *VIDEOS, ".darsr", ".onnx", ".engine", ".json", ".html")  # suffixes that no folder is meant by
 _made: list[Path] = []  # folders made by the command that runs
 Printed = dict | list | None  # by --json; None where the command printed its result itself, or has none
+MaxPixels = Annotated[
+    int | None, typer.Option(min=1, help="Most pixels of an input (500 million, and none that memory does not hold).")
+]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the runtime.")]
 
 
@@ -79,13 +83,17 @@ def command(function: Callable) -> Callable:
         log.setLevel(logging.INFO)
         try:
             interrupts.restore_sigint()
-            result = function(*args, **kwargs, failures=failures)
+            with pixel_limit(kwargs.get("max_pixels")):
+                result = function(*args, **kwargs, failures=failures)
         except DarsrError as error:
             failures(error)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno == errno.ENOSPC:
+                failures(_no_space(error))
+            elif error.filename is not None:  # a name too long, a folder that may not be read, a drive that is gone
+                failures(DarsrError(str(error.filename), f"cannot be used ({error.strerror})", "check the name"))
+            else:
                 raise
-            failures(_no_space(error))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -123,7 +131,7 @@ def _no_space(error: OSError) -> DarsrError:
 
 def say(text: str) -> None:
     """Talk goes to stderr; results alone to stdout."""
-    print(text, file=sys.stderr)
+    print("\n".join(map(escape, text.split("\n"))), file=sys.stderr)
 
 
 def one_or_list(rows: list[dict], several: bool) -> Printed:

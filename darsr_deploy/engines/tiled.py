@@ -13,8 +13,9 @@ import numpy as np
 
 from ..errors import DarsrError, OutOfMemory
 from ..images.arrays import to_image, to_tensor
+from ..memory import free_memory
 from .base import Engine, Tileable
-from .tiling import LEAST_TILE, Span, automatic_tile, free_memory, grid
+from .tiling import LEAST_TILE, Span, automatic_tile, grid
 
 _Take = Callable[[Span, Span], np.ndarray]
 _Put = Callable[[Span, Span, np.ndarray], None]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 LEAST_TILE = 16  # LR pixels; below it a tile is all surroundings
 MOST_TILE = 1024
@@ -84,48 +82,3 @@ def automatic_tile(height: int, width: int, halo: int, bytes_per_pixel: int, fre
     if height * width <= pixels:
         return 0
     return max(LEAST_TILE, min(MOST_TILE, int(pixels**0.5) - 2 * halo) // LEAST_TILE * LEAST_TILE)
-
-
-def free_memory() -> int | None:
-    """Bytes that this process may still take: what the machine has free, or less where a control group limits it.
-
-    None where the system does not say (Windows, macOS).
-    """
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
-    return min([free, *_left_in_groups()])
-
-
-def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """Bytes left under each limit of the control groups (version 2, and 1) that this process is in."""
-    try:
-        entries = [line.split(":", 2) for line in own.read_text().splitlines()]
-    except OSError:
-        return
-    for _, controllers, path in entries:
-        if controllers not in ("", "memory"):
-            continue
-        base, limit, usage = (
-            (root, "memory.max", "memory.current")
-            if not controllers
-            else (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
-        )
-        folder = Path(os.path.normpath(f"{base}/{path}"))
-        for place in [folder, *folder.parents]:
-            if base not in (place, *place.parents):
-                break
-            try:
-                most, used = (int((place / name).read_text()) for name in (limit, usage))
-                cached = _reclaimable(place)
-            except (OSError, ValueError):  # no limit there ("max"), or no such file
-                continue
-            yield max(0, most - used + cached)
-
-
-def _reclaimable(group: Path) -> int:
-    """File pages that the kernel gives back when they are needed."""
-    lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-    return sum(int(value) for name, value in lines if name in ("inactive_file", "total_inactive_file"))

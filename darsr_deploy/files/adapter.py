@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DarsrError
 from .container import read_container, write_container
-from .kinds import IMAGE_SUFFIXES
+from .kinds import READ_SUFFIXES
 from .schema import shorten
 
 VERSION = 2
@@ -44,12 +44,16 @@ class Adapter:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     rounds: int = 0
 
-    def save(self, path: str | Path) -> str:
-        """Write the file, whole or not at all, and return its sha256: the same content gives the same bytes."""
+    def save(self, path: str | Path, replace: bool = True) -> str:
+        """Write the file, whole or not at all, and return its sha256: the same content gives the same bytes.
+
+        Args:
+            replace: False refuses a file that has appeared meanwhile.
+        """
         own = {name: getattr(self, name) for name in _FIELDS}
         if self.rounds:
             own["backprojection"] = {"kernel": "kernel", "rounds": self.rounds}
-        return write_container(path, "adapter", VERSION, own, self.arrays)
+        return write_container(path, "adapter", VERSION, own, self.arrays, replace=replace)
 
     @classmethod
     def load(cls, path: str | Path) -> Adapter:
@@ -115,7 +119,7 @@ def adapter_path(image: str | Path) -> Path:
         [
             p
             for p in image.parent.iterdir()
-            if p.stem == image.stem and p.name != image.name and p.suffix.lower() in IMAGE_SUFFIXES
+            if p.stem == image.stem and p.name != image.name and p.suffix.lower() in READ_SUFFIXES
         ]
         if image.parent.is_dir()
         else []

@@ -13,14 +13,17 @@ from ..errors import DarsrError
 
 
 @contextlib.contextmanager
-def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(target: str | os.PathLike[str], replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; rename it over ``target`` if the block ends well.
 
     The temporary name keeps the suffix, by which image writers choose the format. On any exception, Ctrl-C included, the
     temporary file is removed and an older ``target`` stays as it was.
 
+    Args:
+        replace: False refuses a target that exists at the end: of several processes exactly one succeeds.
+
     Raises:
-        DarsrError: the folder is missing or not writable, or the disk is full.
+        DarsrError: the folder is missing or not writable, the disk is full, or the target exists.
     """
     target = Path(target)
     try:
@@ -36,7 +39,14 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         _give_usual_mode(temporary)
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())  # a power cut right after the rename must not leave an empty file
-        os.replace(temporary, target)
+        if replace:
+            os.replace(temporary, target)
+        else:
+            _rename_to_new(temporary, target)
+    except FileExistsError as error:
+        raise DarsrError(
+            str(target), "exists already: another program wrote it meanwhile", "give --overwrite"
+        ) from error
     except OSError as error:
         raise DarsrError(
             str(target), f"could not be written ({error.strerror or error})", "free some space or choose another place"
@@ -85,15 +95,26 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def write_bytes(target: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``target``, whole or not at all."""
-    with atomic_path(target) as temporary:
+def write_bytes(target: str | os.PathLike[str], data: bytes, replace: bool = True) -> None:
+    """Write ``data`` to ``target``, whole or not at all; see :func:`atomic_path`."""
+    with atomic_path(target, replace) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8 to ``target``, whole or not at all."""
     write_bytes(target, text.encode())
+
+
+def _rename_to_new(temporary: Path, target: Path) -> None:
+    """Give a file a name that nothing has; raises FileExistsError."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: the name is taken first
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, target)
 
 
 def _give_usual_mode(path: Path) -> None:

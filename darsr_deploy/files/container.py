@@ -23,13 +23,15 @@ METADATA_KEY = "darsr"  # in the header of a safetensors file
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
 
 
-def write_container(path: str | Path, kind: str, version: int, facts: dict, arrays: dict[str, np.ndarray]) -> str:
-    """Write arrays and facts (JSON values), and return the file's sha256."""
+def write_container(
+    path: str | Path, kind: str, version: int, facts: dict, arrays: dict[str, np.ndarray], *, replace: bool = True
+) -> str:
+    """Write arrays and facts (JSON values), and return the file's sha256; see :func:`.atomic_path` for ``replace``."""
     arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
     header = {"kind": kind, "version": version, "facts": facts}
     header["checksum"] = _checksum(header, arrays)
     data = save(arrays, {METADATA_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
-    write_bytes(path, data)
+    write_bytes(path, data, replace)
     return hash_bytes(data)
 
 

@@ -34,6 +34,9 @@ KINDS = {
     "folder": Kind("a folder", "give a file"),
 }
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")  # read and written
+READ_SUFFIXES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".mpo")
+RAW_SUFFIXES = (".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".srw", ".orf", ".rw2", ".raf", ".pef", ".3fr", ".iiq")
+UNREAD = (*RAW_SUFFIXES, ".gif", ".psd", ".jp2", ".j2k", ".jxl", ".exr", ".hdr", ".svg", ".ppm", ".pgm", ".tga", ".ico")
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image"),
     (b"\xff\xd8\xff", "image"),

@@ -20,13 +20,16 @@ import numpy as np
 from ..errors import DarsrError
 from .hashing import hash_bytes
 from .model_spec import METADATA_KEY, ModelSpec
+from .schema import shorten
 
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _GRAPH_INITIALIZER, _GRAPH_INPUT = 5, 11
 _VALUE_NAME = 1
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
+_GRAPH_NODE, _NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR, _TENSOR_FLOATS = 1, 5, 5, 4
 _FLOAT = 1  # TensorProto.DataType
+_DTYPES = {_FLOAT: "<f4", 10: "<f2", 11: "<f8"}  # those that can hold NaN, but for bfloat16
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
@@ -147,12 +150,20 @@ def sealed(model: bytes) -> bytes:
 
 
 def check_seal(path: str | Path, model: bytes) -> None:
-    """Compare a sealed model with its checksum; one without a seal passes.
+    """Compare a sealed model with its checksum; search the weights of one without a seal for NaN.
 
     Raises:
-        DarsrError: damaged, or changed by another program, so that its parity is unknown.
+        DarsrError: damaged, or changed by another program, so that its parity is unknown; or a weight is NaN, which some
+            runtimes turn into black.
     """
     if KEY not in model:
+        try:
+            name = next(_with_nan(model), None)
+        except ValueError:  # the runtime says more of what is not a model
+            return
+        if name is not None:
+            why = f"its weight {shorten(name)} holds NaN"
+            raise DarsrError(str(path), why, "export it again from sound weights")
         return
     content, seal = model[:-_SEAL_LENGTH], model[-_SEAL_LENGTH:]
     if seal != sealed(content)[-_SEAL_LENGTH:]:
@@ -161,3 +172,24 @@ def check_seal(path: str | Path, model: bytes) -> None:
             "is damaged, or was changed after its export: its checksum does not match its content",
             "copy it again, or export it again with darsr export",
         )
+
+
+def _with_nan(model: bytes) -> Iterator[str]:
+    """Yield the names of weights with NaN: initializers, and constants among the nodes. Infinity may be a mask."""
+    for graph in _inside(model, _MODEL_GRAPH):
+        constants = (_inside(node, _NODE_ATTRIBUTE) for node in _inside(graph, _GRAPH_NODE))
+        tensors = [tensor for attributes in constants for a in attributes for tensor in _inside(a, _ATTRIBUTE_TENSOR)]
+        for tensor in [*_inside(graph, _GRAPH_INITIALIZER), *tensors]:
+            fields = list(_fields(tensor))
+            name = next((bytes(content).decode() for number, _, content in fields if number == _TENSOR_NAME), "")
+            # the type is a number: behind its tag of one byte
+            kind = next((raw[1] for number, raw, _ in fields if number == _TENSOR_TYPE), 0)
+            for number, _, content in fields:
+                if number in (_TENSOR_RAW, _TENSOR_FLOATS) and kind in _DTYPES:
+                    dtype = np.dtype(_DTYPES[kind])
+                    if np.isnan(np.frombuffer(content, dtype, len(content) // dtype.itemsize)).any():
+                        yield name
+
+
+def _inside(message: bytes | memoryview, wanted: int) -> Iterator[memoryview]:
+    return (content for number, _, content in _fields(message) if number == wanted)

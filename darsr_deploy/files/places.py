@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import DarsrError
@@ -13,8 +15,14 @@ from .adapter import SUFFIX, adapter_path
 class Targets:
     """The files that one command writes: each is claimed before the work for it begins, so that none replaces another."""
 
-    def __init__(self, overwrite: bool) -> None:
+    def __init__(self, overwrite: bool, inputs: Iterable[Path | str | None] = ()) -> None:
+        """Begin without claims.
+
+        Args:
+            inputs: files that no result may replace, whatever ``overwrite`` says; what is not a file is passed over.
+        """
         self.overwrite = overwrite
+        self.inputs = {identity for path in inputs if path is not None and (identity := _identity(path))}
         self.taken: set[str] = set()
         self.writable: set[str] = set()  # folders in which a file could be made
 
@@ -22,8 +30,8 @@ class Targets:
         """Reserve a file (or a folder).
 
         Raises:
-            DarsrError: it is a folder instead of a file, exists and may not be overwritten, is the output of another
-                input too, or its folder cannot be written.
+            DarsrError: it is an input (by any name: a link is the file it leads to), a folder instead of a file, exists
+                and may not be overwritten, is the output of another input too, or its folder cannot be written.
         """
         name = os.path.abspath(target)
         if name in self.taken:
@@ -32,6 +40,8 @@ class Targets:
             )
         if not folder and os.path.isdir(target):
             raise DarsrError(str(target), "is a folder, and a file is to be written", "give a file's name")
+        if _identity(target) in self.inputs:
+            raise DarsrError(str(target), "is an input of this command", "choose another place with -o")
         if _exists(target) and not self.overwrite:
             raise DarsrError(str(target), "exists already", "give --overwrite, or another place with -o")
         self._check_folder(target, os.path.dirname(name))
@@ -48,6 +58,15 @@ class Targets:
                 raise DarsrError(
                     str(target), "its folder is missing or cannot be written", "choose another place with -o"
                 ) from error
+
+
+def _identity(path: Path | str) -> tuple[int, int] | None:
+    """Return device and number of a file, which all of its links share; None for a folder or what is missing."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def _exists(target: Path) -> bool:

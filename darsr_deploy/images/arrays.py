@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DarsrError
+from ..files.kinds import READ_SUFFIXES
 from .formats import SUFFIXES
 from .reader import Picture, eight_bit, read_picture
 from .writer import write_image
@@ -39,19 +40,35 @@ def to_tensor(image: np.ndarray) -> np.ndarray:
 
 
 def to_image(tensor: np.ndarray, gray: bool = False, dtype: type = np.uint8) -> np.ndarray:
-    """Convert float 1 x 3 x H x W (clipped to [0, 1]) to H x W x 3, or for ``gray`` to H x W, the mean; rounded half up."""
+    """Convert float 1 x 3 x H x W (clipped to [0, 1]) to H x W x 3, or for ``gray`` to H x W, the mean; rounded half up.
+
+    Raises:
+        DarsrError: it holds NaN or infinity, which would silently become black.
+    """
     values = tensor[0].mean(0) if gray else tensor[0].transpose(1, 2, 0)
+    if not np.isfinite(values).all():
+        why = "holds NaN or infinity: weights of the model or of the adapter are damaged"
+        raise DarsrError("the network's result", why, "export it again, or make a new adapter")
     most = np.iinfo(dtype).max
     return np.clip(np.floor(values.astype(np.float32) * np.float32(most) + np.float32(0.5)), 0, most).astype(dtype)
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """List the image files of a folder by name, without those that this toolkit wrote (``*_x2.png``)."""
+    """List the image files of a folder by name, without those named like results of this toolkit (``*_x2.png``)."""
+    return [path for path in _pictures(folder) if not path.stem.endswith(_OURS)]
+
+
+def list_results(folder: str | Path) -> list[Path]:
+    """List the image files that :func:`list_images` leaves out."""
+    return [path for path in _pictures(folder) if path.stem.endswith(_OURS)]
+
+
+def _pictures(folder: str | Path) -> list[Path]:
     try:
         entries = sorted(Path(folder).iterdir())
     except OSError as error:
         raise DarsrError(
             str(folder), f"is not a folder that can be read ({error.strerror})", "check the name"
         ) from error
-    files = [p for p in entries if p.is_file() and p.suffix.lower() in SUFFIXES]
-    return [p for p in files if not p.name.startswith(".") and not p.stem.endswith(_OURS)]
+    files = [p for p in entries if p.suffix.lower() in READ_SUFFIXES and p.is_file()]
+    return [p for p in files if not p.name.startswith(".")]

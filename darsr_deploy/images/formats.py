@@ -1,4 +1,4 @@
-"""What image files are and can hold: the formats of this toolkit, the limits of each, and one clear line for all others."""
+"""The image formats: how each is recognised, what it can hold, and one clear line for all others."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DarsrError
-from ..files.kinds import IMAGE_SUFFIXES, another_kind
+from ..files.kinds import IMAGE_SUFFIXES, RAW_SUFFIXES, another_kind
 
-SUFFIXES = IMAGE_SUFFIXES
-MOST_PIXELS = 1 << 28  # of an input, 16,384 squared: a file of a few kB can claim any size and would fill the memory
-_HINT = "save it as PNG, TIFF, WebP, JPEG or BMP"
+SUFFIXES = IMAGE_SUFFIXES  # that are written
+HEAD = 4096  # bytes that tell a format
+_WRITTEN = "PNG, TIFF, WebP, JPEG or BMP"
 _AGAIN = "copy it again from its source"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # the last two are BigTIFF
-_RAW_SUFFIXES = (".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".srw", ".orf", ".rw2", ".raf", ".pef", ".3fr", ".iiq")
 _OTHERS = {
     b"GIF8": "GIF",
     b"8BPS": "Photoshop",
@@ -80,60 +79,60 @@ def check_target(path: Path, height: int, width: int, channels: int, bits: int) 
         )
 
 
-def kind_of(path: Path, data: bytes) -> str:
-    """The format of a file by its content: ``PNG``, ``JPEG``, ``TIFF``, ``WebP`` or ``BMP``.
+def kind_of(path: Path, head: bytes) -> str:
+    """Return the format by the first bytes of a file: PNG, JPEG, TIFF, WebP, BMP, AVIF or HEIC.
 
     Raises:
-        DarsrError: it is none of these, or is visibly truncated or damaged.
+        DarsrError: another format, which the line names, or not an image.
     """
-    if not data:
+    if not head:
         raise DarsrError(str(path), "is an empty file", "give an image")
-    if data.startswith(_PNG):
-        _check_png(path, data)
+    if head.startswith(_PNG):
         return "PNG"
-    if data.startswith(_JPEG):
-        _check_jpeg(path, data)
+    if head.startswith(_JPEG):
         return "JPEG"
-    if data.startswith(_TIFF):
-        if path.suffix.lower() in _RAW_SUFFIXES or data[8:10] == b"CR":  # many raw files are TIFFs of a small preview
+    if head.startswith(_TIFF):
+        if path.suffix.lower() in RAW_SUFFIXES or head[8:10] == b"CR":  # many raw files are TIFFs of a small preview
             raise unsupported(path, "is a camera raw file, which is not supported")
         return "TIFF"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        if len(data) < 8 + int.from_bytes(data[4:8], "little"):
-            raise DarsrError(str(path), "is truncated: the WebP is shorter than it says", _AGAIN)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
-    if data.startswith(b"BM") and len(data) >= 26:
+    if head.startswith(b"BM") and len(head) >= 26:
         return "BMP"
-    kind = next((name for magic, name in _OTHERS.items() if data.startswith(magic)), None)
-    if data[4:8] == b"ftyp":
-        kind = _BRANDS.get(data[8:11])
+    kind = next((name for magic, name in _OTHERS.items() if head.startswith(magic)), None)
+    if head[4:8] == b"ftyp":
+        kind = _BRANDS.get(head[8:11])
+        brands = head[16 : int.from_bytes(head[:4], "big")]
+        if kind == "HEIC" and b"avif" in (brands[i : i + 4] for i in range(0, len(brands), 4)):
+            kind = "AVIF"
+        if kind in ("HEIC", "AVIF"):
+            return kind
     why = f"is a {kind} file, which is not supported" if kind else "is not an image that can be read"
     raise another_kind(path, "image") or unsupported(path, why)
 
 
+def check_whole(path: Path, kind: str, data: bytes) -> None:
+    """Find damage that decoders pass over: a missing end, a wrong checksum, more pictures than one.
+
+    Raises:
+        DarsrError: the file is visibly truncated or damaged, or an animation.
+    """
+    if kind == "PNG":
+        _check_png(path, data)
+    elif kind == "JPEG":
+        _check_jpeg(path, data)
+    elif kind == "WebP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise DarsrError(str(path), "is truncated: the WebP is shorter than it says", _AGAIN)
+
+
 def unsupported(path: Path, why: str) -> DarsrError:
-    """A kind of image that cannot be read, with the way out."""
-    return DarsrError(str(path), why, _HINT)
+    """Return the error for a kind of image that cannot be read."""
+    return DarsrError(str(path), why, f"save it as {_WRITTEN}")
 
 
 def damaged(path: Path, detail: str = "") -> DarsrError:
-    """A file that its decoder gave up on."""
+    """Return the error for a file that its decoder gave up on."""
     return DarsrError(str(path), f"cannot be decoded: the file is truncated or damaged{detail}", _AGAIN)
-
-
-def check_size(path: Path, width: int, height: int) -> None:
-    """Refuse more pixels than :data:`MOST_PIXELS`, before they are decoded."""
-    if width * height > MOST_PIXELS:
-        raise DarsrError(
-            str(path),
-            f"is {width}x{height} pixels, more than the {MOST_PIXELS / 1e6:.0f} million that are read",
-            "cut it into parts",
-        )
-
-
-def png_header(data: bytes) -> tuple[int, int]:
-    """Bits a channel and the colour type of a PNG that :func:`kind_of` has checked."""
-    return data[24], data[25]
 
 
 def _check_png(path: Path, data: bytes) -> None:

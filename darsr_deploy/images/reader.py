@@ -1,10 +1,15 @@
-"""Image files to arrays. Pillow reads what has 8 bits; OpenCV and tifffile the 16 bits that Pillow would reduce to 8."""
+"""Read image files into arrays.
+
+Pillow decodes 8 bits, OpenCV PNG of 16 bits and :mod:`.tiff` TIFF of 16 bits, which Pillow would reduce to 8.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import logging
+import os
+import stat
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,17 +18,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DarsrError
-from .formats import check_size, damaged, kind_of, png_header, unsupported
+from ..install import pip
+from ..memory import check_decoding, free_memory
+from . import tiff
+from .formats import HEAD, check_whole, damaged, kind_of, unsupported
+from .metadata import NO_METADATA, ORIENTATION, Metadata, declared_size, read_metadata, webp_chunks
 
-# tags of EXIF and TIFF
-_NEW_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 254, 258, 262, 274, 338, 339
-_PLANAR, _DNG = 284, 50706
-_SENSOR = (32803, 34892)  # photometric interpretations: colour filter array, linear raw
 _LOCK = threading.Lock()
 _ROWS = 512
+# Bytes that decoding a pixel of 8 bits takes at its peak, the result included.
+_NEEDED = {"PNG": 9, "TIFF": 9, "BMP": 9, "JPEG": 14, "WebP": 20, "AVIF": 20, "HEIC": 20}
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
 
 
 @dataclass(frozen=True)
@@ -33,77 +41,77 @@ class Picture:
     Attributes:
         pixels: uint8 or uint16; H x W (gray), H x W x 2 (gray, alpha), H x W x 3 (RGB) or H x W x 4 (RGBA, not
             premultiplied), upright.
-        icc: the colour profile that the values are meant in; None where the file has none.
-        lossless: whether the file holds its pixels exactly; what is written as WebP then does so too.
+        icc: the colour profile of the values; None where the file has none.
+        lossless: whether the file holds its pixels exactly; a WebP made of it then does so too.
+        metadata: resolution, EXIF, XMP and a PNG's colour chunks.
     """
 
     pixels: np.ndarray
     icc: bytes | None = None
     lossless: bool = True
+    metadata: Metadata = NO_METADATA
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image file and what it declares; nothing is decoded yet."""
+
+    path: Path
+    kind: str
+    data: bytes
+    width: int
+    height: int
+    bits: int  # of a pixel
+    tiff: tiff.Declared | None = None
+
+    @property
+    def deep(self) -> bool:
+        """Whether a sample has 16 bits."""
+        return self.tiff.bits == 16 if self.tiff else self.kind == "PNG" and self.data[24] == 16
 
 
 def read_picture(path: str | Path) -> Picture:
-    """Read PNG, TIFF, WebP, JPEG or BMP with bit depth, transparency and colour profile.
+    """Read an image with bit depth, transparency, colour profile and metadata.
 
     EXIF orientation is applied, gray stays gray, a palette becomes RGB or RGBA.
 
     Raises:
-        DarsrError: missing, empty, truncated or damaged, no image, or a kind of image that is not supported.
+        DarsrError: missing, empty, truncated or damaged, not an image, a kind of image that is not supported, or one that
+            would not fit into memory.
     """
-    path = Path(path)
-    data = _bytes(path)
-    kind = kind_of(path, data)
-    try:
-        with _quiet(), Image.open(io.BytesIO(data), formats=(kind.upper(),)) as image:
-            check_size(path, *image.size)
-            bits = _check(path, kind, image, data)
-            icc = image.info.get("icc_profile") or None
-            lossless = not (kind == "JPEG" or (kind == "WebP" and b"VP8 " in _webp_chunks(data)))
-            pixels = _deep(path, kind, image, data) if bits == 16 else _shallow(path, image)
-    except DarsrError:
-        raise
-    except MemoryError as error:
-        raise DarsrError(str(path), "does not fit into the memory", "give a smaller image") from error
-    except Image.UnidentifiedImageError as error:
-        if kind != "TIFF":
-            raise damaged(path) from error
-        why = "is a kind of TIFF that cannot be read, or is damaged"
-        raise unsupported(path, why) from error
-    except Exception as error:  # on damaged files decoders raise whatever comes to pass
-        raise damaged(path) from error
-    return Picture(np.ascontiguousarray(pixels), icc, lossless)
+    file = _load(Path(path))
+    with _decoding(file):
+        if file.tiff and file.deep:  # Pillow does not open all of these
+            orientation, info = file.tiff.orientation, {}
+            pixels = _upright(_decode_tiff(file.path, file.data, file.tiff), orientation)
+        else:
+            with _opened(file) as image:
+                _check(file, image)
+                info = dict(image.info)
+                orientation = file.tiff.orientation if file.tiff else image.getexif().get(ORIENTATION, 1)
+                pixels = _upright(_decode_png(file), orientation) if file.deep else _decode_shallow(file, image)
+        metadata = read_metadata(file.kind, file.data, info, file.tiff, orientation in (5, 6, 7, 8))
+    icc = file.tiff.icc if file.tiff else info.get("icc_profile") or None
+    lossless = file.kind in ("PNG", "TIFF", "BMP") or (
+        file.kind == "WebP" and all(name != b"VP8 " for name, _ in webp_chunks(file.data))
+    )
+    return Picture(np.ascontiguousarray(pixels), icc, lossless, metadata)
 
 
 def size_of(path: str | Path) -> tuple[int, int]:
-    """Width and height as the header of an image has them, before it is turned upright; nothing is decoded.
+    """Return width and height that an image declares, before it is turned upright; nothing is decoded.
 
     Raises:
-        DarsrError: missing, empty, visibly truncated or no image.
+        DarsrError: as :func:`read_picture`, as far as it shows without decoding.
     """
-    path = Path(path)
-    data = _bytes(path)
-    kind = kind_of(path, data)
-    try:
-        with _quiet(), Image.open(io.BytesIO(data), formats=(kind.upper(),)) as image:
-            return image.size
-    except Exception:  # what exactly is wrong with it is for read_picture to say
-        picture = read_picture(path)
-        return picture.pixels.shape[1], picture.pixels.shape[0]
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if path.is_char_device():  # /dev/zero has no end
-            raise DarsrError(str(path), "is a device, not a file", "give an image")
-        return path.read_bytes()
-    except OSError as error:
-        raise DarsrError(str(path), f"cannot be read ({error.strerror})", "check the name") from error
+    file = _load(Path(path))
+    return file.width, file.height
 
 
 def eight_bit(pixels: np.ndarray) -> np.ndarray:
-    """What the adaptation sees, whose prior and tests for a camera's traces know 8 bits: uint8 gray or RGB.
+    """Convert an image to what adaptation works on, whose prior knows 8 bits: uint8 gray or RGB.
 
-    16 bits are rounded; alpha is dropped, and the colours that it hid entirely are those of the nearest visible pixel.
+    16 bits are rounded; alpha is dropped, and fully transparent pixels get the colour of the nearest visible one.
     """
     from .alpha import split_alpha
 
@@ -111,129 +119,188 @@ def eight_bit(pixels: np.ndarray) -> np.ndarray:
     return colour if colour.dtype == np.uint8 else ((colour.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-# cv2.utils.logging does not exist in 4.8, cv2.setLogLevel does nothing in 5.0
-_log_level = cv2.utils.logging.setLogLevel if hasattr(cv2.utils, "logging") else cv2.setLogLevel
+def _load(path: Path) -> _File:
+    """Read a file whose format is known, and refuse it by what it declares."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a pipe or device may have no end
+            raise DarsrError(str(path), "is a pipe or a device, not a file", "give an image")
+        with open(path, "rb") as file:
+            kind = kind_of(path, file.read(HEAD))
+            free = free_memory()
+            if free is not None and status.st_size > free // 2:
+                why = f"is a file of {status.st_size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
+                raise DarsrError(str(path), why, "give a smaller image")
+            file.seek(0)
+            data = file.read()
+    except OSError as error:
+        raise DarsrError(str(path), f"cannot be read ({error.strerror})", "check the name") from error
+    except ValueError as error:  # a name that no file can have
+        raise DarsrError(str(path), f"cannot be read ({error})", "check the name") from error
+    check_whole(path, kind, data)
+    found = _declare(path, kind, data)
+    pixels = found.width * found.height
+    stored = -(-pixels * found.bits // 8)
+    needed = stored * 5 // 2 if found.deep else pixels * _NEEDED[kind]
+    check_decoding(path, found.width, found.height, stored=stored, needed=needed, file_bytes=len(data))
+    return found
+
+
+def _declare(path: Path, kind: str, data: bytes) -> _File:
+    if kind == "TIFF":
+        declared = tiff.read_declared(path, data)
+        bits = declared.samples * declared.bits
+        return _File(path, kind, data, declared.width, declared.height, bits, declared)
+    if kind in ("AVIF", "HEIC"):
+        with _decoding(_File(path, kind, data, 0, 0, 0)) as file, _opened(file) as image:
+            return _File(path, kind, data, image.width, image.height, 24)
+    try:
+        width, height, bits = declared_size(kind, data)
+        return _File(path, kind, data, width, height, bits)
+    except ValueError as error:
+        raise damaged(path) from error
+
+
+def _opened(file: _File) -> Image.Image:
+    """Open with Pillow; the picture of a TIFF that is no thumbnail."""
+    if file.kind == "HEIC":
+        try:
+            import pillow_heif
+        except ImportError as error:
+            why = "is a HEIC file, and pillow-heif, which reads it, is not installed"
+            raise DarsrError(str(file.path), why, f"{pip()} install pillow-heif, or save it as PNG or JPEG") from error
+        pillow_heif.register_heif_opener()
+    elif file.kind == "AVIF":
+        from PIL import features
+
+        if not features.check("avif"):
+            why = "is an AVIF file, which this version of Pillow does not read"
+            hint = f'{pip()} install "pillow>=11.3", or save it as PNG or JPEG'
+            raise DarsrError(str(file.path), why, hint)
+    name = {"HEIC": "HEIF"}.get(file.kind, file.kind.upper())
+    image = Image.open(io.BytesIO(file.data), formats=("JPEG", "MPO") if name == "JPEG" else (name,))
+    if file.tiff and file.tiff.page:
+        image.seek(file.tiff.page)
+    return image
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Pillow without its own limit on pixels (there is :func:`check_size`) and both libraries without talk of theirs."""
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        level = _log_level(0)
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-            _log_level(level)
+def _decoding(file: _File) -> Iterator[_File]:
+    """Turn whatever decoders raise into one line, and silence them.
+
+    They write to stderr by themselves, in C; DARSR_VERBOSE lets them.
+    """
+    try:
+        with _LOCK, warnings.catch_warnings(), _silenced():
+            warnings.simplefilter("ignore")
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # check_decoding has a limit of its own
+            try:
+                yield file
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+    except DarsrError:
+        raise
+    except MemoryError as error:
+        raise DarsrError(str(file.path), "does not fit into the memory", "give a smaller image") from error
+    except UnidentifiedImageError as error:
+        if file.kind != "TIFF":
+            raise damaged(file.path) from error
+        why = "is a kind of TIFF that cannot be read, or is damaged"
+        raise DarsrError(str(file.path), why, "save it as PNG, or as TIFF in RGB with 8 or 16 bits") from error
+    except Exception as error:  # on damaged files decoders raise whatever comes to pass
+        raise damaged(file.path) from error
 
 
-def _check(path: Path, kind: str, image: Image.Image, data: bytes) -> int:
-    """Refuse what would become another picture without a word; returns the bits a channel, 8 or 16."""
-    if kind == "PNG":
-        return 16 if png_header(data)[0] == 16 else 8
-    if kind == "WebP" and getattr(image, "n_frames", 1) > 1:
-        raise unsupported(path, "is an animated WebP, which is not supported")
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Send the stderr of this process to nowhere."""
+    if os.environ.get("DARSR_VERBOSE"):
+        yield
+        return
+    try:
+        sys.stderr.flush()
+        kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except (OSError, ValueError, AttributeError):  # closed, or none
+        yield
+        return
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+def _check(file: _File, image: Image.Image) -> None:
+    """Refuse what would silently become another picture."""
+    if file.kind in ("WebP", "AVIF") and getattr(image, "is_animated", False):
+        raise unsupported(file.path, f"is an animated {file.kind}, which is not supported")
     if image.mode == "CMYK":
-        raise DarsrError(str(path), f"is a {kind} in CMYK colours, which are not supported", "convert it to RGB")
-    if kind != "TIFF":
-        return 8
-    tags = image.tag_v2
-    if _DNG in tags or tags.get(_PHOTOMETRIC) in _SENSOR or tags.get(_NEW_SUBFILE, 0) & 1:
-        raise unsupported(path, "is a camera raw file, which is not supported")
-    bits, formats = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
-    if max(bits) > 16 or 8 < max(bits) < 16 or set(formats) != {1}:
-        raise unsupported(path, f"is a TIFF of {max(bits)}-bit {'integers' if set(formats) == {1} else 'values'}")
-    if _pages(image) > 1:
-        raise DarsrError(str(path), "is a TIFF of several pages", "save the page you want as a file of its own")
-    return 16 if max(bits) == 16 else 8
+        why = f"is a {file.kind} in CMYK colours, which are not supported"
+        raise DarsrError(str(file.path), why, "convert it to RGB")
+    if image.size != (file.width, file.height) and (file.tiff is None or file.tiff.orientation < 5):
+        found = f"{image.size[0]}x{image.size[1]}"
+        raise damaged(file.path, f" (its size is {file.width}x{file.height} and its pixels are {found})")
 
 
-def _pages(image: Image.Image) -> int:
-    """Pages of a TIFF without the reduced copies of the first that some programs add."""
-    count = 0
-    for index in range(min(getattr(image, "n_frames", 1), 16)):
-        image.seek(index)
-        count += not image.tag_v2.get(_NEW_SUBFILE, 0) & 1
-    image.seek(0)
-    return count
-
-
-def _shallow(path: Path, image: Image.Image) -> np.ndarray:
+def _decode_shallow(file: _File, image: Image.Image) -> np.ndarray:
+    """Decode 8 bits a channel or less, upright."""
     clear = "transparency" in image.info or image.mode in ("PA", "RGBa", "La")
     image.load()  # where Pillow turns a TIFF
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     gray = image.mode in ("1", "L", "LA", "La")
-    if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
-        raise unsupported(path, f"is an image of kind {image.mode}, which is not supported")
+    if image.mode not in _MODES:
+        raise unsupported(file.path, f"is an image of kind {image.mode}, which is not supported")
     alpha = clear or image.mode in ("LA", "RGBA")
-    wanted = ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")
-    return _in_bands(image, wanted)
+    return _in_bands(image, ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB"))
 
 
 def _in_bands(image: Image.Image, mode: str) -> np.ndarray:
-    """An image in a mode of 8 bits as an array; by rows, because Pillow would copy a large one twice."""
+    """Convert an image to a mode of 8 bits, by rows: Pillow would copy a large one twice."""
     width, height = image.size
-    pixels = None
+    pixels = np.empty((height, width, len(mode)), np.uint8)  # a mode's letters are its channels
     for top in range(0, height, _ROWS):
         band = image.crop((0, top, width, min(top + _ROWS, height)))
         part = np.asarray(band if band.mode == mode else band.convert(mode))
-        pixels = np.empty((height, *part.shape[1:]), np.uint8) if pixels is None else pixels
-        pixels[top : top + len(part)] = part
-    return pixels
+        pixels[top : top + len(part)] = part.reshape(len(part), width, -1)
+    return pixels[:, :, 0] if len(mode) == 1 else pixels
 
 
-def _deep(path: Path, kind: str, image: Image.Image, data: bytes) -> np.ndarray:
-    """16 bits a channel."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    if kind == "PNG":
-        pixels = _by_opencv(path, kind, data)
-        return _upright(pixels[:, :, [0, 3]] if png_header(data)[1] == 4 else pixels, orientation)
-    contiguous = image.tag_v2.get(_PLANAR, 1) == 1
-    pixels = _by_tifffile(data)
-    if pixels is not None:
-        pixels = _upright(pixels if contiguous else pixels.transpose(1, 2, 0), orientation)
-    elif contiguous:
-        pixels = _by_opencv(path, kind, data)  # which has turned it
-    else:  # OpenCV takes planes for pixels
-        raise unsupported(path, "is a compressed 16-bit TIFF of separate planes, which is not supported")
-    associated = image.tag_v2.get(_EXTRA_SAMPLES, (0,))[0] == 1
-    return _straight(pixels) if associated and pixels.shape[2:] in ((2,), (4,)) else pixels
+def _decode_tiff(path: Path, data: bytes, declared: tiff.Declared) -> np.ndarray:
+    """Decode 16 bits, as they are stored."""
+    pixels, extra = tiff.decode(path, data, declared), tiff.extra_sample(declared)
+    if extra == 0:  # not said to be alpha
+        pixels = pixels[:, :, :-1]
+    if pixels.shape[2] == 1:
+        return pixels[:, :, 0]
+    return _straight(pixels) if extra == 1 else pixels
 
 
-def _by_opencv(path: Path, kind: str, data: bytes) -> np.ndarray:
-    """RGB or RGBA or gray; OpenCV knows no gray with alpha."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise damaged(path)
+def _decode_png(file: _File) -> np.ndarray:
+    """Decode with OpenCV, which knows no gray with alpha."""
+    pixels = cv2.imdecode(np.frombuffer(file.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape[:2] != (file.height, file.width):
+        raise damaged(file.path)
     if pixels.dtype != np.uint16:
-        raise unsupported(path, f"is a kind of 16-bit {kind} that cannot be read")
-    return pixels if pixels.ndim == 2 else pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
-
-
-def _by_tifffile(data: bytes) -> np.ndarray | None:
-    """The first page as it is stored; None where its compression needs more than tifffile alone (LZW, for one)."""
-    import tifffile
-
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its warnings reach stderr
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages[0]
-        if page.compression not in (1, 8, 32946):  # none, deflate
-            return None
-        return page.asarray()
+        raise unsupported(file.path, "is a kind of 16-bit PNG that cannot be read")
+    if pixels.ndim == 2:
+        return pixels
+    for top in range(0, len(pixels), _ROWS):  # in place
+        pixels[top : top + _ROWS, :, :3] = pixels[top : top + _ROWS, :, 2::-1].copy()
+    return pixels[:, :, [0, 3]] if file.data[25] == 4 else pixels
 
 
 def _straight(pixels: np.ndarray) -> np.ndarray:
-    """Colours that are stored multiplied by alpha, divided by it again."""
+    """Divide premultiplied colours by their alpha."""
     alpha = np.maximum(pixels[:, :, -1:], 1).astype(np.float32)
     colour = np.minimum(pixels[:, :, :-1] * (np.float32(65535) / alpha) + np.float32(0.5), 65535)
     return np.dstack([colour.astype(np.uint16), pixels[:, :, -1]])
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """EXIF orientation 1 to 8: where the first row and column of the stored image belong."""
+    """Turn by EXIF orientation, 1 to 8: where the first row and column of the stored image belong."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -241,13 +308,3 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
-
-
-def _webp_chunks(data: bytes) -> list[bytes]:
-    """Names of the chunks of a WebP: ``VP8 `` is lossy, ``VP8L`` lossless."""
-    names, position = [], 12
-    while position + 8 <= len(data):
-        names.append(data[position : position + 4])
-        length = int.from_bytes(data[position + 4 : position + 8], "little")
-        position += 8 + length + length % 2
-    return names

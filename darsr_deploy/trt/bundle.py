@@ -18,10 +18,10 @@ from ..bundle.adapter_inputs import AdapterInputs, bind_adapter, graphs_of, tile
 from ..bundle.manifest import Manifest
 from ..bundle.numpy_check import TEST_SIZE, corrected, filtered, require_bound, small_picture
 from ..engines.base import check_input
-from ..engines.tiling import free_memory
 from ..errors import DarsrError
 from ..files.adapter import Adapter
 from ..files.model_spec import Locality
+from ..memory import free_memory
 from .chain import Chains, Shape, Step, Weights
 from .cuda import Device
 from .engine_file import EngineFacts

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..engines.base import check_input
-from ..engines.tiling import free_memory
 from ..errors import DarsrError
 from ..files.coefficients import read_coefficients
 from ..files.model_spec import Locality
 from ..files.onnx_bytes import read_spec
+from ..memory import free_memory
 from .cache import EngineCache, engine_key
 from .context import TrtContext
 from .cuda import Device, DeviceMemory, Event, Graph, HostMemory, Stream

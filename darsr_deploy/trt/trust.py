@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from ..errors import DarsrError
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}$", re.M)  # a torn line may stand before it
 
 
 def trust_list() -> Path:

@@ -42,6 +42,7 @@ def adapt_image(
     resume: bool = False,
     report: Report = lambda _: None,
     start: Adapter | None = None,
+    replace: bool = True,
 ) -> tuple[Adapter, float]:
     """Adapt to one image and write the adapter file.
 
@@ -52,6 +53,7 @@ def adapt_image(
     Args:
         report: called with ``{phase, step, steps, loss}`` after every step.
         start: another image's adapter to go on from (profile ``fast``): a burst, a video's next scene.
+        replace: False refuses an adapter that another program has written meanwhile.
 
     Returns:
         ``(adapter, seconds of the work)``.
@@ -93,7 +95,7 @@ def adapt_image(
     }
     arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in result.arrays.items()}
     adapter = Adapter(result.correction, options.scale, backbone.name, backbone.sha256, facts, arrays, result.rounds)
-    adapter.save(out)
+    adapter.save(out, replace)
     checkpoint.remove()
     return adapter, seconds
 
@@ -113,13 +115,17 @@ def _finished(out: str | Path, image: Path, backbone: Backbone, options: AdaptOp
     """The adapter of a run that had ended already, so that a folder can be resumed."""
     adapter = Adapter.load(out)
     # what an older program did not know of is as it was then
-    wanted, found = options.to_json(), AdaptOptions().to_json() | dict(adapter.facts.get("options") or {})
+    wanted, found = options.to_json(), AdaptOptions().to_json() | _mapping(adapter.facts.get("options"))
     if options.budget is not None:  # the steps of a budget are known only afterwards
         wanted, found = ({**o, "steps": None, "budget": None} for o in (wanted, found))
     same = adapter.backbone_sha256 == backbone.sha256 and found == wanted
     if not same or adapter.facts.get("source") != source:
         raise DarsrError(str(out), f"is not of {image} with these options", "give --overwrite instead of --resume")
     return adapter
+
+
+def _mapping(value: object) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def _network_to_start_from(start: Adapter, options: AdaptOptions) -> DARM:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.container import read_container, write_container
+from darsr_deploy.files.schema import make_dataclass
 
 from .edge import EdgeSR
 from .onnx_network import OnnxNetwork, load_onnx
@@ -27,6 +28,16 @@ from .zoo import is_foreign, load_zoo
 ARCHITECTURES: dict[str, type[nn.Module]] = {"edge": EdgeSR, "srfbn-s": SRFBN}
 SCALES = (2, 4)
 VERSION = 1
+_MOST_SIZE = 4096  # of a hyper-parameter
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What a weight file says of its network."""
+
+    architecture: str
+    scale: int
+    hyper: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,16 @@ def _load_own(path: Path) -> tuple[nn.Module, dict, str]:
     """Read a weight file written by :func:`save_backbone`: ``(module, facts, sha256)``."""
     hint = "import, fetch or train it again"
     facts, arrays, sha256 = read_container(path, "backbone", VERSION, hint)
-    if not {"architecture", "scale", "hyper"} <= facts.keys():
-        raise DarsrError(str(path), "does not say its architecture, scale and hyper-parameters", hint)
-    module = build(facts.pop("architecture"), facts.pop("scale"), facts.pop("hyper"))
+    try:
+        declared = make_dataclass(
+            _Declared, {name: facts.pop(name) for name in ("architecture", "scale", "hyper") if name in facts}
+        )
+        if unlikely := [name for name, size in declared.hyper.items() if not 0 < size <= _MOST_SIZE]:
+            raise ValueError(f"hyper-parameter {unlikely[0]} is {declared.hyper[unlikely[0]]}")
+        module = build(declared.architecture, declared.scale, declared.hyper)
+    except (ValueError, TypeError) as error:  # the network's own words on a name that it does not have
+        why = f"does not say its architecture, scale and hyper-parameters ({error})"
+        raise DarsrError(str(path), why, hint) from error
     load_checked(module, {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}, path)
     return module, facts, sha256
 

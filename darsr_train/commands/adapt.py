@@ -13,6 +13,7 @@ from darsr_deploy.console.command import (
     Device,
     Failures,
     Json,
+    MaxPixels,
     Overwrite,
     Printed,
     Scale,
@@ -65,6 +66,7 @@ def adapt(
         Path | None,
         typer.Option(help="Also draw before, after, kernel and filters on a page (PNG; a folder for several)."),
     ] = None,
+    max_pixels: MaxPixels = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -89,7 +91,7 @@ def adapt(
         steps = FIT_STEPS  # the other image's adapter is fitted to this image, not just copied
     options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget, amount=amount)
     started_from = Adapter.load(start) if start is not None else None
-    targets = places.Targets(overwrite)
+    targets = places.Targets(overwrite, [*images, gt, start, backbone])
     make_folder(out if several else None)
     make_folder(corrected if several else None)
     make_folder(preview if several else None)
@@ -119,7 +121,7 @@ def adapt(
     backbone_of.cache_clear()  # the file may have changed
     backbone_of(backbone, scale, device)  # an unusable one is reported once, not for every image
     same = {"backbone": backbone, "options": options, "device": device}
-    tasks = [AdaptTask(**own, **same, resume=resume, start=started_from, gt=gt) for own in plans]
+    tasks = [AdaptTask(**own, **same, resume=resume, replace=overwrite, start=started_from, gt=gt) for own in plans]
     rows = []
     with progress("adapt") as report:
         for row in adapt_tasks(tasks, at_a_time, threads, report, failures):

@@ -25,6 +25,7 @@ class AdaptTask:
 
     Attributes:
         backbone: a name or a file.
+        replace: whether an adapter that appeared meanwhile is replaced.
         start: another image's adapter to start from.
         gt: the true HR image; reported, never used to choose.
     """
@@ -35,6 +36,7 @@ class AdaptTask:
     options: AdaptOptions
     device: str
     resume: bool = False
+    replace: bool = False
     start: Adapter | None = None
     gt: Path | None = None
     corrected: Path | None = None
@@ -54,7 +56,7 @@ def adapt_task(task: AdaptTask, report: Report) -> dict:
     if task.gt is not None:
         check_truth(task.image, task.gt, options.scale)
     adapter, seconds = adapt_image(
-        task.image, task.target, network, options, task.device, task.resume, report, task.start
+        task.image, task.target, network, options, task.device, task.resume, report, task.start, task.replace
     )
     row = {"input": str(task.image), "adapter": str(task.target), "scale": options.scale, "profile": options.name}
     row |= {"backbone": network.name, "seconds": round(seconds, 3)}

@@ -19,7 +19,7 @@ from darsr_deploy.console.command import (
     progress,
     say,
 )
-from darsr_deploy.errors import DarsrError
+from darsr_deploy.errors import DarsrError, escape
 
 from ..runtime import pick_device, require_torch
 
@@ -74,8 +74,8 @@ def backbone_info(
     facts = describe(load_backbone(name, scale))
     if as_json:
         return facts
-    shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in facts.items()}
-    print("\n".join(f"{key:20}{value}" for key, value in shown.items()))
+    shown = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in facts.items()}
+    print("\n".join(escape(f"{key:20}{value}") for key, value in shown.items()))
     return None
 
 
@@ -97,7 +97,7 @@ def backbone_import(
     from ..backbones import describe, import_weights
 
     target = out or file.with_suffix(".safetensors")
-    places.Targets(overwrite).claim(target)
+    places.Targets(overwrite, [file]).claim(target)
     facts = describe(import_weights(file, target))
     if as_json:
         return {"file": str(target), **facts}

@@ -55,7 +55,7 @@ def degrade(
     manifests = []
     for one in dict.fromkeys(kind) if photos else ():
         target = out / f"{one}_x{scale}" if len(kind) > 1 else out
-        same = {"seed": seed, "side": crop, "targets": places.Targets(overwrite)}
+        same = {"seed": seed, "side": crop, "targets": places.Targets(overwrite, photos)}
         manifest = make_set(photos, target, one, scale, **same, complain=failures, make_folder=make_folder)
         if not manifest["images"]:
             continue  # every reason has been reported

@@ -108,7 +108,8 @@ class _Export:
     """One export: the request, its subject, and the outputs that it has claimed."""
 
     def __init__(self, request: ExportRequest, progress: Progress) -> None:
-        self.request, self.progress, self.targets = request, progress, Targets(request.overwrite)
+        self.request, self.progress = request, progress
+        self.targets = Targets(request.overwrite, [request.source, request.image, request.backbone])
         named = Source(adapter=request.source, backbone=request.backbone)
         self.subject = Subject(named, image=request.image, calibration=request.calibration)
 

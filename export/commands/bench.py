@@ -96,7 +96,7 @@ def bench(
         setting = Setting(scenario, seconds, iterations, warm_up, threads)
     except ValueError as error:
         raise DarsrError("option", str(error), "see darsr bench --help") from error
-    targets = places.Targets(overwrite)
+    targets = places.Targets(overwrite, [source, gt, image, backbone])
     for target in out or []:
         if target.suffix.lower() not in _WRITERS:
             raise DarsrError(str(target), "is not a kind of report", f"use one of {', '.join(_WRITERS)}")

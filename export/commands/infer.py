@@ -15,6 +15,7 @@ from darsr_deploy.console.command import (
     BackboneOption,
     Failures,
     Json,
+    MaxPixels,
     Overwrite,
     Printed,
     Scale,
@@ -60,6 +61,7 @@ def infer(
         bool, typer.Option("--trust", help="Load an engine that was not built on this machine. An engine is code.")
     ] = False,
     corrected: Annotated[bool, typer.Option("--corrected", help="Also write the corrected LR image.")] = False,
+    max_pixels: MaxPixels = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -72,7 +74,8 @@ def infer(
     from darsr_deploy.files import places
     from darsr_deploy.files.adapter import Adapter
     from darsr_deploy.images.arrays import read_picture, write_image
-    from darsr_deploy.images.formats import check_target
+    from darsr_deploy.images.formats import SUFFIXES, check_target
+    from darsr_deploy.images.writer import lost_metadata
     from darsr_deploy.video.frames import STREAM, is_video
 
     from ..artefacts.subject import Source
@@ -100,7 +103,7 @@ def infer(
     make_folder(out if several and out != STREAM else None)
     if out is not None and not several and not out.is_dir() and not any(map(is_video, images)):
         check_target(out, 1, 1, 3, 8)  # by its suffix, before anything is opened or exported
-    targets = places.Targets(overwrite)
+    targets = places.Targets(overwrite, [*images, adapter, model, backbone])
     opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
     held = contextlib.ExitStack()
 
@@ -144,7 +147,8 @@ def infer(
         picture = read_picture(image)
         source = source_of(image)
         loaded = running(source)
-        target = places.output_path(image, out, several, f"_x{loaded.spec.scale}")
+        suffix = None if image.suffix.lower() in SUFFIXES else ".png"
+        target = places.output_path(image, out, several, f"_x{loaded.spec.scale}", suffix)
         check_target(target, *_result_shape(picture.pixels, loaded.spec.scale))
         targets.claim(target)
         beside = out if out is None or several or out.is_dir() else out.parent
@@ -155,7 +159,9 @@ def infer(
         with progress(image.name) as loaded.report:
             result = upscale(loaded, picture.pixels)
         seconds = time.perf_counter() - started
-        write_image(target, result, picture)
+        write_image(target, result, picture, replace=overwrite)
+        if line := lost_metadata(target, picture):
+            say(line)
         if corrected:
             save_corrected(image, Adapter.load(source.adapter), corrected_target)
         row = {"input": str(image), "output": str(target), "engine": loaded.name, "provider": loaded.provider}

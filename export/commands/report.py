@@ -45,7 +45,7 @@ def report(
     for name, given in (("--image", image), ("--gt", gt)):
         if given is not None and len(paths) > 1 and not given.is_dir():
             raise DarsrError(name, f"is one file, and {len(paths)} adapters were given", "give a folder of images")
-    target = places.Targets(overwrite).claim(out)
+    target = places.Targets(overwrite, [*paths, image, gt, bench, backbone]).claim(out)
     from ..report.bench import read_bench
 
     measured = read_bench(bench) if bench is not None else None

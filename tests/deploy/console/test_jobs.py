@@ -43,6 +43,20 @@ def test_a_folder_without_images_is_said_and_the_others_are_done(tmp_path):
     assert len(said) == 1 and str(said[0]).startswith(f"{tmp_path / 'empty'}: holds no images (.png")
 
 
+def test_what_of_a_folder_is_passed_over_is_one_line(tmp_path, capsys):
+    images = touch(tmp_path, "a.avif", "b.heic", "c.mpo", "d.png")
+    touch(tmp_path, "room_x2.png", "clip.mp4", "clip.mkv", "e.gif", "f.nef", "notes.txt", ".hidden.gif", "d.darsr")
+    assert jobs.expand([tmp_path], pytest.fail) == images
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path}: passed over 1 named like results of this toolkit (room_x2.png), 2 videos, "
+        "2 of formats that are not read (.gif .nef); give by name what is meant"
+    ]
+    jobs.expand(images, pytest.fail)
+    touch(tmp_path / "plain", "a.png", "notes.txt")
+    jobs.expand([tmp_path / "plain"], pytest.fail)
+    assert capsys.readouterr().err == "", "nothing to say"
+
+
 # ---- where results go
 
 

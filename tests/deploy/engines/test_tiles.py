@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from darsr_deploy import memory
 from darsr_deploy.engines import tiling
 from darsr_deploy.engines.tiled import TiledEngine, tile_side
 from darsr_deploy.engines.tiling import automatic_tile, grid
@@ -172,17 +173,17 @@ def test_a_control_group_limits_the_memory(version, tmp_path):
     inner.mkdir(parents=True)
     own = tmp_path / "own"
     own.write_text({1: "4:memory:/outer/inner\n3:cpu:/other\n", 2: "0::/outer/inner\n"}[version])
-    assert list(tiling._left_in_groups(tmp_path, own)) == []
+    assert list(memory._left_in_groups(tmp_path, own)) == []
     for folder, limit in ((inner, "max"), (inner.parent, "1000")):
         (folder / names[0]).write_text(limit)
         (folder / names[1]).write_text("300")
         (folder / "memory.stat").write_text(names[2] + "\nanon 5\n")
-    assert list(tiling._left_in_groups(tmp_path, own)) == [707]
-    assert list(tiling._left_in_groups(tmp_path, tmp_path / "missing")) == []
+    assert list(memory._left_in_groups(tmp_path, own)) == [707]
+    assert list(memory._left_in_groups(tmp_path, tmp_path / "missing")) == []
 
 
 def test_free_memory_is_that_of_a_machine():
-    free = tiling.free_memory()
+    free = memory.free_memory()
     assert free is None or 1 << 20 < free < 1 << 50
 
 

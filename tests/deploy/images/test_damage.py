@@ -19,7 +19,7 @@ from darsr_deploy.files.coefficients import read_coefficients
 from darsr_deploy.files.container import write_container
 from darsr_deploy.files.model_spec import COEFFICIENTS_KIND, COEFFICIENTS_VERSION, ModelSpec
 from darsr_deploy.files.onnx_bytes import check_seal, sealed
-from darsr_deploy.images.arrays import Picture, read_picture, write_image
+from darsr_deploy.images.arrays import Picture, read_picture, to_image, write_image
 
 pytest.importorskip("torch", reason="adapting and running adapters needs PyTorch (extra train)")
 pytest.importorskip("onnx", reason="makes models (extra export)")
@@ -126,6 +126,47 @@ def test_a_seal_is_of_the_whole_file():
             check_seal("a.onnx", changed)
 
 
+def test_weights_that_are_not_numbers_are_found(photo, tmp_path, monkeypatch):
+    """A runtime turns NaN into black, and a program into exit 0."""
+    import onnx
+    from onnx import numpy_helper
+
+    path = doubling(tmp_path / "a.onnx")
+    model = onnx.load(path)
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight.flat[3] = np.nan
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "weight"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(DarsrError, match=r"a\.onnx: its weight 'weight' holds NaN; export it again"):
+        OrtEngine(path)
+    constant = onnx.helper.make_node("Constant", [], ["weight"], value=model.graph.initializer[0])
+    model.graph.node.insert(0, constant)
+    del model.graph.initializer[:]
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(DarsrError, match=r"a\.onnx: its weight 'weight' holds NaN"):
+        OrtEngine(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_result_that_is_not_of_numbers_is_an_error(value):
+    result = np.full((1, 3, 4, 4), 0.5, np.float32)
+    result[0, 1, 2, 3] = value
+    for gray in (False, True):
+        with pytest.raises(DarsrError, match="the network's result: holds NaN or infinity"):
+            to_image(result, gray)
+
+
+def test_a_crafted_adapter_is_an_error_and_not_a_black_picture(photo, adapter, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.chdir(tmp_path)
+    write_image("photo.png", photo)
+    replace(adapter, arrays={"taps": np.full(13, 3e38, np.float32)}).save("photo.darsr")
+    result = darsr("infer", "photo.png", "--engine", "torch")
+    assert result.exit_code == 1 and "holds NaN or infinity" in result.stderr
+    assert not Path("photo_x2.png").exists()
+
+
 def test_the_coefficients_beside_a_model(tmp_path):
     path = tmp_path / "a.coeff.safetensors"
     coefficients = np.random.default_rng(0).random((1, 13, 4, 5), np.float32)
@@ -146,6 +187,8 @@ def test_a_full_disk_while_adapting_exporting_and_inferring(photo, adapter, buil
     monkeypatch.chdir(tmp_path)
     write_image("photo.png", photo)
     adapter.save("given.darsr")
+    darsr("export", "given.darsr", "-o", "given.onnx")  # the export that the tests share is kept on the disk too
+    Path("given.onnx").unlink()
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     for words, target in (
         (("adapt", "photo.png", "--steps", 0, "--device", "cpu"), "photo.darsr"),

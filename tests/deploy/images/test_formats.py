@@ -17,8 +17,9 @@ from darsr_deploy.engines.upscale import upscale
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.model_spec import ModelSpec
 from darsr_deploy.images.arrays import Picture, read_image, read_picture, write_image
-from darsr_deploy.images.formats import MOST_PIXELS, check_target
+from darsr_deploy.images.formats import check_target
 from darsr_deploy.images.resample import imresize
+from darsr_deploy.memory import MOST_PIXELS
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LAYOUTS = {"gray": (), "gray and alpha": (2,), "RGB": (3,), "RGBA": (4,)}
@@ -61,12 +62,12 @@ class Doubling:
 # ---- there and back
 
 
-HELD = [  # what each format holds, but for 16-bit gray with alpha in TIFF, which Pillow does not know
+HELD = [  # what each format holds
     (suffix, layout, dtype)
     for suffix in (".png", ".tif", ".webp", ".bmp")
     for layout in LAYOUTS
     for dtype in (np.uint8, np.uint16)
-    if not (dtype == np.uint16 and (suffix in (".webp", ".bmp") or (suffix, layout) == (".tif", "gray and alpha")))
+    if not (dtype == np.uint16 and suffix in (".webp", ".bmp"))
     if not (suffix == ".bmp" and layout in ("gray and alpha", "RGBA"))
 ]
 
@@ -258,8 +259,6 @@ def test_colours_under_transparent_pixels_do_not_bleed():
     "data, why",
     [
         (b"GIF89a" + bytes(20), "GIF"),
-        (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC"),
-        (b"\0\0\0\x18ftypavif" + bytes(20), "AVIF"),
         (b"\0\0\0\x18ftypcrx " + bytes(20), "camera raw"),
         (b"FUJIFILMCCD-RAW " + bytes(20), "camera raw"),
         (b"II*\0\x10\0\0\0CR\2\0" + bytes(20), "camera raw"),
@@ -275,9 +274,9 @@ def test_another_format_is_named(data, why, tmp_path):
 def test_a_raw_file_is_not_its_thumbnail(tmp_path):
     Image.fromarray(noise(16, 16)).save(tmp_path / "a.nef", "TIFF")
     assert "camera raw" in refusal(tmp_path / "a.nef")
-    for name, tags in (("dng", [(50706, 1, 4, b"\1\4\0\0", True)]), ("preview", [(254, 4, 1, 1, True)])):
-        tifffile.imwrite(tmp_path / f"{name}.tif", noise(16, 16), photometric="rgb", metadata=None, extratags=tags)
-        assert "camera raw" in refusal(tmp_path / f"{name}.tif")
+    tags = [(50706, 1, 4, b"\1\4\0\0", True)]
+    tifffile.imwrite(tmp_path / "dng.tif", noise(16, 16), photometric="rgb", metadata=None, extratags=tags)
+    assert "camera raw" in refusal(tmp_path / "dng.tif")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
@@ -297,11 +296,6 @@ def test_more_than_one_picture(kind, why, tmp_path):
 def test_tiff_of_other_numbers(dtype, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", noise(8, 8, "gray").astype(dtype), metadata=None)
     assert "TIFF" in refusal(tmp_path / "a.tif")
-
-
-def test_tiff_that_pillow_does_not_know(tmp_path):
-    write_image(tmp_path / "a.tif", noise(8, 8, "gray and alpha", np.uint16))
-    assert "a kind of TIFF that cannot be read" in refusal(tmp_path / "a.tif")
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -380,8 +374,7 @@ def test_a_flipped_byte_or_a_cut_is_an_image_or_one_line(name, deep, tmp_path, c
         else:
             assert name != "a.png" or np.array_equal(back, image), "another picture and nothing was said"
     assert refused > 5
-    if kind != "TIFF":  # libtiff inside Pillow and OpenCV adds its own diagnosis
-        assert capfd.readouterr().err == "", "the decoders' own talk reaches the user"
+    assert capfd.readouterr().err == "", "the decoders' own talk reaches the user"
 
 
 # ---- a full disk

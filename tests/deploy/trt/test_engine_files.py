@@ -157,6 +157,18 @@ def test_only_what_was_built_here_is_trusted(state, engine):
     assert state.read_text().splitlines() == ["f" * 64, digest]
 
 
+def test_a_line_that_a_power_cut_tore_costs_no_other_engine_its_trust(state, engine):
+    digest = read_facts(engine).sha256
+    trust.trust("f" * 64)
+    with open(state, "a") as file:
+        file.write("e" * 20)
+    trust.trust(digest)
+    trust.require_trust(engine, digest)
+    trust.require_trust(engine, "f" * 64)
+    with pytest.raises(DarsrError, match="was not built on this machine"):
+        trust.require_trust(engine, "e" * 20 + digest[:44])
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
 def test_the_list_is_its_owners_alone(state, engine):
     digest = read_facts(engine).sha256
