@@ -35,7 +35,7 @@ def keep_exports(folder: Path, replace: Callable[[object, str, object], None] = 
     import onnx
     from filelock import FileLock
 
-    from export.artefacts import model
+    from export.artefacts import model as model_file
     from export.onnx_graphs import build
     from export.onnx_graphs.opset import OPSET
 
@@ -47,10 +47,13 @@ def keep_exports(folder: Path, replace: Callable[[object, str, object], None] = 
             key.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
         kept = folder / f"{key.hexdigest()}.onnx"
         with FileLock(f"{kept}.lock"):
-            if not kept.exists():
-                kept.with_suffix(".part").write_bytes(real(pipeline, opset).SerializeToString(deterministic=True))
+            if kept.exists():
+                return onnx.load(kept)
+            model = real(pipeline, opset)
+            with contextlib.suppress(OSError):  # a test may let the disk be full
+                kept.with_suffix(".part").write_bytes(model.SerializeToString(deterministic=True))
                 os.replace(kept.with_suffix(".part"), kept)
-        return onnx.load(kept)
+            return model
 
-    for module in (build, model):
+    for module in (build, model_file):
         replace(module, "build_model", build_model)
