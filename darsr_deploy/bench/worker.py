@@ -167,7 +167,8 @@ class _Run:
         step = len(self.together)
         results = [self.engine.run(tensors[i : i + step]) for i in range(0, self.batch, step)]
         times.append(time.perf_counter())
-        pictures = [to_image(one[None]) for result in results for one in result]
+        # a bench counts values that are not finite; other commands refuse them
+        pictures = [to_image(np.nan_to_num(one[None], copy=False)) for result in results for one in result]
         times.append(time.perf_counter())
         for picture in pictures:
             cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
