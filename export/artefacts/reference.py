@@ -42,7 +42,9 @@ class Conv(OpRun):
 
     op_domain = ""
 
-    def _run(self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None, pads=None, strides=None):
+    def _run(
+        self, x, w, b=None, *, auto_pad=None, dilations=None, group=None, kernel_shape=None, pads=None, strides=None
+    ):
         _require_explicit(auto_pad)
         padded = F.pad(_float(x), _torch_padding(pads))
         result = F.conv2d(padded, _float(w), _float(b), strides or 1, 0, dilations or 1, group or 1)
@@ -55,7 +57,7 @@ class ConvTranspose(OpRun):
     op_domain = ""
 
     def _run(
-        self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None, output_padding=None,
+        self, x, w, b=None, *, auto_pad=None, dilations=None, group=None, kernel_shape=None, output_padding=None,
         output_shape=None, pads=None, strides=None,
     ):  # fmt: skip
         _require_explicit(auto_pad)
