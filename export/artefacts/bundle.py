@@ -98,7 +98,7 @@ def export_bundle(
     form, spec = spec.form, spec.extended(form="network", adapter_sha256="", opset=_opset(graphs["backbone"]))
     manifest = _manifest(graphs, spec, widths, side)
     with atomic_folder(target) as folder:
-        contents = {f"{name}.onnx": build.serialised(graph) for name, graph in graphs.items()}
+        contents = {f"{name}.onnx": build.serialised(build.inline_functions(graph)) for name, graph in graphs.items()}
         contents |= {} if own is None else {OWN_ADAPTER: own.read_bytes()}
         for name, data in contents.items():
             (folder / name).write_bytes(data)

@@ -91,6 +91,7 @@ def _bundle_folder(subject: Subject, precision: str) -> Path:
 
 
 def _key(facts: tuple) -> str:
+    facts = (*facts, "inlined")  # files of earlier versions hold the correction filter as a local function
     return hash_bytes(f"{importlib.metadata.version('darsr')} {facts}".encode())[:32]
 
 

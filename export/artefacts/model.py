@@ -24,7 +24,7 @@ from darsr_train.backbones.onnx_cost import multiply_adds
 from darsr_train.pipeline import Pipeline
 
 from ..folding.forms import take_form
-from ..onnx_graphs.build import build_model, serialised, typed_model
+from ..onnx_graphs.build import build_model, inline_functions, serialised, typed_model
 from ..onnx_graphs.memory import peak_bytes
 from ..onnx_graphs.opset import OPSET
 from ..onnx_graphs.precision import opset_for
@@ -40,6 +40,8 @@ def export_onnx(
     spec: ModelSpec,
     floor_db: float | None = None,
     samples: Samples | None = None,
+    *,
+    keep_function: bool = False,
 ) -> dict:
     """Build, verify and write one ONNX file, and beside one of form ``filters`` its coefficients.
 
@@ -47,6 +49,8 @@ def export_onnx(
         spec: form and precision of the file, and what its metadata will say; what is measured here is filled in.
         floor_db: least PSNR against PyTorch; by default the precision's own.
         samples: pictures for the parity check, calibration and baked forms; synthetic ones by default.
+        keep_function: leave the correction filter one node, ``darsr::CorrectionFilter``, with its body as a local function:
+            for TensorRT with the plugin of :mod:`export.plugin`.
 
     Returns:
         ``{model, precision, form, bytes, sha256, parity_psnr_db, parity_floor_db, macs_per_lr_pixel,
@@ -83,6 +87,7 @@ def export_onnx(
         for early in EARLY if spec.precision == "int8" else EARLY[:1]:
             model = typed_model(plain, spec.precision, formed, samples, early)
             spec = spec.extended(bytes_per_lr_pixel=peak_bytes(model))
+            model = model if keep_function else inline_functions(model)
             _set_metadata(model, spec)
             temporary.write_bytes(serialised(model))
             parity = measured_parity(temporary, cases(formed, samples), spec.precision, target)

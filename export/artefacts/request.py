@@ -50,6 +50,7 @@ class ExportRequest:
     shapes: str | None = None  # MIN,OPT,MAX
     target: str | None = None  # sm_86,sm_89
     workspace: int = 0  # MB
+    keep_function: bool = False
     triton: Path | None = None
     overwrite: bool = False
 
@@ -62,6 +63,8 @@ class ExportRequest:
             raise DarsrError(
                 f"--{given[0]}", "is for engines: an ONNX file takes every size", "add --format trt or trt-rtx"
             )
+        if self.keep_function and (self.format != "onnx" or self.split):
+            raise DarsrError("--keep-function", "is for a single ONNX file", "leave it out")
         if self.triton is not None and (self.is_bundle or self.form == "filters"):
             why = "a bundle runs one adapter after another" if self.is_bundle else "form filters belongs to one image"
             raise DarsrError("--triton", why, "serve the form network or global")
@@ -131,8 +134,6 @@ class _Export:
     def _claim(self, target: Path) -> Path:
         """Reserve an output before the work for it begins."""
         request = self.request
-        if target.exists() and target.samefile(request.source) and not request.is_exported:
-            raise DarsrError(str(target), "is the adapter that is exported", "choose another place with -o")
         if request.triton is not None:
             triton_repository.check_free(target, request.triton, request.overwrite)
         return self.targets.claim(target, folder=request.is_bundle)
@@ -165,7 +166,9 @@ class _Export:
             log.info("%s: calibrating on synthetic pictures (--image, --calibration)", why)
         with tempfile.TemporaryDirectory(prefix="darsr-") as folder:
             onnx = target if request.format == "onnx" else Path(folder) / f"{stem}.onnx"
-            facts = export_onnx(subject.pipeline, onnx, spec, request.floor_db, subject.samples)
+            facts = export_onnx(
+                subject.pipeline, onnx, spec, request.floor_db, subject.samples, keep_function=request.keep_function
+            )
             _say_loss(facts, target)
             row = {"model": facts.pop("model"), "format": "onnx", **facts}
             if request.format == "onnx":

@@ -29,6 +29,7 @@ from ..artefacts.cache import cached_model_path, resolve_model
 from ..artefacts.engine import compare_with_torch
 from ..artefacts.subject import Source, Subject
 from ..inference.session import ENGINES, open_engine
+from ..onnx_graphs.opset import CORRECTED
 
 # Where each engine can compute.
 PLACES = {"torch": ("cpu", "cuda"), "ort": ("cpu", "cuda"), "trt": ("cuda",), "trt-rtx": ("cuda",)}
@@ -172,10 +173,9 @@ def ort_correction(model: Path, provider: str, threads: int) -> Callable[[np.nda
     import onnx
 
     proto = onnx.load(model)
-    filters = [node for node in proto.graph.node if node.op_type == "CorrectionFilter"]
-    if len(filters) != 1:
+    if not any(CORRECTED in node.output for node in proto.graph.node):
         return None
-    wanted, kept = {filters[0].output[0]}, []
+    wanted, kept = {CORRECTED}, []
     for node in reversed(proto.graph.node):  # a graph's nodes are in the order of their execution
         if wanted & set(node.output):
             kept.append(node)
@@ -183,7 +183,7 @@ def ort_correction(model: Path, provider: str, threads: int) -> Callable[[np.nda
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
     del proto.graph.node[:], proto.graph.output[:]
     proto.graph.node.extend(kept)
-    proto.graph.output.append(onnx.helper.make_empty_tensor_value_info(filters[0].output[0]))
+    proto.graph.output.append(onnx.helper.make_empty_tensor_value_info(CORRECTED))
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, threads

@@ -42,6 +42,13 @@ def export(
     triton: Annotated[
         Path | None, typer.Option(help="Also publish it to this model repository of NVIDIA Triton Inference Server.")
     ] = None,
+    keep_function: Annotated[
+        bool,
+        typer.Option(
+            "--keep-function",
+            help="Keep the correction filter one node, for TensorRT with the plugin of export/plugin.",
+        ),
+    ] = False,
     split: Annotated[
         bool,
         typer.Option(
@@ -66,7 +73,7 @@ def export(
 
     options = {"backbone": backbone, "image": image, "calibration": calibration, "floor_db": floor}
     engines = {"format": format, "shape": shape, "shapes": shapes, "target": target, "workspace": workspace}
-    where = {"triton": triton, "split": split, "overwrite": overwrite}
+    where = {"triton": triton, "split": split, "keep_function": keep_function, "overwrite": overwrite}
     row = run_export(ExportRequest(adapter, out, precision, form, **options, **engines, **where), progress)
     if as_json:
         return row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 import torch
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, inliner, numpy_helper, shape_inference
 from torch import Tensor, nn
 
 from darsr_deploy.errors import DarsrError
@@ -17,7 +17,7 @@ from ..folding.forms import Formed, GivenFilters
 from ..samples import Samples, calibration_crops
 from .correction_filter import correction_filter_function
 from .merge import insert_backbone, opset_for_backbone
-from .opset import OPSET
+from .opset import CORRECTED, OPSET
 from .precision import FILTER_DOMAIN as DOMAIN
 from .precision import LOW_TYPES, lower
 from .quantize import EARLY, quantize, quiet
@@ -83,7 +83,8 @@ def build_model(pipeline: Pipeline, opset: int = OPSET) -> ModelProto:
     if isinstance(pipeline.backbone, OnnxNetwork):
         insert_backbone(model, pipeline.backbone)
     strip(model)
-    if any(node.domain == DOMAIN for node in model.graph.node):
+    for node in [node for node in model.graph.node if node.domain == DOMAIN]:
+        _rename(model, node.output[0], CORRECTED)
         model.functions.append(correction_filter_function(opset))
     model = constant_reshapes(model)
     onnx.checker.check_model(model, full_check=False)
@@ -107,6 +108,26 @@ def typed_model(
     strip(model)
     onnx.checker.check_model(model, full_check=False)
     return model
+
+
+def inline_functions(model: ModelProto) -> ModelProto:
+    """Replace the correction filter by its standard operators and add the inferred shapes of all values.
+
+    ONNX Runtime and TensorRT read local functions; OpenVINO, ncnn, onnx2tf, Core ML and RKNN do not.
+    """
+    model = shape_inference.infer_shapes(inliner.inline_local_functions(model))
+    domains = [entry for entry in model.opset_import if entry.domain != DOMAIN]
+    del model.opset_import[:]
+    model.opset_import.extend(domains)
+    strip(model)
+    onnx.checker.check_model(model, full_check=False)
+    return model
+
+
+def _rename(model: ModelProto, value: str, name: str) -> None:
+    for node in model.graph.node:
+        node.input[:] = [name if old == value else old for old in node.input]
+        node.output[:] = [name if old == value else old for old in node.output]
 
 
 def _calibration(formed: Formed, samples: Samples) -> list[dict]:

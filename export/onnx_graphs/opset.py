@@ -1,5 +1,6 @@
-"""The opset of exported files, in a module of its own that needs no onnx package."""
+"""Constants of exported files, in a module of its own that needs no onnx package."""
 
 from __future__ import annotations
 
-OPSET = 18  # of exported files, at least
+OPSET = 18  # at least
+CORRECTED = "darsr_corrected"  # the name of the correction filter's output in a model

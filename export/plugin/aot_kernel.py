@@ -161,7 +161,7 @@ def build_with_plugin(
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # on stderr
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="a file of darsr export, form network or filters")
+    parser.add_argument("model", type=Path, help="a file of darsr export --keep-function, form network or filters")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a name that ends in .engine")
     parser.add_argument("--shape", metavar="HxW", help="the one size it takes")
     parser.add_argument("--shapes", metavar="MIN,OPT,MAX", help="each HxW")

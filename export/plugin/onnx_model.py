@@ -33,7 +33,8 @@ def without_body(model: ModelProto, what: str = "the model", quick: bool = False
         DarsrError: a model without a correction filter.
     """
     if not any((node.domain, node.op_type) == (FILTER_DOMAIN, "CorrectionFilter") for node in model.graph.node):
-        raise DarsrError(what, "has no correction filter", "use the file as it is: it needs no plugin")
+        hint = "export it with --keep-function; forms none and global need no plugin"
+        raise DarsrError(what, "has no correction filter as one node", hint)
     bare = ModelProto()
     bare.CopyFrom(model)
     del bare.functions[:]
@@ -56,7 +57,7 @@ def resealed(model: ModelProto) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="a file of darsr export, form network or filters")
+    parser.add_argument("model", type=Path, help="a file of darsr export --keep-function, form network or filters")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     try:

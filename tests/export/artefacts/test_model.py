@@ -13,6 +13,7 @@ from torch import nn
 from darsr_deploy.engines.ort import OrtEngine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.model_spec import ModelSpec
+from darsr_deploy.files.onnx_bytes import sealed
 from darsr_deploy.images.metrics import psnr
 from darsr_train.backbones import SRFBN, EdgeSR
 from darsr_train.networks.darm import DARM, filter_with_taps
@@ -98,9 +99,34 @@ def test_the_file_tells_its_contract(exported):
         )
         assert 100 < engine.spec.bytes_per_lr_pixel < 1000
     proto = onnx.load(model)
-    assert [(f.domain, f.name) for f in proto.functions] == [("darsr", "CorrectionFilter")]
-    assert {o.domain: o.version for o in proto.opset_import} == {"": opset.OPSET, "darsr": 1}
+    assert {o.domain: o.version for o in proto.opset_import} == {"": opset.OPSET}
     assert [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim] == ["n", 3, "h", "w"]
+
+
+def test_standard_operators_alone_with_their_shapes(exported):
+    """What many runtimes need: they read no local functions."""
+    proto = onnx.load(exported[0])
+    assert not proto.functions and {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
+    known = {value.name for value in [*proto.graph.value_info, *proto.graph.output]}
+    assert {name for node in proto.graph.node for name in node.output} <= known
+    assert [node.output[0] for node in proto.graph.node].count(opset.CORRECTED) == 1
+
+
+def test_the_function_is_kept_for_the_plugin(exported, tmp_path):
+    export_onnx(pipeline(), tmp_path / "m.onnx", ModelSpec(2), keep_function=True)
+    proto = onnx.load(tmp_path / "m.onnx")
+    assert [(f.domain, f.name) for f in proto.functions] == [("darsr", "CorrectionFilter")]
+    lr = natural_noise(24, 40)
+    with OrtEngine(tmp_path / "m.onnx") as kept, OrtEngine(exported[0]) as inlined:
+        assert np.abs(kept.run(lr) - inlined.run(lr)).max() < 1e-6
+
+
+def test_openvino_computes_the_same(exported):
+    openvino = pytest.importorskip("openvino", reason="openvino (extra dev) is not installed")
+    lr = natural_noise(37, 48)
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(str(exported[0]), "CPU", hints)
+    assert np.abs(compiled(lr)[0] - pipeline()(torch.from_numpy(lr)).numpy()).max() < 2e-5
 
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 8), (31, 17)])
@@ -148,7 +174,7 @@ def test_a_model_that_gives_nan_has_no_parity(tmp_path):
     bias = next(t for t in proto.graph.initializer if t.name.endswith("backbone.tail.bias"))
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full_like(onnx.numpy_helper.to_array(bias), np.nan), bias.name))
     proto.metadata_props.pop()  # the seal, which such a change would break
-    onnx.save(proto, tmp_path / "nan.onnx")
+    (tmp_path / "nan.onnx").write_bytes(sealed(proto.SerializeToString()))  # unsealed ones with NaN are refused
     assert parity_db(tmp_path / "nan.onnx", cases(Formed(sick), Samples())) == 0.0
 
 

@@ -32,6 +32,7 @@ from export.plugin import aot_kernel as quick_plugin
 from export.plugin.aot_kernel import BLOCK, PLUGIN, Kernel, build_with_plugin, register
 from export.plugin.onnx_model import without_body
 from tests.export.artefacts.test_model import pipeline
+from tests.support.commands import told
 from tests.support.fake_trt_plugin import fake_plugin_module
 from tests.support.gpu import LIBRARIES, STATIC, filters_file, image, install, model_file
 
@@ -72,7 +73,7 @@ def machine(request, monkeypatch, tmp_path):
 @pytest.fixture
 def exported(tmp_path):
     def export(precision: str = "fp32") -> Path:
-        export_onnx(pipeline(), tmp_path / "photo.onnx", ModelSpec(2, precision=precision))
+        export_onnx(pipeline(), tmp_path / "photo.onnx", ModelSpec(2, precision=precision), keep_function=True)
         return tmp_path / "photo.onnx"
 
     return export
@@ -84,8 +85,9 @@ def library():
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_an_engine_holds_the_kernel_and_gives_the_same_picture(machine, exported, precision, tmp_path):
-    model, target, said = exported(precision), tmp_path / "photo.engine", []
-    facts = build_with_plugin(model, target, library(), OPTIONS, said.append, outline)
+    model, target = exported(precision), tmp_path / "photo.engine"
+    with told() as said:
+        facts = build_with_plugin(model, target, library(), OPTIONS, outline)
     (launch,) = machine.trt.plugins.launches
     assert f"{precision} sm_89 13000".encode() in launch.ptx and launch.name == b"linear_filter_kernel"
     assert (launch.grid, launch.threads, launch.integers) == ((-(-24 * 32 // BLOCK), 1, 1), 128, [24, 32])
@@ -96,8 +98,9 @@ def test_an_engine_holds_the_kernel_and_gives_the_same_picture(machine, exported
 
 
 def test_filters_of_one_image_are_compared_too(machine, tmp_path, monkeypatch):
-    model, said = filters_file(tmp_path / "photo.onnx"), []
-    facts = build_with_plugin(model, tmp_path / "other.engine", library(), OPTIONS, said.append, outline)
+    model = filters_file(tmp_path / "photo.onnx")
+    with told() as said:
+        facts = build_with_plugin(model, tmp_path / "other.engine", library(), OPTIONS, outline)
     assert facts.device_parity_psnr_db > 100 and facts.shapes == STATIC and said == []
     copied = coefficients_path(tmp_path / "other.engine")
     assert copied.read_bytes() == coefficients_path(model).read_bytes()
@@ -111,14 +114,14 @@ def test_filters_of_one_image_are_compared_too(machine, tmp_path, monkeypatch):
 def test_it_is_registered_once(machine, exported, tmp_path):
     model = exported()
     for _ in range(2):
-        build_with_plugin(model, tmp_path / "photo.engine", library(), OPTIONS, lambda _: None, outline)
+        build_with_plugin(model, tmp_path / "photo.engine", library(), OPTIONS, outline)
     assert list(machine.trt.plugins.plugins) == [PLUGIN] and len(machine.trt.plugins.launches) == 2
 
 
 def test_a_model_without_a_filter_needs_no_plugin(machine, tmp_path):
     model = model_file(tmp_path / "plain.onnx")
     with pytest.raises(DarsrError, match=r"plain\.onnx: has no correction filter"):
-        build_with_plugin(model, tmp_path / "x.engine", library(), OPTIONS, lambda _: None, outline)
+        build_with_plugin(model, tmp_path / "x.engine", library(), OPTIONS, outline)
     assert not (tmp_path / "x.engine").exists()
 
 
