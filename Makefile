@@ -20,7 +20,7 @@ TEST_STAMP := $(VENV)/.darsr-test
 help:
 	@echo 'make demo    install into $(VENV), then run darsr demo'
 	@echo 'make test    install into $(VENV) with the developer tools, then run the tests (TESTFLAGS="-k name -m '"'"'not slow'"'"'")'
-	@echo 'make lint    ruff check and format check'
+	@echo 'make lint    ruff check, format check and mypy'
 	@echo 'make format  let ruff repair what it can'
 	@echo 'make clean   remove $(VENV) and everything that was built'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) JOBS=$(JOBS)'
@@ -48,11 +48,12 @@ test: $(TEST_STAMP)
 lint: $(TEST_STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 format: $(TEST_STAMP)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -159,7 +159,7 @@ def _check_png(path: Path, data: bytes) -> None:
 
 
 def _check_jpeg(path: Path, data: bytes) -> None:
-    """Decoders fill a truncated JPEG with gray; look for the end marker behind the pixel data."""
+    """Look for the end marker behind a JPEG's pixel data: decoders fill a truncated one with gray."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
         if data[position + 1] == 0xFF:  # fill byte
