@@ -399,7 +399,7 @@ def test_runs_on_the_lowest_versions(wheel, tmp_path):
     assert "Usage: darsr" in run(old.scripts / "darsr", "--help", cwd=tmp_path)
     old.python(f"{IMPORT_DEPLOY}\nfrom darsr_deploy.engines.ort import import_onnxruntime\nimport_onnxruntime()")
 
-    old.install("hypothesis", "pillow", "pytest", "--constraint", tmp_path / "lowest.txt")
+    old.install("hypothesis", "pillow", "pytest", "tifffile", "--constraint", tmp_path / "lowest.txt")
     tests = [path.relative_to(ROOT) for path in sorted((ROOT / "tests").rglob("test_*.py")) if is_for_devices(path)]
     assert tests, "no test file is about darsr_deploy alone"
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -14,9 +14,9 @@ from darsr_deploy.images.metrics import psnr_y
 from darsr_train.adaptation.adapt import adapt_image
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
+from darsr_train.evaluation.degrade import degrade, draw
 from export.artefacts.model import export_onnx
 from export.artefacts.subject import Source, Subject
-from export.commands.demo_run import degrade
 from tests.support.shared import SHARED, needs_shared
 
 MOST_DB = 0.2
@@ -40,7 +40,7 @@ def qualities(lr: Path, truth: np.ndarray, adapter: Path, steps: int | None) -> 
 def test_int8_on_a_photograph_that_comes_with_a_package(tmp_path):
     data = pytest.importorskip("skimage.data", reason="scikit-image (extra train) brings the photographs")
     truth = np.ascontiguousarray(data.chelsea()[60:220, 100:300])
-    write_image(tmp_path / "a.png", degrade(truth, seed=0))
+    write_image(tmp_path / "a.png", degrade(truth, draw("gaussian", 2, 0, "a"), 2))
     figures = qualities(tmp_path / "a.png", truth, tmp_path / "a.darsr", steps=2)
     assert figures["int8"] >= figures["fp32"] - MOST_DB
 
