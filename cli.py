@@ -5,6 +5,7 @@ from __future__ import annotations
 from darsr_deploy.console import interrupts
 
 interrupts.install_sigint_exit()  # before the imports below, which take the time in which Ctrl-C would be a traceback
+interrupts.guard_streams()
 
 import importlib.metadata
 import sys

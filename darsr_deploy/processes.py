@@ -1,8 +1,9 @@
-"""The same work on many items in several processes: progress comes back, a process that dies costs its item alone."""
+"""Processes started anew (``spawn``): the same work on many items, or one that is asked for one thing at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import signal
 import sys
@@ -10,13 +11,75 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from .errors import DarsrError
 
 Item = TypeVar("Item")
 Report = Callable[[dict], None]
 _PATIENCE = 10.0  # seconds that a stopped process has for removing its temporary files
+
+
+class Worker:
+    """A process and the pipe to it. Ctrl-C never reaches it: its parent stops it.
+
+    Args:
+        serve: a function of a module, or a partial of one: ``serve(pipe, *arguments)`` runs in the process, and sends pairs
+            ``(kind, content)``; ``("error", DarsrError)`` for what it cannot do.
+    """
+
+    def __init__(self, serve: Callable[..., None], *arguments: object) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_start, args=(serve, theirs, *arguments), daemon=True)
+        with _interrupts_held():
+            self.process.start()
+        theirs.close()  # so that the pipe ends when the process does
+
+    def send(self, message: object) -> None:
+        """Send something; where the process has died, the next ``receive`` says so."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(message)
+
+    def receive(self) -> tuple[str, Any]:
+        """Return the next pair; ``("dead", how it ended)`` where there is none any more."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join(_PATIENCE)
+            code = self.process.exitcode
+            died = code is not None and code < 0
+            return "dead", f"signal {signal.Signals(-code).name}" if died else f"exit code {code}"
+
+    def ask(self, *question: object) -> Any:
+        """Send a question and return the answer to it; without a question, what the process says of its own accord.
+
+        Raises:
+            DarsrError: the one that it answered, or it died.
+        """
+        if question:
+            self.send(question)
+        kind, content = self.receive()
+        if kind == "dead":
+            raise DarsrError("engine", f"its process ended with {content}", "try it with darsr infer")
+        if kind == "error":
+            raise content
+        return content
+
+    def stop(self, patience: float = 0.0) -> None:
+        """End the process.
+
+        Args:
+            patience: seconds that it may take to end by itself when it sees that the pipe is closed.
+        """
+        self.pipe.close()
+        if patience:
+            self.process.join(patience)
+        self.process.terminate()
+        self.process.join(_PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
 
 
 def each_in_processes(
@@ -39,69 +102,41 @@ def each_in_processes(
         RuntimeError: the work raised anything else; the message is its traceback.
     """
     waiting = list(enumerate(items))[::-1]
-    workers: list[_Worker[Item]] = []
+    workers: dict[Worker, int] = {}  # and the item that each has
+
+    def give(worker: Worker) -> None:
+        workers[worker], item = waiting.pop()
+        worker.send(item)
+
     try:
         while waiting or workers:
             while waiting and len(workers) < processes:
-                workers.append(_Worker(work, threads))
-                workers[-1].give(*waiting.pop())
+                give(Worker(functools.partial(_serve_items, work, threads)))
             ready = wait([worker.pipe for worker in workers])
-            for worker in [w for w in workers if w.pipe in ready]:
+            for worker in [one for one in workers if one.pipe in ready]:
                 kind, content = worker.receive()
                 if kind == "report":
                     report(content)
                     continue
                 if kind == "bug":
                     raise RuntimeError(content)
-                yield worker.index, content
+                if kind == "dead":
+                    why = f"the process that worked on it ended with {content}, perhaps for want of memory"
+                    content = DarsrError(str(items[workers[worker]]), why, "use fewer --jobs")
+                yield workers[worker], content
                 if kind == "dead" or not waiting:
-                    workers.remove(worker)
+                    del workers[worker]
                     worker.stop()
                 else:
-                    worker.give(*waiting.pop())
+                    give(worker)
     finally:
         for worker in workers:
             worker.stop()
 
 
-class _Worker(Generic[Item]):
-    """One process and the pipe to it."""
-
-    def __init__(self, work: Callable[[Item, Report], object], threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work, threads), daemon=True)
-        with _interrupts_held():
-            self.process.start()
-        theirs.close()  # so that the pipe ends when the process does
-        self.index, self.name = -1, ""
-
-    def give(self, index: int, item: Item) -> None:
-        self.index, self.name = index, str(item)
-        with contextlib.suppress(BrokenPipeError):  # it died before its first item: receive() says so
-            self.pipe.send(item)
-
-    def receive(self) -> tuple[str, Any]:
-        """``(report | done | dead | bug, content)``."""
-        try:
-            return self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            why = f"the process that worked on it ended with code {self.process.exitcode}, perhaps for want of memory"
-            return "dead", DarsrError(self.name, why, "use fewer --jobs")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.join(_PATIENCE)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.pipe.close()
-
-
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal. A process started in here never sees it: it is stopped by its parent."""
+    """Keep Ctrl-C, which reaches every process of a terminal, from a process started in here: its parent stops it."""
     resource_tracker.ensure_running()  # which starting a process would do, and let Ctrl-C through again
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -110,58 +145,23 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
-def _serve(pipe: Connection, work: Callable[[Item, Report], object], threads: int) -> None:
-    """What a process does until it is stopped or its parent is gone."""
+def _start(serve: Callable[..., None], pipe: Connection, *arguments: object) -> None:
+    """Run in a process, until it is stopped or its parent is gone."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that what is half-written is removed
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
+        serve(pipe, *arguments)
+
+
+def _serve_items(work: Callable[[Item, Report], object], threads: int, pipe: Connection) -> None:
     import torch
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that what is half-written is removed
     torch.set_num_threads(threads)
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
-        while True:
-            item = pipe.recv()
-            try:
-                answer = ("done", work(item, lambda entry: pipe.send(("report", entry))))
-            except DarsrError as error:
-                answer = ("done", error)
-            except Exception:
-                answer = ("bug", traceback.format_exc())
-            pipe.send(answer)
-
-
-class Worker:
-    """The parent's side: starts the process and asks it for one thing at a time.
-
-    Raises:
-        DarsrError: from every call, where the engine failed or its process died.
-    """
-
-    def __init__(self, serve: Callable[..., None], *arguments: object) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def ask(self, *question: object) -> Any:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has died: receive says how
-            self.pipe.send(question)
-        return self.receive()
-
-    def receive(self) -> Any:
+    while True:
+        item = pipe.recv()
         try:
-            kind, answer = self.pipe.recv()
-        except (EOFError, ConnectionResetError) as error:
-            self.process.join(10)
-            code = self.process.exitcode
-            how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-            raise DarsrError("engine", f"its process ended with {how}", "try it with darsr infer") from error
-        if kind == "error":
-            raise answer
-        return answer
-
-    def stop(self) -> None:
-        self.pipe.close()  # the process ends when it sees that
-        self.process.join(2)
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join(10)
+            answer = ("done", work(item, lambda entry: pipe.send(("report", entry))))
+        except DarsrError as error:
+            answer = ("done", error)
+        except Exception:
+            answer = ("bug", traceback.format_exc())
+        pipe.send(answer)

@@ -11,6 +11,8 @@ from hypothesis import settings
 
 from tests.support.thrift import keep_exports, keep_to_one_thread
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import ONNX Runtime themselves
+
 # No deadline: the machine may be busy, and no test is about time. No database: it would be a folder in the checkout.
 settings.register_profile("darsr", deadline=None, database=None, derandomize=True)
 settings.load_profile("darsr")

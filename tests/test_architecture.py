@@ -174,3 +174,14 @@ def test_no_folder_is_crowded():
         folders[path.parent] = folders.get(path.parent, 0) + (path.name != "__init__.py")
     crowded = {str(f.relative_to(ROOT)): count for f, count in folders.items() if count > MOST_MODULES}
     assert not crowded, f"more than {MOST_MODULES} modules: {crowded}"
+
+
+def test_one_function_imports_onnx_runtime():
+    """It switches its telemetry off before; other parts of it may be imported once that function has run."""
+    found = [
+        f"{module}, line {node.lineno}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "onnxruntime" for alias in node.names)
+    ]
+    assert len(found) == 1 and found[0].startswith("darsr_deploy.engines.ort,"), found

@@ -22,7 +22,7 @@ _KEYS = ("engine", "provider", "precision", "form", "shape", "scenario")
 
 
 def read(path: Path) -> dict:
-    """A report that ``darsr bench`` wrote.
+    """Read a report that ``darsr bench`` wrote.
 
     Raises:
         DarsrError: it cannot be read, or is something else.
@@ -58,8 +58,8 @@ def compare(old: dict, new: dict) -> dict:
     if not both:
         raise DarsrError("--compare", "no row was measured in both reports", "bench the same engines on the same shape")
     each = 1 - (1 - CONFIDENCE) / (2 * len(both))  # two intervals a row; errors add at most (Bonferroni)
-    drift = _drift(old, new)
-    rows = [_compared(olds[key], news[key], each, drift) for key in both]
+    drift = _measure_drift(old, new)
+    rows = [_compare_rows(olds[key], news[key], each, drift) for key in both]
     return {
         "confidence": CONFIDENCE,
         "drift": drift,
@@ -73,7 +73,7 @@ def compare(old: dict, new: dict) -> dict:
 
 
 def text(result: dict, bars: bool = False) -> str:
-    """A table, aligned or as Markdown."""
+    """Format a comparison as a table, aligned or as Markdown."""
     head = [
         "row",
         "old ms",
@@ -106,7 +106,7 @@ def text(result: dict, bars: bool = False) -> str:
     return "\n".join([*lines, "", *notes])
 
 
-def _compared(old: dict, new: dict, confidence: float, drift: float) -> dict:
+def _compare_rows(old: dict, new: dict, confidence: float, drift: float) -> dict:
     (old_low, old_high), (new_low, new_high) = (_interval(row, confidence) for row in (old, new))
     low, high = (old_low / new_high) * min(drift, 1 / drift), (old_high / new_low) * max(drift, 1 / drift)
     medians = [percentile([ms for block in row["blocks_ms"] for ms in block], 50) for row in (old, new)]
@@ -129,8 +129,8 @@ def _interval(row: dict, confidence: float) -> tuple[float, float]:
     return low, high
 
 
-def _drift(old: dict, new: dict) -> float:
-    """Ratio of the speeds at which the probe's work, always the same, was done: new by old."""
+def _measure_drift(old: dict, new: dict) -> float:
+    """Return the ratio of the probe's speeds, new by old: its work is always the same."""
     speeds = [statistics.median(report["machine"]["probe"]["gflops_by_round"]) for report in (old, new)]
     return speeds[1] / speeds[0]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,12 +27,12 @@ def start_probe(threads: int) -> Worker:
     """Start the process; ``ask("probe")`` gives ``(GFLOP/s, GB/s)``, the best of three tries each."""
     with _one_thread_each():
         probe = Worker(serve, threads)
-    probe.receive()
+    probe.ask()
     return probe
 
 
 def serve(pipe: Connection, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Run both pieces of work when asked; the process of :func:`start_probe`."""
     random = np.random.default_rng(0)
     factors = [random.standard_normal((2, _SIDE, _SIDE)).astype(np.float32) for _ in range(threads)]
     products = [np.empty((_SIDE, _SIDE), np.float32) for _ in range(threads)]
@@ -57,14 +56,13 @@ def serve(pipe: Connection, threads: int) -> None:
 
         pipe.send(("ready", None))
         moved = 2 * sum(source.nbytes for source in sources)
-        with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-            while pipe.recv():
-                pipe.send(("answer", (best(multiply, 2 * threads * _SIDE**3), best(copy, moved))))
+        while pipe.recv():
+            pipe.send(("answer", (best(multiply, 2 * threads * _SIDE**3), best(copy, moved))))
 
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Each product shall use one core: the libraries behind numpy read that when they are loaded."""
+    """Let each matrix product use one core: the libraries behind numpy read that when they are loaded."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:

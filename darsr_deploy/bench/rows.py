@@ -17,38 +17,14 @@ if TYPE_CHECKING:
     from .worker import Measured
 
 FIGURES = [
-    "n",
-    "min_ms",
-    "mean_ms",
-    "median_ms",
-    "p90_ms",
-    "p95_ms",
-    "p99_ms",
-    "max_ms",
-    "cv_percent",
-    "cpu_median_ms",
-    "e2e_n",
-    "e2e_median_ms",
-    "e2e_p90_ms",
-    "frames_per_second",
-    "e2e_frames_per_second",
-    "output_megapixels_per_second",
-    "peak_memory_mb",
-    "base_memory_mb",
-    "peak_device_memory_mb",
-    "power_w",
-    "energy_per_frame_j",
-    "psnr_vs_torch_db",
-    "psnr_y_truth_db",
-    "not_finite",
+    *("n", "min_ms", "mean_ms", "median_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "cv_percent"),
+    *("cpu_median_ms", "e2e_n", "e2e_median_ms", "e2e_p90_ms", "frames_per_second", "e2e_frames_per_second"),
+    *("output_megapixels_per_second", "peak_memory_mb", "base_memory_mb", "peak_device_memory_mb", "power_w"),
+    *("energy_per_frame_j", "psnr_vs_torch_db", "psnr_y_truth_db", "not_finite"),
 ]
 FACTS = [
-    "model_sha256",
-    "model_bytes",
-    "macs_per_lr_pixel",
-    "operator_bytes_per_lr_pixel",
-    "parity_psnr_db",
-    "psnr_from_network_db",
+    *("model_sha256", "model_bytes", "macs_per_lr_pixel", "operator_bytes_per_lr_pixel"),
+    *("parity_psnr_db", "psnr_from_network_db"),
 ]
 _NESTED = ("stages_ms", "cold_start_ms", "roofline", "judged", "blocks_ms")
 _JUDGED = {"single-stream": 90, "multi-stream": 99}
@@ -56,7 +32,7 @@ _EQUAL_DB = 200.0  # stands for infinity, which JSON has not
 
 
 def finish_row(one: Measured, context: dict) -> dict:
-    """One row of the report.
+    """Return one row of the report.
 
     Args:
         context: ``shape, batch, scenario, roof, image, references, why_no_reference, truth`` of the whole bench.
@@ -70,7 +46,7 @@ def finish_row(one: Measured, context: dict) -> dict:
     samples = [ms for block in one.blocks for ms in block]
     result |= summary(samples) | _speed(one, samples, context) | _stages(one, reasons)
     result |= _memory_and_energy(one, context["batch"], reasons) | _quality(one, context, reasons)
-    result["judged"] = _judged(samples, result, context["scenario"], reasons)
+    result["judged"] = _judge(samples, result, context["scenario"], reasons)
     result["roofline"] = _roofline(result, one.cold["scale"], context, reasons)
     result["provider_name"] = one.cold["provider"]
     result["cold_start_ms"] = {"build": one.row.build_ms, "load": one.cold["load"]}
@@ -83,7 +59,7 @@ def finish_row(one: Measured, context: dict) -> dict:
     reasons = {name: why for name, why in reasons.items() if why}
     result["blocks_ms"] = [[round(ms, 4) for ms in block] for block in one.blocks]
     result |= {"warnings": _warnings(result), "reasons": reasons}
-    return _rounded(result) | {"reason": "; ".join(f"{name}: {why}" for name, why in reasons.items()) or None}
+    return _round(result) | {"reason": "; ".join(f"{name}: {why}" for name, why in reasons.items()) or None}
 
 
 def _speed(one: Measured, samples: list[float], context: dict) -> dict:
@@ -103,7 +79,7 @@ def _speed(one: Measured, samples: list[float], context: dict) -> dict:
 
 
 def _stages(one: Measured, reasons: dict[str, str]) -> dict:
-    """Medians of the stages; the engine's own time is split into correction (``filter``) and ``network``."""
+    """Return medians of the stages; the engine's own time is split into correction (``filter``) and ``network``."""
     median = {stage: percentile([query[stage] for query in one.stages], 50) for stage in STAGES}
     share = one.correction_share
     if one.row.form == "none":
@@ -149,8 +125,8 @@ def _quality(one: Measured, context: dict, reasons: dict[str, str]) -> dict:
     return figures
 
 
-def _judged(samples: list[float], result: dict, scenario: str, reasons: dict[str, str]) -> dict:
-    """The scenario's own figure: a percentile with what it does not exceed (99 % sure), or samples a second."""
+def _judge(samples: list[float], result: dict, scenario: str, reasons: dict[str, str]) -> dict:
+    """Return the scenario's own figure: a percentile with its upper bound (99 % sure), or samples a second."""
     if scenario == "offline":
         return {"name": "frames_per_second", "value": result["frames_per_second"], "bound": None}
     percent = _JUDGED[scenario]
@@ -162,7 +138,7 @@ def _judged(samples: list[float], result: dict, scenario: str, reasons: dict[str
 
 
 def _roofline(result: dict, scale: int, context: dict, reasons: dict[str, str]) -> dict | None:
-    """Least time by the measured roofs, and the share of it that was reached.
+    """Return the least time by the measured roofs, and the share of it that was reached.
 
     A query must do the model's multiply-adds, and read input and weights and write the output once, whatever is fused:
     ``least_ms`` is the larger of both times. ``unfused_ms`` is the time that the traffic of operators run one by one takes.
@@ -202,9 +178,9 @@ def _warnings(result: dict) -> list[str]:
     return found
 
 
-def _rounded(value: object) -> object:
+def _round(value: object) -> object:
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: _round(item) for key, item in value.items()}
     return value

@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 SAMPLES_PER_QUERY = {"single-stream": 1, "multi-stream": 8, "offline": 8}
 _ROUNDS = 20
 _SHORTEST_BLOCK_S = 0.1
+_PATIENCE_S = 2.0  # that an engine has to free what it holds
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Setting:
 
     @property
     def rounds(self) -> int:
-        """Blocks a row: 20 of a twentieth of the time each, fewer where they would be too short."""
+        """Return the blocks a row: 20 of a twentieth of the time each, fewer where they would be too short."""
         return max(1, min(_ROUNDS, max(self.iterations, int(self.seconds / _SHORTEST_BLOCK_S))))
 
 
@@ -60,6 +61,7 @@ def measure(
     setting: Setting,
     references: dict[str, np.ndarray] | None = None,
     truth: np.ndarray | None = None,
+    *,
     why_no_reference: str = "PyTorch is not installed",
     report: Callable[[dict], None] = lambda _: None,
 ) -> dict:
@@ -81,7 +83,7 @@ def measure(
     peaks: list[tuple[float, float]] = []
     with contextlib.ExitStack() as stack:
         probe = start_probe(threads)
-        stack.callback(probe.stop)
+        stack.callback(probe.stop, _PATIENCE_S)
         for index, one in enumerate(measured):
             report({"phase": "open", "step": index, "steps": len(measured), "passing": True})
             if one.row.opener is not None:
@@ -126,8 +128,8 @@ def _open(one: Measured, image: np.ndarray, batch: int, setting: Setting, stack:
     used = nvml.memory_used_mb() if on_gpu else None
     with _failure_noted(one):
         one.worker = Worker(serve, one.row, image, batch)
-        stack.callback(one.worker.stop)
-        one.cold = one.worker.receive()
+        stack.callback(one.worker.stop, _PATIENCE_S)
+        one.cold = one.worker.ask()
         one.output = one.worker.ask("output")
         took = one.worker.ask("warm", setting.warm_up)
         one.slow = setting.seconds > 0 and took > 2e3 * setting.seconds / setting.rounds
@@ -137,7 +139,7 @@ def _open(one: Measured, image: np.ndarray, batch: int, setting: Setting, stack:
 
 
 def _take_turn(one: Measured, setting: Setting) -> None:
-    """One block of each kind. Slow rows have every second turn, so that no row takes much longer than it has to."""
+    """Measure one block of each kind. Slow rows have every second turn, so that no row takes much longer than it has to."""
     seconds, turns = setting.seconds / setting.rounds, math.ceil(setting.rounds / (2 if one.slow else 1))
     least = math.ceil(setting.iterations / turns)
     one.meter.start()
@@ -153,7 +155,7 @@ def _take_turn(one: Measured, setting: Setting) -> None:
 
 @contextlib.contextmanager
 def _failure_noted(one: Measured):
-    """An engine that fails is a row with a reason; the others go on."""
+    """Note why a row fails; the others go on."""
     try:
         yield
     except DarsrError as error:

@@ -10,13 +10,13 @@ STEADY_CV = 2.5  # per cent: above it trtexec warns, and so does this toolkit
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """The least sample that at least ``percent`` of all samples do not exceed (nearest rank)."""
+    """Return the smallest sample that at least ``percent`` of all samples do not exceed (nearest rank)."""
     ordered = sorted(samples)
     return ordered[max(1, math.ceil(percent / 100 * len(ordered))) - 1]
 
 
 def summary(samples: Sequence[float]) -> dict:
-    """``n, min_ms, mean_ms, median_ms, p90_ms, p95_ms, p99_ms, max_ms, cv_percent`` of milliseconds."""
+    """Return ``n, min_ms, mean_ms, median_ms, p90_ms, p95_ms, p99_ms, max_ms, cv_percent`` of milliseconds."""
     mean = statistics.fmean(samples)
     spread = statistics.stdev(samples) if len(samples) > 1 else 0.0
     return {
@@ -31,7 +31,7 @@ def summary(samples: Sequence[float]) -> dict:
 
 
 def upper_bound(samples: Sequence[float], percent: float, confidence: float = 0.99) -> float | None:
-    """What the true percentile does not exceed, with this confidence: MLPerf's estimate for few queries.
+    """Return an upper bound of the true percentile with this confidence: MLPerf's estimate for few queries.
 
     The k-th least of n samples is such a bound if at most k - 1 of n fall under the percentile with this probability
     (binomial). From 44 samples on there is one for the 90th percentile, from 459 on for the 99th.
@@ -48,7 +48,7 @@ def upper_bound(samples: Sequence[float], percent: float, confidence: float = 0.
 
 
 def median_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
-    """An interval that holds the true median, from ranks alone, whatever the distribution.
+    """Return a confidence interval of the median, from ranks alone, whatever the distribution.
 
     Returns:
         ``(low, high, confidence that it has)``: the narrowest pair of ranks with at least the confidence asked for, or the

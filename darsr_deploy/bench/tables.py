@@ -30,7 +30,7 @@ _COLUMNS: tuple[tuple[str, Callable[[dict], object]], ...] = (
 
 
 def text(report: dict) -> str:
-    """The rows that ran as an aligned table, then where their time goes, warnings, and why figures or rows are missing."""
+    """Format the rows that ran as an aligned table, then where their time goes, warnings, and reasons for what is missing."""
     ran = [row for row in report["rows"] if row["n"] is not None]
     columns = [c for c in _COLUMNS if any(c[1](row) is not None for row in ran)]
     lines = [
@@ -50,7 +50,7 @@ def text(report: dict) -> str:
 
 
 def markdown(report: dict) -> str:
-    """The same as Markdown tables."""
+    """Format the same as Markdown tables."""
     ran = [row for row in report["rows"] if row["n"] is not None]
     columns = [c for c in _COLUMNS if any(c[1](row) is not None for row in ran)]
     lines = [_machine_line(report), "", _bars([c[0] for c in columns]), "|" + "---|" * len(columns)]
@@ -60,7 +60,7 @@ def markdown(report: dict) -> str:
 
 
 def as_csv(report: dict) -> str:
-    """One line a row, nested figures with a dot in their names; the single times are left out."""
+    """Format one line a row, nested figures with a dot in their names; the single times are left out."""
     flat = [_flat({key: value for key, value in row.items() if key != "blocks_ms"}) for row in report["rows"]]
     names = list(dict.fromkeys(name for row in flat for name in row))
     target = io.StringIO()
@@ -81,7 +81,7 @@ def _machine_line(report: dict) -> str:
 
 
 def _notes(report: dict) -> list[str]:
-    """Warnings, rows that did not run, and reasons, each said once with the rows or figures it is about."""
+    """Return warnings, rows that did not run, and reasons, each once with the rows or figures it is about."""
     lines: list[str] = []
     about: dict[str, list[str]] = {}
     for row in report["rows"]:

@@ -7,7 +7,6 @@ no other row with it. All processes stay alive and take turns (see :mod:`.run`):
 from __future__ import annotations
 
 import re
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +54,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Return engine, provider, precision and form in one line."""
         return " ".join(part for part in (self.engine, self.provider, self.precision, self.form) if part)
 
 
@@ -65,14 +65,13 @@ def serve(pipe: Connection, row: Row, image: np.ndarray, batch: int) -> None:
         image: uint8 H x W x 3.
         batch: images in a query.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         run = _Run(row, image, batch)
         pipe.send(("ready", run.cold))
         while True:
             question, *arguments = pipe.recv()
             pipe.send(("answer", getattr(run, question)(*arguments)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         return
     except DarsrError as error:
         pipe.send(("error", error))
@@ -103,18 +102,19 @@ class _Run:
         }
 
     def output(self) -> np.ndarray:
-        """The first frame, float32 1 x 3 x sH x sW."""
+        """Return the first frame, float32 1 x 3 x sH x sW."""
         return self.first
 
     def memory(self) -> dict:
+        """Return ``peak_memory_mb`` and ``base_memory_mb`` of this process."""
         return {"peak_memory_mb": peak_memory_mb(), "base_memory_mb": self.base_mb}
 
     def warm(self, seconds: float) -> float:
-        """What the last query took."""
+        """Warm up; return the milliseconds of the last query."""
         return time_calls(self._query, seconds, 1)[-1]
 
     def compute(self, seconds: float, least: int, settle: bool) -> tuple[list[float], list[float]]:
-        """Queries through the engine alone, tensors in and out: wall clock, and the processor's time of all threads.
+        """Time queries through the engine alone, tensors in and out: wall clock, and CPU time of all threads.
 
         Args:
             settle: the first after the pause does not count: other rows had the caches.
@@ -131,13 +131,13 @@ class _Run:
         return time_calls(query, seconds, least), own
 
     def end_to_end(self, seconds: float, least: int) -> list[dict[str, float]]:
-        """The same from PNG bytes to PNG bytes, in memory: what each stage of a query took."""
+        """Time each stage of queries from PNG bytes to PNG bytes, in memory."""
         stages: list[dict[str, float]] = []
         time_calls(lambda: stages.append(self._whole()), seconds, least)
         return stages
 
     def correction_share(self, seconds: float, least: int) -> float | None:
-        """Share of the compute time that the correction has: both are run in turn."""
+        """Return the correction's share of the compute time; both are run in turn."""
         if self.row.correction is None:
             return None
         correct = self.row.correction()
@@ -193,7 +193,7 @@ def time_call(run: Callable[[], object]) -> float:
 
 
 def peak_memory_mb(status: Path = Path("/proc/self/status")) -> float | None:
-    """Most resident memory this process ever had: of Linux's ``VmHWM``, which starts anew with a program.
+    """Return the peak resident memory of this process: Linux's ``VmHWM``, which starts anew with a program.
 
     (``getrusage`` hands the parent's peak on to a child.)
     """

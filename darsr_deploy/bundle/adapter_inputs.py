@@ -12,39 +12,52 @@ from ..errors import DarsrError
 from ..files.adapter import Adapter
 from ..files.hashing import hash_file
 from ..files.model_spec import Locality
-from .weights import STAGES, correction_weights
+from .graphs import STAGES, TILE_GRAPHS, Step, all_steps, correction_steps
+from .weights import correction_weights
 
 if TYPE_CHECKING:
     from .manifest import Manifest
 
 
-TILE_GRAPHS = ("correction_tile", *(f"stats{stage}" for stage in range(STAGES)))
-
-
 @dataclass(frozen=True)
 class AdapterInputs:
-    """An adapter that fits a bundle; the backbone alone where all is None.
+    """An adapter that fits a bundle; the backbone alone where there is none.
 
     Attributes:
         kind: ``network``, ``global`` or ``none``.
-        weights: of the correction network, float32; None without one.
-        coefficients: of one filter for all pixels, 1 x 13 x 1 x 1; None without one.
-        kernel, rounds: of back-projection; None and 0 without.
-        stages: averages over the whole image that tiles need.
+        arrays: float32, by the input of a graph that they are bound to: the weights of the correction network, or
+            ``coeff`` (1 x 13 x 1 x 1, one filter for all pixels); and ``kernel`` of back-projection.
+        rounds: of back-projection.
         locality: what tiles need.
     """
 
     kind: str
-    weights: dict[str, np.ndarray] | None
-    coefficients: np.ndarray | None
-    kernel: np.ndarray | None
+    arrays: dict[str, np.ndarray]
     rounds: int
-    stages: int
     locality: Locality
+
+    @property
+    def stages(self) -> int:
+        """Return how many averages over the whole image tiles need."""
+        return STAGES if self.kind == "network" else 0
+
+    @property
+    def graphs(self) -> list[str]:
+        """Return the graphs that run whole images."""
+        return list(dict.fromkeys(step.graph for step in self.steps()))
+
+    @property
+    def tile_graphs(self) -> list[str]:
+        """Return the graphs that tiles need besides."""
+        return [*TILE_GRAPHS] if self.stages else []
+
+    def steps(self, tile: bool = False) -> list[Step]:
+        """Return the order in which the graphs run."""
+        return all_steps(self.kind, self.rounds, tile)
 
 
 def load_adapter(path: Path) -> tuple[Adapter, str]:
-    """Load an adapter that this version can run, and the sha256 of its file.
+    """Load an adapter that this version can run; return it and the sha256 of its file.
 
     Raises:
         DarsrError: it cannot be read, or has a part that is not known: leaving that out would give another picture.
@@ -59,7 +72,7 @@ def load_adapter(path: Path) -> tuple[Adapter, str]:
 
 
 def bind_adapter(adapter: Adapter | None, manifest: Manifest, folder: str, what: str) -> AdapterInputs:
-    """Check an adapter against a bundle and take from it what the graphs need.
+    """Check an adapter against a bundle and return what the graphs need of it.
 
     Args:
         folder, what: names of the bundle and of the adapter in errors.
@@ -67,34 +80,22 @@ def bind_adapter(adapter: Adapter | None, manifest: Manifest, folder: str, what:
     Raises:
         DarsrError: the adapter is of another scale, backbone or architecture than the bundle.
     """
-    kind, weights, coefficients, kernel = "none" if adapter is None else adapter.correction, None, None, None
-    if adapter is not None:
-        _check(adapter, manifest, folder, what)
+    if adapter is None:
+        return AdapterInputs("none", {}, 0, _describe_tiles(manifest, "none", 0))
+    _check(adapter, manifest, folder, what)
+    kind, arrays = adapter.correction, {}
     if kind == "network":
-        weights = correction_weights(adapter.darm_arrays(), manifest.weights, what)
+        arrays = correction_weights(adapter.darm_arrays(), manifest.weights, what)
     elif kind == "global":
-        coefficients = adapter.arrays["taps"].astype(np.float32).reshape(1, 13, 1, 1)
-    rounds = 0 if adapter is None else adapter.rounds
-    if rounds:
-        kernel = _within(adapter.arrays["kernel"], manifest.kernel_side)
-    stages = STAGES if kind == "network" else 0
-    return AdapterInputs(kind, weights, coefficients, kernel, rounds, stages, _locality(manifest, kind, stages, rounds))
+        arrays = {"coeff": adapter.arrays["taps"].astype(np.float32).reshape(1, 13, 1, 1)}
+    if adapter.rounds:
+        arrays["kernel"] = _pad_kernel(adapter.arrays["kernel"], manifest.kernel_side)
+    return AdapterInputs(kind, arrays, adapter.rounds, _describe_tiles(manifest, kind, adapter.rounds))
 
 
-def graphs_of(fitted: AdapterInputs) -> list[str]:
-    """The graphs of a bundle that run an adapter on whole images."""
-    correction = {"network": ["correction"], "global": ["filter"], "none": []}[fitted.kind]
-    return [*correction, "backbone", *["backprojection"] * bool(fitted.rounds)]
-
-
-def tile_graphs_of(fitted: AdapterInputs) -> list[str]:
-    """Those that it needs besides to run in tiles."""
-    return [*TILE_GRAPHS] if fitted.kind == "network" else []
-
-
-def _locality(manifest: Manifest, kind: str, stages: int, rounds: int) -> Locality:
-    halos, s = manifest.halos, manifest.spec.scale
-    graphs = {"network": ["correction_tile"], "global": ["filter"], "none": []}[kind]
+def _describe_tiles(manifest: Manifest, kind: str, rounds: int) -> Locality:
+    halos, s, stages = manifest.halos, manifest.spec.scale, STAGES if kind == "network" else 0
+    graphs = [step.graph for step in correction_steps(kind, tile=True)]
     held = 4 * 3 * (2 + 2 * s * s)  # lr, corrected, and two results between the graphs
     alive = [*graphs, "backbone", *(f"stats{stage}" for stage in range(stages))]
     alive += ["backprojection"] * bool(rounds)
@@ -121,7 +122,7 @@ def _check(adapter: Adapter, manifest: Manifest, folder: str, what: str) -> None
         raise DarsrError(what, why, "export a bundle from this adapter")
 
 
-def _within(kernel: np.ndarray, side: int) -> np.ndarray:
-    """A kernel of even side in the middle of a larger one: the same filter."""
+def _pad_kernel(kernel: np.ndarray, side: int) -> np.ndarray:
+    """Pad a kernel of even side to a larger one that filters the same."""
     margin = (side - kernel.shape[0]) // 2
     return np.pad(kernel.astype(np.float32), margin)

@@ -13,10 +13,10 @@ from ..files.atomic import write_text
 from ..files.hashing import hash_bytes
 from ..files.model_spec import ModelSpec
 from ..files.schema import make_dataclass, parse_json, shorten
+from .graphs import GRAPHS
 
 MANIFEST = "bundle.json"
 OWN_ADAPTER = "adapter.darsr"  # the one that the bundle was exported from
-GRAPHS = ("backbone", "backprojection", "correction", "correction_tile", "filter", "stats0", "stats1")
 VERSION = 1
 _HINT = "make it again with darsr export --split"
 
@@ -48,10 +48,11 @@ class Manifest:
     version: int = VERSION
 
     def save(self, folder: Path) -> None:
+        """Write ``bundle.json``."""
         write_text(folder / MANIFEST, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
     def read(self, folder: Path, name: str) -> bytes:
-        """A file of the bundle.
+        """Read a file of the bundle.
 
         Raises:
             DarsrError: it is missing, or is not the one that the manifest lists.
@@ -65,8 +66,21 @@ class Manifest:
             raise DarsrError(str(path), f"is not the file that {MANIFEST} lists: its checksum differs", _HINT)
         return data
 
+    def bound_shapes(self, graph: str) -> dict[str, tuple[int, ...]]:
+        """Return the inputs of a graph that arrays of an adapter are bound to, with their shapes; -1 is any size."""
+        others = {"backbone": {}, "filter": {"coeff": (-1, 13, -1, -1)}}
+        others["backprojection"] = {"kernel": (self.kernel_side, self.kernel_side)}
+        if graph in others:
+            return others[graph]
+        names, stage = list(self.weights), graph.removeprefix("stats")
+        if stage.isdigit():  # it ends before the attention that it is for
+            read = ["head.", *(f"stages.{before}." for before in range(int(stage)))]
+            read += [f"stages.{stage}.{layer}." for layer in ("first", "second")]
+            names = [name for name in names if name.startswith(tuple(read))]
+        return {name: tuple(self.weights[name]) for name in names}
+
     def own_adapter(self, folder: Path) -> Path | None:
-        """The adapter that the bundle was exported from, if it holds it."""
+        """Return the adapter that the bundle was exported from, if it holds it."""
         if OWN_ADAPTER not in self.files:
             return None
         self.read(folder, OWN_ADAPTER)
@@ -120,5 +134,5 @@ def _counts(sizes: Mapping[str, int | None]) -> bool:
 
 
 def is_bundle(path: str | Path) -> bool:
-    """Whether a path is a folder, and so can be no other kind of model."""
+    """Return whether a path is a folder, and so can be no other kind of model."""
     return Path(path).is_dir()

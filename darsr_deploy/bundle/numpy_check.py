@@ -13,13 +13,14 @@ import numpy as np
 from ..errors import DarsrError
 from ..files.model_spec import FLOORS_DB
 from ..images.metrics import psnr
-from .weights import STAGES, TAP_OFFSETS
+from .graphs import STAGES
+from .weights import TAP_OFFSETS
 
 TEST_SIZE = (12, 13)  # LR pixels
 
 
 def small_picture(height: int = TEST_SIZE[0], width: int = TEST_SIZE[1]) -> np.ndarray:
-    """float32 1 x 3 x H x W in [0, 1]: waves and noise, with no symmetry that would hide weights in another order."""
+    """Return waves and noise, float32 1 x 3 x H x W in [0, 1], with no symmetry that would hide swapped weights."""
     rows, columns = np.mgrid[:height, :width]
     waves = [0.5 + 0.3 * np.sin(0.9 * rows + k) * np.cos(0.7 * columns - k) for k in range(3)]
     noise = np.random.default_rng(5).uniform(-0.1, 0.1, (3, height, width))
@@ -27,7 +28,7 @@ def small_picture(height: int = TEST_SIZE[0], width: int = TEST_SIZE[1]) -> np.n
 
 
 def corrected(lr: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The correction network of 13 taps and its filter.
+    """Compute the correction network of 13 taps and its filter.
 
     Args:
         lr: 1 x 3 x H x W.
@@ -36,34 +37,34 @@ def corrected(lr: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarray:
     Returns:
         float64 1 x 3 x H x W.
     """
-    features = _conv(lr[0].astype(np.float64), weights, "head")
+    features = _convolve(lr[0].astype(np.float64), weights, "head")
     for stage in range(STAGES):
         for layer in ("first", "second"):
-            features = np.maximum(_conv(features, weights, f"stages.{stage}.{layer}"), 0)
-        squeezed = np.maximum(_conv(features.mean((1, 2), keepdims=True), weights, f"stages.{stage}.squeeze"), 0)
-        features = features / (1 + np.exp(-_conv(squeezed, weights, f"stages.{stage}.excite")))
-    return filtered(lr, _conv(features, weights, "tail")[None])
+            features = np.maximum(_convolve(features, weights, f"stages.{stage}.{layer}"), 0)
+        squeezed = np.maximum(_convolve(features.mean((1, 2), keepdims=True), weights, f"stages.{stage}.squeeze"), 0)
+        features = features / (1 + np.exp(-_convolve(squeezed, weights, f"stages.{stage}.excite")))
+    return filtered(lr, _convolve(features, weights, "tail")[None])
 
 
 def filtered(lr: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """The point-symmetric 5 x 5 filter: 1 x 3 x H x W and 1 x 13 x H x W (or x 1 x 1) -> float64 1 x 3 x H x W."""
+    """Filter 1 x 3 x H x W by 1 x 13 x H x W (or x 1 x 1) point-symmetric taps: float64 1 x 3 x H x W."""
     height, width = lr.shape[2:]
     padded = np.pad(lr.astype(np.float64), [(0, 0), (0, 0), (2, 2), (2, 2)], mode="reflect")
 
-    def moved(dy: int, dx: int) -> np.ndarray:
+    def shift(dy: int, dx: int) -> np.ndarray:
         return padded[:, :, 2 + dy : 2 + dy + height, 2 + dx : 2 + dx + width]
 
-    result = coefficients[:, 12:] * moved(0, 0)
+    result = coefficients[:, 12:] * shift(0, 0)
     for tap, (dy, dx) in enumerate(TAP_OFFSETS[:12]):
-        result = result + coefficients[:, tap : tap + 1] * (moved(dy, dx) + moved(-dy, -dx))
+        result = result + coefficients[:, tap : tap + 1] * (shift(dy, dx) + shift(-dy, -dx))
     return result
 
 
 def require_bound(got: np.ndarray, expected: np.ndarray, precision: str, what: str) -> None:
-    """Compare what a runtime made of the test picture.
+    """Compare what a runtime made of the test image.
 
     Raises:
-        DarsrError: below the floor of the precision: the runtime computes with other weights than were bound.
+        DarsrError: below the minimum PSNR of the precision: the runtime computes with other weights than were bound.
     """
     measured = psnr(got, expected, peak=1.0) if np.isfinite(got).all() else 0.0
     if measured < FLOORS_DB[precision]:
@@ -72,8 +73,8 @@ def require_bound(got: np.ndarray, expected: np.ndarray, precision: str, what: s
         raise DarsrError(what, why, "use --engine ort, and report this")
 
 
-def _conv(value: np.ndarray, weights: Mapping[str, np.ndarray], layer: str) -> np.ndarray:
-    """C x H x W -> C' x H x W, zeros outside."""
+def _convolve(value: np.ndarray, weights: Mapping[str, np.ndarray], layer: str) -> np.ndarray:
+    """Convolve C x H x W to C' x H x W, zeros outside."""
     kernel, bias = (weights[f"{layer}.{part}"].astype(np.float64) for part in ("weight", "bias"))
     rim, (height, width) = kernel.shape[-1] // 2, value.shape[1:]
     padded = np.pad(value, [(0, 0), (rim, rim), (rim, rim)])

@@ -1,8 +1,7 @@
-"""The runtime bundle: a folder of ONNX graphs that runs any adapter of its architecture, with no export in between.
+"""A runtime bundle in ONNX Runtime: a folder of graphs that runs any adapter of its architecture, without an export.
 
-``bundle.json`` lists the files with their checksums, the contract and what tiles need. The backbone is opened once for all
-adapters; an adapter brings the weights of the correction, which become constants of its graphs (:mod:`darsr_deploy.files.onnx_bytes`), and the kernel
-of back-projection. See :mod:`export.onnx_graphs.pieces` for the graphs.
+The backbone is opened once for all adapters. An adapter brings the weights of the correction and the kernel of
+back-projection, which become constants of their graphs (:mod:`darsr_deploy.files.onnx_bytes`).
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..engines.base import check_input
 from ..engines.ort import open_session, run_session
 from ..files.adapter import Adapter
 from ..files.onnx_bytes import bind
 from .adapter_inputs import bind_adapter
-from .manifest import GRAPHS, MANIFEST, Manifest
+from .engine import BundleEngine
+from .graphs import GRAPHS, Step
+from .manifest import MANIFEST, Manifest
 
 
 def open_bundle(folder: str | Path, provider: str = "cpu", threads: int = 0) -> Bundle:
@@ -55,14 +55,14 @@ class Bundle:
         self.spec = self.manifest.spec
         self._provider, self._threads = provider, threads
         self._graphs = {graph: self.manifest.read(self.folder, f"{graph}.onnx") for graph in GRAPHS}
-        self._sessions: dict[str, object] = {}
+        self._shared: dict[str, object] = {}
 
     def own_adapter(self) -> Path | None:
-        """The adapter that the bundle was exported from, if it holds it."""
+        """Return the adapter that the bundle was exported from, if it holds it."""
         return self.manifest.own_adapter(self.folder)
 
-    def engine(self, adapter: Adapter | None, what: str | Path = "adapter", sha256: str = "") -> BundleEngine:
-        """An engine for an adapter; the backbone alone for None.
+    def engine(self, adapter: Adapter | None, what: str | Path = "adapter", sha256: str = "") -> OrtBundleEngine:
+        """Return an engine for an adapter; the backbone alone for None.
 
         Args:
             what: the adapter's name in errors.
@@ -71,87 +71,54 @@ class Bundle:
         Raises:
             DarsrError: the adapter is of another scale, backbone or architecture than the bundle.
         """
-        return BundleEngine(self, adapter, str(what), sha256)
+        return OrtBundleEngine(self, adapter, str(what), sha256)
 
-    def session(self, graph: str, weights: dict[str, np.ndarray] | None = None):
-        """A session of one graph. Without weights it is opened once and shared."""
-        if weights is not None:
-            data = bind(self._graphs[graph], weights)
-            return open_session(data, self.folder / f"{graph}.onnx", self._provider, self._threads)
-        if graph not in self._sessions:
-            what = self.folder / f"{graph}.onnx"
-            self._sessions[graph] = open_session(self._graphs.pop(graph), what, self._provider, self._threads)
-        return self._sessions[graph]
+    def session(self, graph: str, arrays: dict[str, np.ndarray] | None = None):
+        """Return a session of one graph: with arrays as its constants, or without any, opened once and shared."""
+        what = self.folder / f"{graph}.onnx"
+        if arrays is not None:
+            return open_session(bind(self._graphs[graph], arrays), what, self._provider, self._threads)
+        if graph not in self._shared:
+            keep = self.manifest.bound_shapes(graph)  # it may be opened again, with other arrays
+            data = self._graphs[graph] if keep else self._graphs.pop(graph)
+            self._shared[graph] = open_session(data, what, self._provider, self._threads)
+        return self._shared[graph]
 
 
-class BundleEngine:
-    """One adapter in a bundle. See :class:`darsr_deploy.engines.base.Engine` and :class:`darsr_deploy.engines.base.Tileable`.
+class OrtBundleEngine(BundleEngine):
+    """One adapter in a bundle in ONNX Runtime: its arrays are constants of the graphs.
 
-    Attributes:
-        weights: of the correction network, float32; None without one.
-        coefficients: of one filter for all pixels, 1 x 13 x 1 x 1; None without one.
-        kernel, rounds: of back-projection; None and 0 without.
+    A runtime that knows them when it opens a graph can rearrange them once and fuse what follows.
     """
 
     name = "ort"
 
     def __init__(self, bundle: Bundle, adapter: Adapter | None, what: str, sha256: str) -> None:
-        self._bundle, fitted = bundle, bind_adapter(adapter, bundle.manifest, str(bundle.folder), what)
-        self.weights, self.coefficients, self.kernel = fitted.weights, fitted.coefficients, fitted.kernel
-        self.rounds, self.stages, self.locality = fitted.rounds, fitted.stages, fitted.locality
-        self.spec = bundle.spec.extended(form=fitted.kind, adapter_sha256=sha256)
-        self._correction = bundle.session("correction", self.weights) if self.weights else None
-        self._backbone = bundle.session("backbone")
-        self._backprojection = bundle.session("backprojection", {"kernel": self.kernel}) if self.rounds else None
-        self.provider = self._backbone.get_providers()[0]
-        self._tile: dict[str, object] = {}  # the graphs that only tiles need, opened when the first one comes
+        inputs = bind_adapter(adapter, bundle.manifest, str(bundle.folder), what)
+        super().__init__(bundle.manifest, inputs, sha256)
+        self._bundle = bundle
+        self._sessions: dict[str, object] = {}  # the graphs of tiles are opened when the first one comes
+        for graph in inputs.graphs:
+            self._session(graph)
+        self.provider = self._session("backbone").get_providers()[0]
 
-    def run(self, lr: np.ndarray) -> np.ndarray:
-        lr = check_input(lr)
-        if self._correction is not None:
-            return self._finish(lr, self._run(self._correction, "corrected", {"lr": lr}))
-        return self._finish(lr, self._filtered(lr))
-
-    def check_size(self, lr: np.ndarray) -> None:
-        """Any size will do."""
-
-    def sums(self, lr: np.ndarray, core: np.ndarray, pooled: list[np.ndarray]) -> np.ndarray:
-        feeds = {"lr": check_input(lr), "core": core} | _named(pooled)
-        return self._run(self._of_tiles(f"stats{len(pooled)}"), "sum", feeds)
-
-    def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
-        lr = check_input(lr)
-        if not self.stages:
-            return self._finish(lr, self._filtered(lr))
-        corrected = self._run(self._of_tiles("correction_tile"), "corrected", {"lr": lr} | _named(pooled))
-        return self._finish(lr, corrected)
-
-    def __enter__(self) -> BundleEngine:
+    def __enter__(self) -> OrtBundleEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._correction = self._backbone = self._backprojection = None
-        self._tile.clear()
+        self._sessions.clear()
 
-    def _filtered(self, lr: np.ndarray) -> np.ndarray:
-        if self.coefficients is None:
-            return lr
-        return self._run(self._bundle.session("filter"), "corrected", {"lr": lr, "coeff": self.coefficients})
+    def _session(self, graph: str):
+        if graph not in self._sessions:
+            bound = self._bundle.manifest.bound_shapes(graph)
+            arrays = {name: self.inputs.arrays[name] for name in bound} or None
+            self._sessions[graph] = self._bundle.session(graph, arrays)
+        return self._sessions[graph]
 
-    def _finish(self, lr: np.ndarray, corrected: np.ndarray) -> np.ndarray:
-        sr = self._run(self._backbone, "sr", {"lr": corrected})
-        for _ in range(self.rounds):
-            sr = self._run(self._backprojection, "better", {"sr": sr, "lr": lr})
-        return np.clip(sr, 0, 1, out=sr)
-
-    def _of_tiles(self, graph: str):
-        if graph not in self._tile:
-            self._tile[graph] = self._bundle.session(graph, self.weights)
-        return self._tile[graph]
-
-    def _run(self, session, output: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
-        return run_session(session, output, feeds, str(self._bundle.folder))
-
-
-def _named(pooled: list[np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"pooled{stage}": average for stage, average in enumerate(pooled)}
+    def _execute(self, steps: list[Step], feeds: dict[str, np.ndarray]) -> np.ndarray:
+        buffers = dict(feeds)
+        for step in steps:
+            buffers.pop(step.to, None)  # of an earlier round: its memory is needed
+            given = {name: buffers[buffer] for name, buffer in step.inputs.items()}
+            buffers[step.to] = run_session(self._session(step.graph), step.output, given, str(self._bundle.folder))
+        return buffers[steps[-1].to]

@@ -8,17 +8,17 @@ import numpy as np
 
 from ..errors import DarsrError
 from ..files.adapter import Adapter
+from .graphs import STAGES
 
 # (dy, dx) of the 13 symmetric taps, in their order: each multiplies the pixel there and the one opposite; the last is the centre.
 TAP_OFFSETS = tuple((i // 5 - 2, i % 5 - 2) for i in range(13))
-STAGES = 2  # channel attentions
 USUAL_WIDTHS = (32, 8)  # of the network that adaptation starts from
 _USUAL_KERNEL_SIDE = {2: 14, 4: 40}  # of the kernels that adapting estimates
 _SYMMETRIC = 1e-6  # most asymmetry of a dictionary, relative to its largest value
 
 
 def weight_shapes(channels: int, squeezed: int) -> dict[str, list[int]]:
-    """Names and shapes of the weights of a DARM of 13 taps, in the order of its state.
+    """Return names and shapes of the weights of a DARM of 13 taps, in the order of its state.
 
     Args:
         channels: its width.
@@ -40,7 +40,7 @@ def weight_shapes(channels: int, squeezed: int) -> dict[str, list[int]]:
 
 
 def widths_of(adapter: Adapter) -> tuple[int, int]:
-    """``channels`` and ``squeezed`` of an adapter's network; the usual ones for an adapter without one."""
+    """Return ``channels`` and ``squeezed`` of an adapter's network; the default ones for an adapter without one."""
     try:
         arrays = adapter.darm_arrays()
         return arrays["head.bias"].shape[0], arrays["stages.0.squeeze.bias"].shape[0]
@@ -49,7 +49,7 @@ def widths_of(adapter: Adapter) -> tuple[int, int]:
 
 
 def kernel_side(adapter: Adapter) -> int:
-    """Side of the kernels of back-projection that a bundle made for an adapter takes."""
+    """Return the side of the back-projection kernels that a bundle made for an adapter takes."""
     side = adapter.arrays["kernel"].shape[0] if adapter.rounds else 0
     return max(side, _USUAL_KERNEL_SIDE[adapter.scale])
 

@@ -32,6 +32,11 @@ Json = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 _OF_FILES = (*IMAGES, *VIDEOS, ".darsr", ".onnx", ".engine", ".json", ".html")  # suffixes that no folder is meant by
+# What NumPy, OpenCV, PyTorch, ONNX Runtime and the system's loader say, in small letters, where memory does not suffice.
+_NO_MEMORY = (
+    *("out of memory", "outofmemory", "insufficient memory", "cannot allocate memory", "can't allocate memory"),
+    *("failed to allocate", "bad_alloc", "can't start new thread", "failed to map segment", "not enough memory"),
+)
 _made: list[Path] = []  # folders made by the command that runs
 Printed = dict | list | None  # by --json; None where the command printed its result itself, or has none
 MaxPixels = Annotated[
@@ -57,11 +62,12 @@ class Failures:
         self.errors: list[DarsrError] = []
 
     def __call__(self, error: DarsrError) -> None:
+        interrupts.raise_if_interrupted()
         self.errors.append(error)
         print(f"error: {error}", file=sys.stderr)
 
     def added_to(self, result: Printed) -> Printed:
-        """A result with what could not be done: an object gets ``errors``, a list one more object that holds them."""
+        """Return a result with what could not be done: an object gets ``errors``, a list one more object that holds them."""
         if not self.errors:
             return result
         told = {"errors": [error.to_json() for error in self.errors]}
@@ -69,46 +75,24 @@ class Failures:
 
 
 def command(function: Callable) -> Callable:
-    """A user's mistake is one line and exit 1; Ctrl-C is exit 130.
+    """Make a function a command: a user's mistake is one line and exit 1, Ctrl-C exit 130, SIGTERM exit 143.
 
     With ``--json`` the function returns what is to be printed, so that a failure is printed by the same rule everywhere.
     """
 
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
-        failures, result = Failures(), None
-        _made.clear()
+        failures = Failures()
         log = logging.getLogger("darsr")
         log.addHandler(_TALK)  # a second time nothing happens
         log.setLevel(logging.INFO)
         try:
             interrupts.restore_sigint()
-            with pixel_limit(kwargs.get("max_pixels")):
-                result = function(*args, **kwargs, failures=failures)
-        except DarsrError as error:
-            failures(error)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                failures(_no_space(error))
-            elif error.filename is not None:  # a name too long, a folder that may not be read, a drive that is gone
-                failures(DarsrError(str(error.filename), f"cannot be used ({error.strerror})", "check the name"))
-            else:
-                raise
+            _run(function, args, kwargs, failures)
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise typer.Exit(130) from None
+            raise typer.Exit(interrupts.exit_code()) from None
         finally:
-            for folder in reversed(_made):
-                with contextlib.suppress(OSError):  # not empty: it holds what was done
-                    folder.rmdir()
-        try:
-            if kwargs.get("as_json"):
-                print(to_json(failures.added_to(result)))
-            sys.stdout.flush()  # what is lost only when the process ends would be exit 0 without a result
-        except OSError as error:
-            if error.errno != errno.ENOSPC:  # a closed pipe, for one: Typer ends quietly
-                raise
-            failures(_no_space(error))
+            interrupts.install_sigint_exit()  # nothing is left that could be half-written
         if failures.errors:
             raise typer.Exit(1)
 
@@ -120,67 +104,103 @@ def command(function: Callable) -> Callable:
     return wrapped
 
 
-def _no_space(error: OSError) -> DarsrError:
-    """The error for standard output on a full disk; what is still buffered for it is dropped."""
-    with contextlib.suppress(OSError, ValueError):  # no file of the system
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-    return DarsrError("output", f"could not be written ({error.strerror})", "free some space")
+def _run(function: Callable, args: tuple, kwargs: dict, failures: Failures) -> None:
+    """Do the work and print its result; what fails goes into ``failures``, a bug and Ctrl-C through."""
+    result = None
+    _made.clear()
+    try:
+        if interrupts.is_closed("stdout"):
+            raise DarsrError("standard output", "is closed", "redirect it to a file, or to /dev/null")
+        with pixel_limit(kwargs.get("max_pixels")):
+            result = function(*args, **kwargs, failures=failures)
+    except Exception as error:
+        failures(_as_failure(error))
+    finally:
+        for folder in reversed(_made):
+            with contextlib.suppress(OSError):  # not empty: it holds what was done
+                folder.rmdir()
+    try:
+        if kwargs.get("as_json"):
+            print(to_json(failures.added_to(result)))
+        sys.stdout.flush()  # what is lost only when the process ends would be exit 0 without a result
+    except OSError as error:
+        failures(_as_failure(error))
+        with contextlib.suppress(OSError, ValueError):  # what is still buffered for it is dropped
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+
+
+def _as_failure(error: Exception) -> DarsrError:
+    """Turn what a machine lacks into one line; a bug, and a pipe whose reader has gone, are raised again."""
+    interrupts.raise_if_interrupted()
+    if isinstance(error, DarsrError):
+        return error
+    text = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        hint = "close other programs, raise the limit, or give smaller images; large ones go in tiles (--tile)"
+        return DarsrError("memory", "does not suffice", hint)
+    if not isinstance(error, OSError) or error.errno == errno.EPIPE:  # Typer ends quietly
+        raise error
+    if error.errno == errno.ENOSPC:
+        return DarsrError("output", f"could not be written ({error.strerror})", "free some space")
+    if error.filename is None:
+        why = f"cannot be used ({error.strerror or error})"
+        return DarsrError("input or output", why, "check the files, their folders and the limits (ulimit)")
+    # a name too long, a folder that may not be read, a drive that is gone
+    return DarsrError(str(error.filename), f"cannot be used ({error.strerror})", "check the name")
 
 
 def say(text: str) -> None:
-    """Talk goes to stderr; results alone to stdout."""
+    """Print talk to stderr; results alone go to stdout."""
     print("\n".join(map(escape, text.split("\n"))), file=sys.stderr)
 
 
 def one_or_list(rows: list[dict], several: bool) -> Printed:
-    """What ``--json`` prints of a command's inputs: a list for several, the object of one; None where it failed."""
+    """Return what ``--json`` prints of a command's inputs: a list for several, the object of one; None where it failed."""
     return rows if several else (rows[0] if rows else None)
 
 
 def to_json(value: object) -> str:
-    """Infinity and NaN, which JSON cannot hold, become null."""
+    """Format as JSON; infinity and NaN, which it cannot hold, become null."""
     return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent=1)
 
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[dict], None]]:
-    """A bar on stderr with loss and seconds left; silent where stderr is no terminal."""
+    """Show a bar on stderr with figures and the seconds left; nothing where stderr is no terminal.
+
+    Yields:
+        a function that is told ``{"step", "steps"}`` (``steps`` None where nobody knows), and of what is shown beside it
+        ``phase``, ``loss``, ``psnr_y``, ``fps``; ``passing``: the bar goes when all steps are done, for the next one.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-    )
+    figures = {"loss": "loss {:.4f}", "psnr_y": "{:.2f} dB", "fps": "{:.1f} fps"}
+    count = TextColumn("{task.completed:.0f}/{task.fields[steps]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TextColumn("{task.fields[figures]}"))
     # A line printed meanwhile goes above the bar, on a terminal; to a file it goes as it is.
-    hidden, above = not sys.stderr.isatty(), sys.stdout.isatty()
+    console, hidden, above = Console(stderr=True), not sys.stderr.isatty(), sys.stdout.isatty()
+    columns = (*columns, TimeRemainingColumn())
     with Progress(*columns, console=console, disable=hidden, redirect_stdout=above, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(entry: dict) -> None:
-            phase = entry.get("phase", title)
+            phase, step, steps = entry.get("phase", title), entry["step"], entry["steps"]
             if phase not in tasks:
-                tasks[phase] = bar.add_task(
-                    f"{title}: {phase}" if phase != title else title, total=entry["steps"], figures=""
-                )
-            figures = f"loss {entry['loss']:.4f}" if "loss" in entry else ""
-            figures += f"  {entry['psnr_y']:.2f} dB" if "psnr_y" in entry else ""
-            over = (
-                entry.get("passing", False) and entry["step"] >= entry["steps"]
-            )  # one of many: makes room for the next
-            bar.update(tasks[phase], completed=entry["step"], total=entry["steps"], figures=figures, visible=not over)
+                name = f"{title}: {phase}" if phase != title else title
+                tasks[phase] = bar.add_task(name, total=steps, figures="", steps="?")
+            shown = "  ".join(form.format(entry[name]) for name, form in figures.items() if name in entry)
+            fields = {"figures": shown, "steps": "?" if steps is None else steps}
+            over = entry.get("passing", False) and step >= steps
+            bar.update(tasks[phase], completed=step, total=steps, visible=not over, **fields)
 
         yield report
 
 
 def make_folder(folder: Path | None) -> None:
-    """Make a folder for results; if nothing is written into it, it is gone when the command ends.
+    """Make a folder for results; it is removed when the command ends if nothing was written into it.
 
     Raises:
         DarsrError: it cannot be made, or its name is that of a file.

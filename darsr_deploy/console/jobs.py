@@ -56,7 +56,7 @@ def _describe_skipped(folder: Path) -> str | None:
 
 
 def each(items: Iterable[Item], work: Callable[[Item], dict], complain: Callable[[DarsrError], None]) -> Iterator[dict]:
-    """Do the work for every item; a failure is said and the others are still done."""
+    """Do the work for every item; a failure is reported and the others are still done."""
     for item in items:
         try:
             yield work(item)

@@ -27,7 +27,7 @@ class Engine(Protocol):
     provider: str
 
     def run(self, lr: np.ndarray) -> np.ndarray:
-        """float32 N x 3 x H x W in [0, 1] -> float32 N x 3 x sH x sW in [0, 1]."""
+        """Enlarge images: float32 N x 3 x H x W in [0, 1] -> float32 N x 3 x sH x sW in [0, 1]."""
         ...
 
     def __enter__(self) -> Engine: ...
@@ -53,7 +53,7 @@ class Tileable(Engine, Protocol):
         ...
 
     def sums(self, lr: np.ndarray, core: np.ndarray, pooled: list[np.ndarray]) -> np.ndarray:
-        """Sums of a tile over its own pixels, for the stage behind those in ``pooled``.
+        """Sum a tile over its own pixels, for the stage behind those in ``pooled``.
 
         Args:
             lr: the tile with its surroundings, float32 N x 3 x h x w.
@@ -66,12 +66,12 @@ class Tileable(Engine, Protocol):
         ...
 
     def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
-        """As ``run``, of a tile with its surroundings that lies at ``rows`` and ``columns`` of the image."""
+        """Enlarge a tile with its surroundings, which lies at ``rows`` and ``columns`` of the image."""
         ...
 
 
 def check_input(lr: np.ndarray) -> np.ndarray:
-    """What every engine requires, said before a runtime sees it.
+    """Check what every engine requires before a runtime sees it.
 
     Raises:
         DarsrError: another rank, channel count, dtype or a side under 3.

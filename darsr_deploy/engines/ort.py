@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,12 @@ _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
 def repair() -> str:
-    """The command that leaves one of the two distributions."""
+    """Return the command that leaves one of the two distributions."""
     return f"{pip()} uninstall -y {' '.join(_DISTRIBUTIONS)} && {install('gpu')} (or {install('ort')})"
 
 
 def installed_runtimes() -> list[str]:
-    """Distributions of ONNX Runtime that pip knows of; two of them overwrite each other's files."""
+    """Return the distributions of ONNX Runtime that pip knows of; two of them overwrite each other's files."""
     found = []
     for name in _DISTRIBUTIONS:
         try:
@@ -41,11 +42,13 @@ def installed_runtimes() -> list[str]:
 
 
 def import_onnxruntime():
-    """Import ONNX Runtime, or say in one line what is missing or broken.
+    """Import ONNX Runtime with its telemetry off. No other function of this toolkit imports it.
 
     Raises:
         DarsrError: not installed, both distributions installed, or an import that fails.
     """
+    # Read when its library is loaded: later it has a device id and an event database on the disk already.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     found = installed_runtimes()
     if len(found) == 2:
         raise DarsrError(
@@ -64,7 +67,7 @@ def import_onnxruntime():
 
 
 def open_session(model: bytes | str | Path, what: str | Path, provider: str = "cpu", threads: int = 0):
-    """An ONNX Runtime session on one provider.
+    """Open an ONNX Runtime session on one provider.
 
     Args:
         model: a file, or its bytes.
@@ -93,7 +96,7 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
     if not isinstance(model, bytes) and Path(model).is_file():
         check_seal(what, Path(model).read_bytes())
     try:
-        session = _started(ort, model if isinstance(model, bytes) else str(model), options, wanted)
+        session = _start(ort, model if isinstance(model, bytes) else str(model), options, wanted)
     except Exception as error:  # ONNX Runtime's own exceptions have no common base that is public
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise DarsrError(str(what), "there is no such file", "make it with darsr export") from error
@@ -119,7 +122,7 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
 
 
 def run_session(session, output: str, feeds: dict[str, np.ndarray], what: str) -> np.ndarray:
-    """Run a session for one of its outputs; the first input is a picture, N x C x H x W.
+    """Run a session for one of its outputs; the first input is an image, N x C x H x W.
 
     Raises:
         OutOfMemory: it could not have the memory.
@@ -176,6 +179,7 @@ class OrtEngine:
             self._coefficients = read_coefficients(model, self.spec)
 
     def run(self, lr: np.ndarray) -> np.ndarray:
+        """Enlarge images; see :meth:`.base.Engine.run`."""
         self.check_size(lr)
         feeds = {"lr": check_input(lr)}
         if self._coefficients is not None:
@@ -183,7 +187,7 @@ class OrtEngine:
         return run_session(self._session, "sr", feeds, self._model)
 
     def check_size(self, lr: np.ndarray) -> None:
-        """The form ``filters`` is for one image alone.
+        """Refuse another image than the one that a model of form ``filters`` is for.
 
         Raises:
             DarsrError: an image of another size.
@@ -198,6 +202,7 @@ class OrtEngine:
                 )
 
     def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
+        """Enlarge a tile; see :meth:`.base.Tileable.run_tile`."""
         feeds = {"lr": check_input(lr)}
         if self._coefficients is not None:
             feeds["coeff"] = np.ascontiguousarray(self._coefficients[:, :, rows, columns])
@@ -210,19 +215,19 @@ class OrtEngine:
         self._session = None
 
 
-def _started(ort, model: bytes | str, options, provider: str):
-    """A session; where a provider other than the CPU fails on the local function, one with its body in its place."""
+def _start(ort, model: bytes | str, options, provider: str):
+    """Start a session; where a provider other than the CPU fails on the local function, with its body inlined."""
     try:
         return ort.InferenceSession(model, options, providers=[provider])
     except Exception:
-        inlined = None if provider == "CPUExecutionProvider" else _inlined(model)
+        inlined = None if provider == "CPUExecutionProvider" else _inline_functions(model)
         if inlined is None:
             raise
         return ort.InferenceSession(inlined, options, providers=[provider])
 
 
-def _inlined(model: bytes | str) -> bytes | None:
-    """The model without local functions; None where it has none, or onnx is not installed."""
+def _inline_functions(model: bytes | str) -> bytes | None:
+    """Return the model with its local functions inlined; None where it has none, or onnx is not installed."""
     if importlib.util.find_spec("onnx") is None or not (isinstance(model, bytes) or Path(model).is_file()):
         return None
     import onnx

@@ -15,14 +15,14 @@ from ..errors import DarsrError, OutOfMemory
 from ..images.arrays import to_image, to_tensor
 from ..memory import free_memory
 from .base import Engine, Tileable
-from .tiling import LEAST_TILE, Span, automatic_tile, grid
+from .tiling import LEAST_TILE, Span, automatic_tile, grid, whole_bytes
 
 _Take = Callable[[Span, Span], np.ndarray]
 _Put = Callable[[Span, Span, np.ndarray], None]
 
 
 def tile_side(text: str) -> int | None:
-    """The side of tiles that an option names: ``auto`` (None), 0 for whole images, or LR pixels.
+    """Parse the side of tiles: ``auto`` (None), 0 for whole images, or LR pixels.
 
     Raises:
         DarsrError: none of these.
@@ -66,7 +66,7 @@ class TiledEngine:
             raise DarsrError(f"--tile {tile}", self.locality.why or "this model takes whole images", self._hint())
 
     def run(self, lr: np.ndarray) -> np.ndarray:
-        """float32 N x 3 x H x W in [0, 1] -> float32 N x 3 x sH x sW in [0, 1]."""
+        """Enlarge images: float32 N x 3 x H x W in [0, 1] -> float32 N x 3 x sH x sW in [0, 1]."""
         n, _, height, width = lr.shape
         s = self.spec.scale
         tile = self._choose(height, width)
@@ -74,18 +74,18 @@ class TiledEngine:
             try:
                 return self.engine.run(lr)
             except (OutOfMemory, MemoryError) as error:
-                tile = self._smaller(max(height, width), error)
+                tile = self._halve(max(height, width), error)
         sr = np.empty((n, 3, height * s, width * s), np.float32)
 
         def put(rows: Span, columns: Span, part: np.ndarray) -> None:
             sr[:, :, rows.own(s), columns.own(s)] = part
 
         self.engine.check_size(lr)
-        self._tiles(height, width, tile, lambda rows, columns: lr[:, :, rows.outer, columns.outer], put)
+        self._try_tiles(height, width, tile, lambda rows, columns: lr[:, :, rows.outer, columns.outer], put)
         return sr
 
     def upscale(self, image: np.ndarray) -> np.ndarray | None:
-        """uint8 or uint16, H x W or H x W x 3 -> the same of s times the size, never more of it than a tile in float32.
+        """Enlarge uint8 or uint16, H x W or H x W x 3, tile by tile; only one tile is float32 at a time.
 
         None where the image fits in whole.
         """
@@ -101,7 +101,7 @@ class TiledEngine:
             result[rows.own(s), columns.own(s)] = to_image(part, gray=image.ndim == 2, dtype=image.dtype.type)
 
         self.engine.check_size(np.broadcast_to(np.float32(0), (1, 3, height, width)))
-        self._tiles(height, width, tile, lambda rows, columns: to_tensor(image[rows.outer, columns.outer]), put)
+        self._try_tiles(height, width, tile, lambda rows, columns: to_tensor(image[rows.outer, columns.outer]), put)
         return result
 
     def __enter__(self) -> TiledEngine:
@@ -113,13 +113,13 @@ class TiledEngine:
         self.engine.__exit__(kind, error, trace)
 
     def _choose(self, height: int, width: int) -> int:
-        """Side of the tiles, 0 for the whole image; decided once for images of a size."""
+        """Return the side of the tiles, 0 for the whole image; decided once for images of a size."""
         if self._chosen[0] != (height, width):
             self._chosen = (height, width), self._decide(height, width)
         return self._chosen[1]
 
     def _decide(self, height: int, width: int) -> int:
-        tile, most = self._wanted(height, width), self._most_tile()
+        tile, most = self._fit_memory(height, width), self._most_tile()
         if most is None or self.tile == 0 or (tile == 0 and max(height, width) <= self.locality.most):
             return tile
         if self.tile is not None and tile > most:
@@ -127,7 +127,7 @@ class TiledEngine:
         return min(tile or most, most)
 
     def _most_tile(self) -> int | None:
-        """The largest tile that the engine computes with its surroundings; None where any will do, or it takes none."""
+        """Return the largest tile that the engine computes with its surroundings; None if any size fits, or it takes no tiles."""
         local = self.locality
         if local.most is None or local.halo is None:
             return None
@@ -139,29 +139,32 @@ class TiledEngine:
             raise DarsrError("this engine", f"takes {local.most} pixels at a time, too few for tiles", self._hint())
         return most
 
-    def _wanted(self, height: int, width: int) -> int:
-        """What was asked for, or what the memory has room for."""
+    def _fit_memory(self, height: int, width: int) -> int:
+        """Return what was asked for, or what the memory has room for."""
         if self.tile is not None:
             return 0 if self.tile >= max(height, width) else self.tile
-        needs = self.locality.bytes_per_pixel
-        tile = automatic_tile(height, width, self.locality.halo or 0, needs, self._free()) if needs else 0
-        if tile and self.locality.halo is None:
-            free = self._free()
-            if free is not None and height * width * needs > free // 2:
-                size, why = f"{width}x{height}", self.locality.why
-                self._say(f"an image of {size} may not fit into memory, and takes no tiles ({why}); {self._hint()}")
+        local, free = self.locality, self._free()
+        if not local.bytes_per_pixel:
             return 0
-        return tile
+        if local.halo is not None:
+            return automatic_tile(height, width, local.halo, local.bytes_per_pixel, free)
+        needs = whole_bytes(height, width, local.bytes_per_pixel)
+        if free is not None and needs > free:
+            why = f"takes about {needs / 1e9:.1f} GB at once, {free / 1e9:.1f} GB are free, and this model takes no tiles "
+            raise OutOfMemory(
+                f"an image of {width}x{height}", f"{why}({local.why})", f"{self._hint()}, or try --tile 0"
+            )
+        return 0
 
-    def _tiles(self, height: int, width: int, tile: int, take: _Take, put: _Put) -> None:
+    def _try_tiles(self, height: int, width: int, tile: int, take: _Take, put: _Put) -> None:
         while True:
             try:
-                return self._once(height, width, tile, take, put)
+                return self._run_tiles(height, width, tile, take, put)
             except (OutOfMemory, MemoryError) as error:
-                tile = self._smaller(tile, error)
+                tile = self._halve(tile, error)
                 self._chosen = (height, width), tile  # what did not fit will not fit the next image either
 
-    def _once(self, height: int, width: int, tile: int, take: _Take, put: _Put) -> None:
+    def _run_tiles(self, height: int, width: int, tile: int, take: _Take, put: _Put) -> None:
         local, s = self.locality, self.spec.scale
         passes = [list(grid(height, width, tile, halo, local.alignment)) for halo in (*local.stage_halos, local.halo)]
         step, steps = 0, sum(map(len, passes))
@@ -182,8 +185,8 @@ class TiledEngine:
             step += 1
             self.report({"step": step, "steps": steps})
 
-    def _smaller(self, tile: int, error: BaseException) -> int:
-        """Half the tile, said.
+    def _halve(self, tile: int, error: BaseException) -> int:
+        """Say that memory did not suffice, and return half the tile.
 
         Raises:
             DarsrError: no smaller ones are possible.

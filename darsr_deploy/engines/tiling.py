@@ -10,8 +10,8 @@ MOST_TILE = 1024
 _SHARE = 0.5  # of the free memory
 _BUDGET = 1 << 30  # bytes for one tile, however much is free: larger ones are not faster
 # What a runtime takes beyond the values that are alive at a time: copies in another layout, gaps. Measured at 1.1 to 1.9 with
-# ONNX Runtime on CPU (docs/tiles-and-bundles.md).
-_OVERHEAD = 2.0
+# ONNX Runtime on CPU, and at 1.6 for large images as a whole (docs/tiles-and-bundles.md).
+_OVERHEAD, _WHOLE_OVERHEAD = 2.0, 1.6
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Span:
 
     @property
     def outer(self) -> slice:
-        """Of the image."""
+        """Return the rows or columns of the image."""
         return slice(self.first, self.last)
 
     def inner(self, scale: int = 1) -> slice:
-        """Of what was computed, at a scale."""
+        """Return its own part of what was computed, at a scale."""
         return slice((self.start - self.first) * scale, (self.stop - self.first) * scale)
 
     def own(self, scale: int = 1) -> slice:
-        """Of the whole result, at a scale."""
+        """Return its part of the whole result, at a scale."""
         return slice(self.start * scale, self.stop * scale)
 
 
@@ -63,7 +63,7 @@ def spans(side: int, tile: int, halo: int, alignment: int = 1) -> list[Span]:
 
 
 def grid(height: int, width: int, tile: int, halo: int, alignment: int = 1) -> Iterator[tuple[Span, Span]]:
-    """Tiles of an image, row by row: the rows and the columns of each."""
+    """Yield the rows and the columns of each tile of an image, row by row."""
     columns = spans(width, tile, halo, alignment)
     for rows in spans(height, tile, halo, alignment):
         for column in columns:
@@ -71,7 +71,7 @@ def grid(height: int, width: int, tile: int, halo: int, alignment: int = 1) -> I
 
 
 def automatic_tile(height: int, width: int, halo: int, bytes_per_pixel: int, free: int | None) -> int:
-    """Side of the tiles for an image, in LR pixels; 0 where the whole image fits.
+    """Return the side of the tiles for an image, in LR pixels; 0 where the whole image fits.
 
     Args:
         bytes_per_pixel: values that are alive at a time, per LR pixel.
@@ -82,3 +82,12 @@ def automatic_tile(height: int, width: int, halo: int, bytes_per_pixel: int, fre
     if height * width <= pixels:
         return 0
     return max(LEAST_TILE, min(MOST_TILE, int(pixels**0.5) - 2 * halo) // LEAST_TILE * LEAST_TILE)
+
+
+def whole_bytes(height: int, width: int, bytes_per_pixel: int) -> int:
+    """Return what a runtime takes for an image as a whole, its result included.
+
+    Args:
+        bytes_per_pixel: values that are alive at a time, per LR pixel.
+    """
+    return int(_WHOLE_OVERHEAD * bytes_per_pixel * height * width)

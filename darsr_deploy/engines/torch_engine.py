@@ -29,6 +29,7 @@ class TorchEngine:
         self._network, self.spec, self.provider = network, spec, device
 
     def run(self, lr: np.ndarray) -> np.ndarray:
+        """Enlarge images; see :meth:`.base.Engine.run`."""
         import torch
 
         with torch.inference_mode():

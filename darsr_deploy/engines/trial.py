@@ -54,8 +54,7 @@ def try_model(model: bytes, name: str, batch: int, what: str) -> None:
 
 def serve() -> None:
     """Run the model that comes on stdin; the process of :func:`try_model`."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     name, batch, memory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     model = sys.stdin.buffer.read()
     _limit_memory(memory + 4 * len(model))

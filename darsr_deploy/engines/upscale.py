@@ -9,6 +9,8 @@ from ..images.arrays import to_image, to_tensor
 from .base import LEAST_SIDE, Engine
 from .tiled import TiledEngine
 
+_ROWS = 256  # of the result, converted at a time
+
 
 def upscale(engine: Engine, image: np.ndarray) -> np.ndarray:
     """Super-resolve an image of any size; bit depth and channels stay as they are.
@@ -27,7 +29,12 @@ def upscale(engine: Engine, image: np.ndarray) -> np.ndarray:
     padded = pad_to_least(colour)
     sr = engine.upscale(padded) if isinstance(engine, TiledEngine) else None
     if sr is None:  # it fits into memory as a whole
-        sr = to_image(engine.run(to_tensor(padded)), gray=colour.ndim == 2, dtype=image.dtype.type)
+        sr = np.empty((scale * padded.shape[0], scale * padded.shape[1], *colour.shape[2:]), image.dtype)
+        sr.fill(0)  # its memory is taken now: a run shall not fail at its end
+        result = engine.run(to_tensor(padded))
+        for top in range(0, len(sr), _ROWS):  # in parts: the whole in float32 once more would be gigabytes
+            part = result[:, :, top : top + _ROWS]
+            sr[top : top + _ROWS] = to_image(part, gray=colour.ndim == 2, dtype=image.dtype.type)
     sr = sr[: height * scale, : width * scale]
     return with_alpha(sr, None if alpha is None else enlarge_alpha(alpha, scale))
 

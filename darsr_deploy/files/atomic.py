@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DarsrError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be renamed: nothing is locked there, and nothing removed
+    fcntl = None
+
+_MARK = ".darsr-"  # in the names of temporary files and folders; eight letters follow
+_OLD_S = 60.0  # younger ones may belong to a process that has not locked them yet
 
 
 @contextlib.contextmanager
@@ -26,15 +37,17 @@ def atomic_path(target: str | os.PathLike[str], replace: bool = True) -> Iterato
         DarsrError: the folder is missing or not writable, the disk is full, or the target exists.
     """
     target = Path(target)
+    start = f".{target.stem[:40]}{_MARK}"
+    _remove_leftovers(target.parent, start, target.suffix)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}-", suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=start, suffix=target.suffix, dir=target.parent)
     except OSError as error:
         raise DarsrError(
             str(target), f"cannot write there ({error.strerror})", "choose another place with -o"
         ) from error
-    os.close(handle)
     temporary = Path(name)
     try:
+        handle = _locked(handle)
         yield temporary
         _give_usual_mode(temporary)
         with open(temporary, "rb") as written:
@@ -53,6 +66,8 @@ def atomic_path(target: str | os.PathLike[str], replace: bool = True) -> Iterato
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -66,23 +81,27 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         DarsrError: the place is missing or not writable, or the disk is full.
     """
     place = Path(os.path.realpath(target))
+    start = f".{place.name[:40]}{_MARK}"
+    _remove_leftovers(place.parent, start, "")
+    handle = None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}-", dir=place.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=start, dir=place.parent))
     except OSError as error:
         raise DarsrError(
             str(target), f"cannot write there ({error.strerror})", "choose another place with -o"
         ) from error
     older = temporary.with_name(temporary.name + "-older")
     try:
+        handle = _locked(os.open(temporary, os.O_RDONLY)) if fcntl else None
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)
-        if os.path.lexists(place):  # a folder that is not empty cannot be renamed over
-            os.rename(place, older)
         try:
+            if os.path.lexists(place):  # a folder that is not empty cannot be renamed over
+                os.rename(place, older)
             os.rename(temporary, place)
-        except OSError:
+        except BaseException:  # Ctrl-C between the two included
             if os.path.lexists(older):
                 os.rename(older, place)
             raise
@@ -93,6 +112,8 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         for leftover in (temporary, older):
             shutil.rmtree(leftover, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
 
 
 def write_bytes(target: str | os.PathLike[str], data: bytes, replace: bool = True) -> None:
@@ -122,3 +143,38 @@ def _give_usual_mode(path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
+
+
+def _locked(handle: int) -> int | None:
+    """Lock an open file as long as this process lives, so that others see that it is in use; None where that cannot be."""
+    if fcntl is None:
+        os.close(handle)
+        return None
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return handle
+
+
+def _remove_leftovers(folder: Path, start: str, suffix: str) -> None:
+    """Remove the temporary files of a target whose process was killed: nobody holds their locks any more."""
+    pattern = re.compile(f"{re.escape(start)}[a-z0-9_]{{8}}{re.escape(suffix)}")
+    for name in _hidden(str(folder)) if fcntl else ():
+        path = folder / name
+        with contextlib.suppress(OSError):  # somebody else removed it, or it is in use
+            if not pattern.fullmatch(name) or time.time() - path.stat().st_mtime < _OLD_S:
+                continue
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(handle)
+
+
+@functools.lru_cache(maxsize=64)
+def _hidden(folder: str) -> tuple[str, ...]:
+    """List the temporary names in a folder, once a process: what is left over is older than that."""
+    try:
+        return tuple(name for name in os.listdir(folder or ".") if name.startswith(".") and _MARK in name)
+    except OSError:
+        return ()

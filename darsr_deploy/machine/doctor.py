@@ -52,7 +52,7 @@ _BASE = ("numpy", "opencv", "pillow")  # parts that no extra brings
 
 
 def examine(root: Path = Path("/")) -> list[Finding]:
-    """Look at every part without importing the heavy ones.
+    """Examine every part without importing the heavy ones.
 
     Args:
         root: where the files of the system lie (tests give a tree of their own).
@@ -71,7 +71,7 @@ def examine(root: Path = Path("/")) -> list[Finding]:
 
 
 def can_infer(findings: list[Finding]) -> bool:
-    """Whether the default way works: a runtime (ONNX Runtime, or PyTorch), image files, and a cache for what is exported.
+    """Return whether the default way works: a runtime (ONNX Runtime or PyTorch), image files, a cache for what is exported.
 
     Without PyTorch nothing is exported here, so that a device whose cache folder is read-only works.
     """
@@ -85,6 +85,7 @@ def can_infer(findings: list[Finding]) -> bool:
 
 
 def to_json(findings: list[Finding]) -> list[dict]:
+    """Return the findings as JSON values."""
     return [asdict(f) for f in findings]
 
 
@@ -119,7 +120,7 @@ def _runtime() -> Finding:
 
 
 def _gpu(facts: dict, runtime: Finding) -> list[Finding]:
-    """The NVIDIA driver, and ONNX Runtime's CUDA provider where there is a driver for it."""
+    """Examine the NVIDIA driver, and ONNX Runtime's CUDA provider where there is a driver for it."""
     purpose = "engines trt and trt-rtx, provider cuda"
     library = nvml.driver_library()
     if library is None:
@@ -136,7 +137,7 @@ def _gpu(facts: dict, runtime: Finding) -> list[Finding]:
 
 
 def _jetson(facts: dict) -> list[Finding]:
-    """Jetsons alone: JetPack's version, and the power mode, which may halve the speed."""
+    """Examine a Jetson: JetPack's version, and the power mode, which may halve the speed."""
     if facts["l4t"] is None:
         return []
     purpose = "CUDA and TensorRT on Jetson"
@@ -147,7 +148,7 @@ def _jetson(facts: dict) -> list[Finding]:
 
 
 def _tensorrt(facts: dict) -> list[Finding]:
-    """Both families; neither is imported, for that takes seconds and a driver."""
+    """Examine both families without importing them, which takes seconds and a driver."""
     found = []
     for part, modules in _TENSORRT:
         engine = {"tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}[part]
@@ -183,7 +184,7 @@ def _images() -> Finding:
 
 
 def _video() -> Finding:
-    """FFmpeg's codecs, which PyAV and most builds of OpenCV bring along; the program ffmpeg is not needed."""
+    """Examine FFmpeg's codecs, which PyAV and most builds of OpenCV bring along; the program ffmpeg is not needed."""
     purpose = "infer on videos"
     if importlib.util.find_spec("av") is not None:
         try:
@@ -202,7 +203,7 @@ def _video() -> Finding:
 
 
 def _folders() -> list[Finding]:
-    """What is kept: where, how large, whether it can be written."""
+    """Examine what is kept: where, how large, whether it can be written."""
     kept = (
         ("cache", cache_folder(), "keeping exported models and engines", "DARSR_CACHE"),
         ("data", data_folder(), "keeping downloaded backbones", "DARSR_DATA"),
@@ -219,7 +220,7 @@ def _folders() -> list[Finding]:
 
 
 def why_not_writable(folder: Path) -> str | None:
-    """Why no file can be made in a folder, or the folder cannot be made; None where it can. Leaves nothing behind."""
+    """Return why no file can be made in a folder, or the folder cannot be made; None where it can."""
     try:
         if folder.is_dir():
             with tempfile.TemporaryFile(dir=folder):
@@ -235,7 +236,7 @@ def why_not_writable(folder: Path) -> str | None:
 
 
 def _size(folder: Path) -> tuple[int, int]:
-    """Bytes and number of the files below a folder; what vanishes meanwhile is left out."""
+    """Return bytes and number of the files below a folder; what vanishes meanwhile is left out."""
     total = count = 0
     for place, _, names in os.walk(folder):
         for name in names:

@@ -51,6 +51,7 @@ class Meter:
         self.joules = self.seconds = 0.0
 
     def start(self) -> None:
+        """Begin a piece of work."""
         self._started, self._sum, self._readings = time.perf_counter(), 0.0, 0
         if self._counter:
             self._at_start = self._counter()
@@ -60,6 +61,7 @@ class Meter:
             self._thread.start()
 
     def stop(self) -> None:
+        """End a piece of work and add up its energy."""
         elapsed = time.perf_counter() - self._started
         if self._counter:
             now = self._counter()
@@ -73,7 +75,7 @@ class Meter:
 
     @property
     def watts(self) -> float | None:
-        """Mean power over all pieces of work; None where there is no meter."""
+        """Return the mean power over all pieces of work; None where there is no meter."""
         return self.joules / self.seconds if self.source and self.seconds else None
 
     def _watch(self, gauge: Callable[[], float | None]) -> None:
@@ -86,7 +88,7 @@ class Meter:
 
 
 def _packages(root: Path) -> list[Path]:
-    """Readable RAPL domains of whole processors (``intel-rapl:0``; those below, ``intel-rapl:0:0``, are parts of them)."""
+    """Return the readable RAPL domains of whole processors (``intel-rapl:0``; ``intel-rapl:0:0`` is a part of it)."""
     found = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]*"))
     return [p for p in found if p.name.count(":") == 1 and _microjoules(p) is not None]
 
@@ -104,7 +106,7 @@ def _package_joules(packages: list[Path]) -> float | None:
 
 
 def _rails(root: Path) -> list[tuple[Path, Path]]:
-    """Voltage (mV) and current (mA) of the rails that together feed a Jetson's module, as its INA3221 gives them to hwmon.
+    """Return the files of voltage (mV) and current (mA) of the rails that together feed a Jetson's module (INA3221, hwmon).
 
     Orin Nano and NX have one input rail, ``VDD_IN``; AGX Orin has three that add up.
     """

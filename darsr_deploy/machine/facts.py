@@ -18,28 +18,9 @@ from . import gpu as nvml
 ROOT = Path("/")
 # What decides how fast a network runs, in /proc/cpuinfo's words (x86: flags, ARM: Features).
 _SIMD = [
-    "sse4_2",
-    "avx",
-    "avx2",
-    "fma",
-    "f16c",
-    "avx_vnni",
-    "avx512f",
-    "avx512bw",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_tile",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "asimdhp",
-    "asimddp",
-    "i8mm",
-    "bf16",
-    "sve",
-    "sve2",
-    "sme",
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16"),
+    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
+    *("sve2", "sme"),
 ]
 _ENGINE_PACKAGES = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
@@ -50,7 +31,7 @@ _ENGINE_PACKAGES = {
 
 
 def facts(root: Path = ROOT) -> dict:
-    """What does not change during a measurement.
+    """Return what does not change during a measurement.
 
     Args:
         root: where ``/proc``, ``/sys`` and ``/etc`` lie (tests give a tree of their own).
@@ -76,8 +57,12 @@ def facts(root: Path = ROOT) -> dict:
 
 
 def state(root: Path = ROOT) -> dict:
-    """What changes: ``load`` (of one minute), ``clocks_mhz`` (least and most of the cores now), ``temperatures_c`` by sensor,
-    ``throttled`` (events counted by the kernel since start, and what the GPU says now), ``gpus`` (clock, temperature)."""
+    """Return what changes during a measurement.
+
+    Returns:
+        ``load`` (of one minute), ``clocks_mhz`` (lowest and highest of the cores now), ``temperatures_c`` by sensor,
+        ``throttled`` (events counted by the kernel since start, and what the GPU says now), ``gpus`` (clock, temperature).
+    """
     load = _text(root / "proc/loadavg")
     return {
         "load": float(load.split()[0]) if load else None,
@@ -89,7 +74,7 @@ def state(root: Path = ROOT) -> dict:
 
 
 def throttled_between(start: dict, end: dict) -> bool | None:
-    """Whether the machine slowed itself down between two :func:`state`; None where it tells nothing."""
+    """Return whether the machine slowed itself down between two :func:`state`; None where it tells nothing."""
     before, after = start["throttled"], end["throttled"]
     events = None if after["cpu_events"] is None else after["cpu_events"] > (before["cpu_events"] or 0)
     gpu = None if after["gpu"] is None else bool(after["gpu"] or before["gpu"])
@@ -97,7 +82,7 @@ def throttled_between(start: dict, end: dict) -> bool | None:
 
 
 def package_version(*names: str) -> str | None:
-    """Version of the first of these distributions that is installed; the package itself is not imported."""
+    """Return the version of the first of these distributions that is installed; the package itself is not imported."""
     for name in names:
         try:
             return importlib.metadata.version(name)
@@ -107,7 +92,7 @@ def package_version(*names: str) -> str | None:
 
 
 def git_commit(checkout: Path | None = None) -> str | None:
-    """Commit of the checkout that this package runs from, with ``-dirty`` after changes; None for an installed one."""
+    """Return the commit of the checkout that this package runs from, with ``-dirty`` after changes; None if installed."""
     folder = checkout or Path(__file__).parent.parent.parent
     if not (folder / "pyproject.toml").is_file() or not (folder / ".git").exists():
         return None  # site-packages may lie inside somebody else's repository
@@ -120,7 +105,7 @@ def git_commit(checkout: Path | None = None) -> str | None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: of its affinity, not of the machine."""
+    """Return how many cores this process may use: its affinity, not the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -153,7 +138,7 @@ def _jetson(root: Path) -> dict:
 
 
 def _power_mode(root: Path) -> str | None:
-    """nvpmodel's mode, ``2 (MODE_30W)``: its status file holds the number, its configuration the name."""
+    """Return nvpmodel's mode, ``2 (MODE_30W)``: its status file holds the number, its configuration the name."""
     number = re.search(r"\d+", _text(root / "var/lib/nvpmodel/status") or "")
     if not number:
         return None
@@ -163,7 +148,7 @@ def _power_mode(root: Path) -> str | None:
 
 
 def _clocks(root: Path) -> list[float] | None:
-    """Least and most MHz of the cores."""
+    """Return the lowest and highest MHz of the cores."""
     cores = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
     clocks = [float(value) / 1000 for value in map(_text, cores) if value]
     clocks = clocks or [
@@ -194,7 +179,7 @@ def _kilobytes(path: Path, key: str) -> int | None:
 
 
 def _text(path: Path) -> str | None:
-    """A small file's text; None where there is none, or the kernel refuses."""
+    """Return a small file's text; None where there is none, or the kernel refuses."""
     try:
         return path.read_text(errors="replace").strip("\0 \n") or None
     except OSError:

@@ -24,7 +24,7 @@ _THROTTLE = {
 
 
 def driver_library() -> str | None:
-    """Which library of the NVIDIA driver can be loaded: ``libcuda.so.1``, ``nvcuda.dll``; None without a driver."""
+    """Return which library of the NVIDIA driver can be loaded: ``libcuda.so.1``, ``nvcuda.dll``; None without a driver."""
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
             ctypes.CDLL(name)
@@ -35,15 +35,17 @@ def driver_library() -> str | None:
 
 
 def missing() -> str | None:
-    """Why nothing can be read, with the way out; None where it can."""
+    """Return why nothing can be read, with a hint; None where it can."""
     if importlib.util.find_spec("pynvml") is None:
         return f"nvidia-ml-py is not installed ({install('bench')})"
     return None if _nvml() else "no NVIDIA driver answers"
 
 
 def describe() -> tuple[list[dict], str | None, str | None]:
-    """``(gpus, driver version, CUDA version that the driver supports)``; a GPU has ``name, memory_mb, compute_capability,
-    power_limit_w, persistence``."""
+    """Return ``(gpus, driver version, CUDA version that the driver supports)``.
+
+    A GPU has ``name, memory_mb, compute_capability, power_limit_w``.
+    """
     lib = _nvml()
     if lib is None:
         return [], None, None
@@ -66,7 +68,7 @@ def describe() -> tuple[list[dict], str | None, str | None]:
 
 
 def conditions() -> list[dict]:
-    """``clock_mhz`` of the multiprocessors and ``temperature_c`` of each GPU, now."""
+    """Return ``clock_mhz`` of the multiprocessors and ``temperature_c`` of each GPU, now."""
     lib = _nvml()
     return [
         {
@@ -78,7 +80,7 @@ def conditions() -> list[dict]:
 
 
 def throttle_reasons() -> list[str] | None:
-    """Why GPUs run slower than they could, now; None where none tells."""
+    """Return why GPUs run slower than they could, now; None where none tells."""
     lib = _nvml()
     masks = [_ask(lib.nvmlDeviceGetCurrentClocksThrottleReasons, h) for h in (_handles(lib) if lib else [])]
     known = [mask for mask in masks if mask is not None]
@@ -86,28 +88,28 @@ def throttle_reasons() -> list[str] | None:
 
 
 def memory_used_mb(index: int = 0) -> float | None:
-    """Memory of a GPU that is in use by all processes together."""
+    """Return the MiB of a GPU that all processes together use."""
     lib = _nvml()
     info = lib and _ask(lambda: lib.nvmlDeviceGetMemoryInfo(_handles(lib)[index]))
     return info.used / 2**20 if info else None
 
 
 def energy_j(index: int = 0) -> float | None:
-    """The energy counter of a GPU (Volta and newer) in joules."""
+    """Return the energy counter of a GPU (Volta and newer) in joules."""
     lib = _nvml()
     energy = lib and _ask(lambda: lib.nvmlDeviceGetTotalEnergyConsumption(_handles(lib)[index]))
     return None if energy is None else energy / 1000
 
 
 def power_w(index: int = 0) -> float | None:
-    """What a GPU draws now, in watts."""
+    """Return the power that a GPU draws now, in watts."""
     lib = _nvml()
     power = lib and _ask(lambda: lib.nvmlDeviceGetPowerUsage(_handles(lib)[index]))
     return None if power is None else power / 1000
 
 
 def _nvml() -> Any:
-    """The module, initialised; None where package, driver or GPU is missing."""
+    """Return the initialised module; None where package, driver or GPU is missing."""
     if importlib.util.find_spec("pynvml") is None:
         return None
     lib = importlib.import_module("pynvml")
@@ -124,7 +126,7 @@ def _handles(lib: Any) -> list:
 
 
 def _ask(question: Callable[..., Any], *arguments: object) -> Any:
-    """The answer, or None where this GPU or driver does not know (Jetsons answer few questions)."""
+    """Return the answer, or None where this GPU or driver does not know (Jetsons answer few questions)."""
     import pynvml
 
     try:

@@ -31,14 +31,14 @@ USUAL_LIMIT_MB = 2048
 
 
 def cache_key(**facts: object) -> str:
-    """A name for what an engine depends on: the same facts give the same key, any other fact another."""
+    """Return a name for what an engine depends on: the same facts give the same key, any other fact another."""
     return hash_json(facts)[:32]
 
 
 def engine_key(
-    onnx: bytes, precision: str, library: Library, shapes: Shapes, gpu: str, target: str, workspace_mb: int = 0
+    onnx: bytes, precision: str, library: Library, shapes: Shapes, *, gpu: str, target: str, workspace_mb: int = 0
 ) -> str:
-    """The name of an engine in the cache: everything that a build depends on."""
+    """Return the name of an engine in the cache, which is made of everything that a build depends on."""
     return cache_key(
         model=hash_bytes(onnx),
         precision=precision,
@@ -52,7 +52,7 @@ def engine_key(
 
 
 def limit_bytes() -> int:
-    """How much the cache may hold: DARSR_CACHE_LIMIT_MB, or 2 GB.
+    """Return how many bytes the cache may hold: DARSR_CACHE_LIMIT_MB, or 2 GB.
 
     Raises:
         DarsrError: no number.
@@ -75,6 +75,7 @@ class EngineCache:
         self.folder, self._say = folder, say
 
     def path(self, key: str) -> Path:
+        """Return where the engine of a key lies."""
         return self.folder / f"{key}{SUFFIX}"
 
     @contextlib.contextmanager
@@ -109,15 +110,21 @@ class EngineCache:
                 os.utime(path)
 
     def remove(self, key: str) -> None:
-        """An engine, and what was compiled for it."""
+        """Remove an engine and what was compiled for it."""
         with contextlib.suppress(FileNotFoundError):
             digest = hash_file(self.path(key))
             (self.folder / f"{digest[:32]}{JIT_SUFFIX}").unlink(missing_ok=True)
         sidecar_path(self.path(key)).unlink(missing_ok=True)
         self.path(key).unlink(missing_ok=True)
 
+    def report_unusable(self, key: str, error: DarsrError, say: Callable[[str], None], again: bool) -> None:
+        """Say why an engine cannot be used; where it is built again, remove it first."""
+        say(f"the engine in the cache cannot be used ({error.args[1]}){': building it again' if again else ''}")
+        if again:
+            self.remove(key)
+
     def shrink(self, keep: str, limit: int | None = None) -> list[str]:
-        """Remove engines, the longest unused first, until the rest fits; returns their keys.
+        """Remove engines, the longest unused first, until the rest fits; return their keys.
 
         ``keep`` stays, and so does one that another process holds at the moment.
         """
@@ -170,7 +177,7 @@ class JitCache:
         config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Keep what was compiled since. What is kept only saves time, so where it cannot be written nothing is lost."""
+        """Write what was compiled since. Best effort: a failed write only costs recompilation."""
         if self._cache is None:
             return
         data = bytes(self._cache.serialize())
@@ -198,7 +205,7 @@ VERIFIED_SUFFIX = ".compared"
 
 
 def is_verified(folder: Path, sha256: str, gpu: str, target: str) -> bool:
-    """Whether an engine was compared on a GPU of this machine.
+    """Return whether an engine passed the parity check on a GPU of this machine.
 
     Where it ran before there was anything to compare with, that counts until there is.
     """
@@ -212,7 +219,7 @@ def is_verified(folder: Path, sha256: str, gpu: str, target: str) -> bool:
 def record_verification(
     folder: Path, sha256: str, gpu: str, target: str, parity_psnr_db: float | None, say: Callable[[str], None]
 ) -> None:
-    """Remember that an engine was compared, if that can be written anywhere; else it is compared at every start.
+    """Record that an engine passed the parity check. Best effort: a failed write only costs a check at every start.
 
     Args:
         folder: the cache's.

@@ -21,13 +21,11 @@ class TrtContext:
     Args:
         data: what TensorRT serialised, for this version and device (see :mod:`.engine`, which checks both).
         what: the engine's name in errors.
-        graphs: the work is to be captured as a CUDA graph.
+        graphs: TensorRT for RTX captures CUDA graphs itself: it compiles for a size in the background, so it alone knows when.
         jit_folder: where TensorRT for RTX keeps what it compiled; None: nowhere.
 
     Attributes:
-        inputs: names of its inputs; ``output`` is the name of its only output.
-        captures: whether the caller has to capture graphs. TensorRT for RTX compiles for a size in the background, so it
-            alone knows when, and does it itself.
+        inputs, outputs: their names.
 
     Raises:
         DarsrError: it cannot be loaded, or has no execution context.
@@ -39,13 +37,13 @@ class TrtContext:
         data: bytes,
         facts: EngineFacts,
         what: str,
+        *,
         graphs: bool = True,
         jit_folder: Path | None = None,
     ) -> None:
         self.facts, self._what, self.module = facts, what, library.module
         jit = jit_folder and jit_folder / f"{facts.sha256[:32]}{JIT_SUFFIX}"
         self._jit = JitCache(jit) if jit is not None and library.family.name == "trt-rtx" else None
-        self.captures = graphs and library.family.name == "trt"
         self.logger = make_logger(self.module)
         self._runtime, self._context = self.module.Runtime(self.logger), None
         self.engine = self._runtime.deserialize_cuda_engine(data)
@@ -64,14 +62,14 @@ class TrtContext:
         self.outputs = [name for name in names if name not in self.inputs]
 
     def sizes(self, name: str) -> list[tuple[int, ...]]:
-        """Least, usual and largest shape of an input; a static one has no profile of its own."""
+        """Return the smallest, optimal and largest shape of an input; a static one has no profile of its own."""
         shape = tuple(self.engine.get_tensor_shape(name))
         if -1 not in shape:
             return [shape] * 3
         return [tuple(size) for size in self.engine.get_tensor_profile_shape(name, 0)]
 
     def require_inputs(self, expected: dict[str, list[tuple[int, ...]]], output: str) -> None:
-        """Names, directions, types and sizes that the engine has, whatever its sidecar says.
+        """Check names, directions, types and sizes of the engine itself, whatever its sidecar says.
 
         Raises:
             DarsrError: others than expected.
@@ -91,7 +89,7 @@ class TrtContext:
                 )
 
     def set_shapes(self, inputs: dict[str, tuple[int, ...]], output: str, expected: tuple[int, ...]) -> None:
-        """Tell the shapes of all inputs.
+        """Set the shapes of all inputs.
 
         Raises:
             DarsrError: one that it does not take, or another shape of the output than expected.
@@ -103,33 +101,36 @@ class TrtContext:
             raise DarsrError(self._what, f"gives no {expected} ({missing or self.logger.why()})", "build it again")
 
     def set_address(self, name: str, address: int) -> None:
+        """Set where an input or output lies on the device."""
         if not self._context.set_tensor_address(name, address):
             raise DarsrError(self._what, f"does not take the memory of {name} ({self.logger.why()})", "build it again")
 
     def scratch_bytes(self) -> int:
-        """What the activations take with the shapes that were told."""
+        """Return the bytes of the activations with the shapes that were set."""
         return self._context.update_device_memory_size_for_shapes()
 
     def set_scratch(self, memory: DeviceMemory) -> None:
+        """Set the memory of the activations."""
         if memory.size:
             self._context.set_device_memory(memory.address, memory.size)
 
     def enqueue(self, stream: Stream) -> None:
+        """Enqueue the engine's work."""
         if not self._context.execute_async_v3(stream.handle):
             raise DarsrError(self._what, f"TensorRT cannot run it ({self.logger.why()})", "use --engine ort")
 
     def inspect(self) -> str:
-        """What TensorRT says of every layer of the built engine, as JSON."""
+        """Return what TensorRT says of every layer of the built engine, as JSON."""
         inspector = self.engine.create_engine_inspector()
         return inspector.get_engine_information(self.module.LayerInformationFormat.JSON)
 
     def save_compiled(self) -> None:
-        """Keep what TensorRT for RTX compiled since."""
+        """Write what TensorRT for RTX compiled since."""
         if self._jit is not None:
             self._jit.save()
 
     def close(self) -> None:
-        """Freed in the opposite order of their making, before the device is."""
+        """Free everything in the opposite order of its making; call it before the device is closed."""
         self._context = None
         self.engine = None
         self._runtime = None

@@ -58,7 +58,7 @@ _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 
 
 def load_library() -> ctypes.CDLL:
-    """The driver's library.
+    """Load the driver's library.
 
     Raises:
         DarsrError: there is no NVIDIA driver on this machine.
@@ -116,7 +116,7 @@ class Device:
         self.call("cuCtxSetCurrent", self._context)
 
     def memory(self) -> tuple[int, int]:
-        """Free and total bytes."""
+        """Return free and total bytes."""
         free, total = c_size_t(), c_size_t()
         self.call("cuMemGetInfo_v2", byref(free), byref(total))
         return free.value, total.value
@@ -143,6 +143,7 @@ class Device:
         return value.value
 
     def close(self) -> None:
+        """Release it."""
         if self._context is not None:
             self._context = None
             self.call("cuDevicePrimaryCtxRelease_v2", self._handle)
@@ -156,82 +157,94 @@ class Device:
         self.close()
 
 
-class DeviceMemory:
-    """Memory on the device that grows when more is asked for. ``address`` is 0 while it holds nothing.
+class _Memory:
+    """Memory that grows when more is asked for. ``address`` is 0 while it holds nothing."""
 
-    ``cuMemAlloc`` aligns to at least 256 bytes, which is what TensorRT wants.
-    """
+    _alloc, _free, _pointer, _where = "", "", c_uint64, ""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self.address, self.size = 0, 0
 
     def reserve(self, size: int) -> None:
+        """Make it at least ``size`` bytes large; what it held is lost where it grows."""
         if size <= self.size:
             return
         self.free()
-        address = c_uint64()
-        self._device.call("cuMemAlloc_v2", byref(address), size, doing=f"reserving {size / 2**20:.0f} MiB")
+        address = self._pointer()
+        doing = f"reserving {size / 2**20:.0f} MiB{self._where}"
+        self._device.call(self._alloc, byref(address), size, doing=doing)
         self.address, self.size = address.value, size
 
     def free(self) -> None:
+        """Give the memory back."""
         if self.address:
-            self._device.call("cuMemFree_v2", self.address)
+            self._device.call(self._free, self.address)
         self.address, self.size = 0, 0
 
 
-class HostMemory:
-    """Page-locked memory of the host, which copies to and from the device without a detour. Grows like DeviceMemory."""
+class DeviceMemory(_Memory):
+    """Memory on the device. ``cuMemAlloc`` aligns to at least 256 bytes, which is what TensorRT wants."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self.address, self.size = 0, 0
+    _alloc, _free = "cuMemAlloc_v2", "cuMemFree_v2"
 
-    def reserve(self, size: int) -> None:
-        if size <= self.size:
-            return
-        self.free()
-        address = c_void_p()
-        self._device.call(
-            "cuMemAllocHost_v2", byref(address), size, doing=f"reserving {size / 2**20:.0f} MiB of the host"
-        )
-        self.address, self.size = address.value or 0, size
+
+class HostMemory(_Memory):
+    """Page-locked memory of the host, which copies to and from the device without a detour."""
+
+    _alloc, _free, _pointer, _where = "cuMemAllocHost_v2", "cuMemFreeHost", c_void_p, " of the host"
 
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
-        """A float32 view of its beginning, good until the next ``reserve`` or ``free``."""
+        """Return a float32 view of its beginning, valid until the next ``reserve`` or ``free``."""
         count = int(np.prod(shape))
         if 4 * count > self.size:
             raise ValueError(f"{shape} does not fit into {self.size} bytes")
         return np.ctypeslib.as_array((c_float * count).from_address(self.address)).reshape(shape)
 
-    def free(self) -> None:
-        if self.address:
-            self._device.call("cuMemFreeHost", self.address)
-        self.address, self.size = 0, 0
+
+class _Handle:
+    """Something of the driver's that is closed once."""
+
+    _destroy = ""
+
+    def __init__(self, device: Device, make: str, *arguments: object) -> None:
+        handle = c_void_p()
+        device.call(make, byref(handle), *arguments)
+        self._device, self.handle = device, handle.value
+
+    def close(self) -> None:
+        """Release it."""
+        if self.handle:
+            self._device.call(self._destroy, self.handle)
+            self.handle = 0
 
 
-class Stream:
+class Stream(_Handle):
     """A stream of work that runs in order, beside the default stream."""
 
+    _destroy = "cuStreamDestroy_v2"
+
     def __init__(self, device: Device) -> None:
-        self._device = device
-        handle = c_void_p()
-        device.call("cuStreamCreate", byref(handle), _NON_BLOCKING)
-        self.handle = handle.value
+        super().__init__(device, "cuStreamCreate", _NON_BLOCKING)
 
     def upload(self, to: DeviceMemory, source: HostMemory, size: int) -> None:
+        """Enqueue a copy from host to device."""
         self._device.call("cuMemcpyHtoDAsync_v2", to.address, source.address, size, self.handle)
 
     def download(self, to: HostMemory, source: DeviceMemory, size: int) -> None:
+        """Enqueue a copy from device to host."""
         self._device.call("cuMemcpyDtoHAsync_v2", to.address, source.address, size, self.handle)
 
     def synchronize(self) -> None:
+        """Wait until all enqueued work is done."""
         self._device.call("cuStreamSynchronize", self.handle, doing="waiting for the result")
 
     def begin_capture(self) -> None:
+        """Record what is enqueued instead of running it."""
         self._device.call("cuStreamBeginCapture_v2", self.handle, _THREAD_LOCAL)
 
     def end_capture(self) -> Graph:
+        """Return what was recorded as a graph."""
         graph = c_void_p()
         self._device.call("cuStreamEndCapture", self.handle, byref(graph))
         try:
@@ -239,49 +252,34 @@ class Stream:
         finally:
             self._device.call("cuGraphDestroy", graph)
 
-    def close(self) -> None:
-        if self.handle:
-            self._device.call("cuStreamDestroy_v2", self.handle)
-            self.handle = 0
 
-
-class Graph:
+class Graph(_Handle):
     """Work captured from a stream, launched as one."""
 
+    _destroy = "cuGraphExecDestroy"
+
     def __init__(self, device: Device, graph: c_void_p) -> None:
-        self._device = device
-        executable = c_void_p()
-        device.call("cuGraphInstantiateWithFlags", byref(executable), graph, 0)
-        self._executable = executable.value
+        super().__init__(device, "cuGraphInstantiateWithFlags", graph, 0)
 
     def launch(self, stream: Stream) -> None:
-        self._device.call("cuGraphLaunch", self._executable, stream.handle)
-
-    def close(self) -> None:
-        if self._executable:
-            self._device.call("cuGraphExecDestroy", self._executable)
-            self._executable = 0
+        """Enqueue the whole graph."""
+        self._device.call("cuGraphLaunch", self.handle, stream.handle)
 
 
-class Event:
+class Event(_Handle):
     """A moment in a stream, for timing on the device's own clock."""
 
+    _destroy = "cuEventDestroy_v2"
+
     def __init__(self, device: Device) -> None:
-        self._device = device
-        handle = c_void_p()
-        device.call("cuEventCreate", byref(handle), 0)
-        self.handle = handle.value
+        super().__init__(device, "cuEventCreate", 0)
 
     def record(self, stream: Stream) -> None:
+        """Record the event behind the work that is enqueued."""
         self._device.call("cuEventRecord", self.handle, stream.handle)
 
     def milliseconds_since(self, earlier: Event) -> float:
-        """Both must have happened: synchronize the stream first."""
+        """Return the milliseconds between two events. Both must have happened: synchronize the stream first."""
         elapsed = c_float()
         self._device.call("cuEventElapsedTime", byref(elapsed), earlier.handle, self.handle)
         return elapsed.value
-
-    def close(self) -> None:
-        if self.handle:
-            self._device.call("cuEventDestroy_v2", self.handle)
-            self.handle = 0

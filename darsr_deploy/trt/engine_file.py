@@ -44,6 +44,7 @@ class EngineFacts:
     cache_key: str = ""
 
     def to_json(self) -> dict:
+        """Return the facts as JSON values."""
         return {
             **asdict(self),
             "spec": self.spec.to_json(),
@@ -53,11 +54,12 @@ class EngineFacts:
 
 
 def sidecar_path(engine: str | Path) -> Path:
+    """Return where the sidecar of an engine lies."""
     return Path(f"{engine}.json")
 
 
 def write_engine(engine: Path, data: bytes, facts: EngineFacts) -> EngineFacts:
-    """Write an engine and its sidecar, both or neither; returns the facts with the engine's hash and size."""
+    """Write an engine and its sidecar, both or neither; return the facts with the engine's hash and size."""
     facts = EngineFacts(**{**vars(facts), "sha256": hash_bytes(data), "bytes": len(data)})
     header = {"kind": KIND, "version": VERSION, "facts": facts.to_json()}
     header["checksum"] = hash_json(header)
@@ -69,7 +71,7 @@ def write_engine(engine: Path, data: bytes, facts: EngineFacts) -> EngineFacts:
 
 
 def read_facts(engine: Path) -> EngineFacts:
-    """The sidecar of an engine, checked.
+    """Read and check the sidecar of an engine.
 
     Raises:
         DarsrError: missing, damaged, or of another version.
@@ -99,7 +101,7 @@ def read_facts(engine: Path) -> EngineFacts:
 
 
 def read_engine(engine: str | Path) -> tuple[bytes, EngineFacts]:
-    """The bytes of an engine, which are those that the sidecar was written for, and its facts.
+    """Return the bytes of an engine, checked against its sidecar, and its facts.
 
     Raises:
         DarsrError: missing or damaged.

@@ -30,7 +30,7 @@ class Family:
 
     @property
     def install(self) -> str:
-        """The command that installs it."""
+        """Return the command that installs it."""
         return install(self.name) + self.note
 
 
@@ -59,23 +59,23 @@ class Library:
 
     @property
     def release(self) -> tuple[int, int]:
-        """Major and minor version, compared as numbers."""
+        """Return major and minor version, to be compared as numbers."""
         major, minor = re.match(r"(\d+)\.(\d+)", self.version).groups()
         return int(major), int(minor)
 
     @property
     def has_flags(self) -> bool:
-        """Whether a precision can be asked for with builder flags as well."""
+        """Return whether a precision can be asked for with builder flags as well."""
         return self.family.name == "trt" and self.release < FLAGS_DEPRECATED
 
 
 def installed(family: Family) -> str | None:
-    """The module of a family that is installed here, without importing it."""
+    """Return the module of a family that is installed here, without importing it."""
     return next((name for name in family.modules if importlib.util.find_spec(name) is not None), None)
 
 
 def choose_family(asked: str) -> Family:
-    """The family that ``--engine`` means: for ``trt`` the enterprise one if present, else TensorRT for RTX."""
+    """Return the family that ``--engine`` means: for ``trt`` the enterprise one if present, else TensorRT for RTX."""
     if asked == "trt" and installed(FAMILIES["trt"]) is None and installed(FAMILIES["trt-rtx"]) is not None:
         return FAMILIES["trt-rtx"]
     return FAMILIES[asked]
@@ -108,7 +108,7 @@ def import_library(family: Family) -> Library:
 
 
 def make_logger(module: ModuleType):
-    """A logger that keeps errors for the one line a user gets, instead of printing them."""
+    """Return a logger that keeps errors for the one line a user gets, instead of printing them."""
 
     class Logger(module.ILogger):
         def __init__(self) -> None:
@@ -120,14 +120,14 @@ def make_logger(module: ModuleType):
                 self.errors.append(" ".join(message.split()))
 
         def why(self) -> str:
-            """The first error, which is the cause of those behind it."""
+            """Return the first error, which is the cause of those behind it."""
             return self.errors[0][:240] if self.errors else "no reason given"
 
     return Logger()
 
 
 def known_targets(library: Library) -> list[str]:
-    """Compute capabilities that a TensorRT for RTX builds for."""
+    """Return the compute capabilities that a TensorRT for RTX builds for."""
     members = library.module.ComputeCapability.__members__
     return [f"sm_{name[2:]}" for name in members if name.startswith("SM")]
 
@@ -156,7 +156,7 @@ def check_targets(library: Library, targets: tuple[str, ...]) -> None:
 
 
 def require_gpu(library: Library) -> tuple[str, str]:
-    """Name and compute capability of the GPU, if this family runs on it.
+    """Return name and compute capability of the GPU, if this family runs on it.
 
     Raises:
         DarsrError: no GPU, or for TensorRT for RTX one that it does not know; the line names what works here.
@@ -174,7 +174,7 @@ def require_gpu(library: Library) -> tuple[str, str]:
 
 
 def require_version(model: str, facts: EngineFacts, library: Library) -> None:
-    """An engine loads in the family and version that built it.
+    """Refuse an engine of another family or version than the one that is installed.
 
     Raises:
         DarsrError: another one is installed.
@@ -194,7 +194,7 @@ def require_version(model: str, facts: EngineFacts, library: Library) -> None:
 
 
 def require_device(model: str, facts: EngineFacts, device: Device) -> None:
-    """An enterprise engine runs on the GPU model it was built on; one for RTX on the targets it was built for.
+    """Refuse an engine that was built for another GPU: enterprise engines run on one model, those for RTX on their targets.
 
     Raises:
         DarsrError: another GPU.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import operator
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..bundle.adapter_inputs import AdapterInputs, bind_adapter, load_adapter
-from ..bundle.manifest import GRAPHS, MANIFEST, Manifest
+from ..bundle.graphs import GRAPHS
+from ..bundle.manifest import MANIFEST, Manifest
 from ..errors import DarsrError, OutOfMemory
 from ..files.adapter import Adapter
 from ..files.hashing import hash_file
@@ -62,12 +64,12 @@ class _Place:
 
 
 def own_engine(folder: Path, graph: str) -> Path:
-    """Where a bundle's own engine of a graph lies, beside its ONNX file. It need not be there."""
+    """Return where a bundle's own engine of a graph lies, beside its ONNX file; it need not exist."""
     return folder / f"{graph}{SUFFIX}"
 
 
 def own_engines(folder: Path) -> list[Path]:
-    """Those that a bundle holds."""
+    """Return the engines that a bundle holds."""
     return [path for graph in GRAPHS if (path := own_engine(folder, graph)).is_file()]
 
 
@@ -81,7 +83,7 @@ def open_in_tensorrt(
     *,
     trust: bool = False,
 ) -> TrtBundleEngine:
-    """An adapter in a bundle, on the GPU at hand. The next adapter only binds its weights to the same engines.
+    """Open an adapter in a bundle on the GPU at hand. The next adapter only binds its weights to the same engines.
 
     The bundle stays open for the next adapter of this process, at least until another one is opened and no engine of it is in
     use (:func:`close_bundles`). Threads open one after the other.
@@ -99,22 +101,22 @@ def open_in_tensorrt(
     gpu, target = require_gpu(library)
     what = "the backbone" if adapter is None else str(adapter)
     loaded, digest = (None, "") if adapter is None else load_adapter(adapter)
-    fitted = bind_adapter(loaded, Manifest.load(folder), str(folder), what)
+    inputs = bind_adapter(loaded, Manifest.load(folder), str(folder), what)
     with _opening:
-        bundle = _opened(folder, library, gpu, target, cache.folder, trust)
+        bundle = _open_bundle(folder, library, gpu, target, cache.folder, trust)
         place = _Place(bundle, gpu, target, cache, say, builder)
 
         def bound() -> TrtBundleEngine:
             return bundle.engine(loaded, what, digest)
 
-        own = _open_own(place, fitted, trust)
+        own = _open_own(place, inputs, trust)
         try:
-            return _with_the_rest(place, fitted, loaded, bound, own)
+            return _complete(place, inputs, loaded, bound, own)
         except _Differs as error:
             if not own:
                 raise
             say(f"{folder}: its own engines are not used ({error.args[1]})")
-            return _with_the_rest(place, fitted, loaded, bound, {})
+            return _complete(place, inputs, loaded, bound, {})
 
 
 def close_bundles() -> None:
@@ -129,7 +131,7 @@ _opening = threading.RLock()
 atexit.register(close_bundles)  # the libraries want their objects freed while they are still there
 
 
-def _opened(folder: Path, library: Library, gpu: str, target: str, jit_folder: Path, trust: bool) -> TrtBundle:
+def _open_bundle(folder: Path, library: Library, gpu: str, target: str, jit_folder: Path, trust: bool) -> TrtBundle:
     key = (folder.resolve(), hash_file(folder / MANIFEST), library.family.name, library.version, gpu, target, trust)
     if key not in _kept:
         for other in [other for other, bundle in _kept.items() if not bundle.users]:
@@ -138,12 +140,12 @@ def _opened(folder: Path, library: Library, gpu: str, target: str, jit_folder: P
     return _kept[key]
 
 
-def _open_own(place: _Place, fitted: AdapterInputs, trust: bool) -> dict[str, EngineFacts]:
-    """Open what a bundle brings for an adapter, as far as it fits; the facts of what was opened now, by graph."""
+def _open_own(place: _Place, inputs: AdapterInputs, trust: bool) -> dict[str, EngineFacts]:
+    """Open what a bundle brings for an adapter, as far as it fits; return the facts of what was opened now, by graph."""
     bundle, opened, refused, tried = place.bundle, {}, {}, set()
     if not own_engines(bundle.folder):
         return opened
-    while untried := [graph for graph in bundle.lacks(fitted) if graph not in tried]:
+    while untried := [graph for graph in bundle.lacks(inputs) if graph not in tried]:
         graph = untried[0]  # what is lacking depends on the sizes of what is open
         tried.add(graph)
         path = own_engine(bundle.folder, graph)
@@ -160,9 +162,9 @@ def _open_own(place: _Place, fitted: AdapterInputs, trust: bool) -> dict[str, En
     return opened
 
 
-def _with_the_rest(
+def _complete(
     place: _Place,
-    fitted: AdapterInputs,
+    inputs: AdapterInputs,
     adapter: Adapter | None,
     bound: Callable[[], TrtBundleEngine],
     own: dict[str, EngineFacts],
@@ -174,23 +176,27 @@ def _with_the_rest(
     """
     bundle, cache = place.bundle, place.cache
     shapes = bundle.shapes or DEFAULT_SHAPES
-    files = {graph: bundle.manifest.read(bundle.folder, f"{graph}.onnx") for graph in bundle.lacks(fitted)}
+    files = {graph: bundle.manifest.read(bundle.folder, f"{graph}.onnx") for graph in bundle.lacks(inputs)}
     precision, library = bundle.manifest.spec.precision, bundle.library
-    keys = {g: engine_key(data, precision, library, shapes, place.gpu, place.target) for g, data in files.items()}
+    here = {"gpu": place.gpu, "target": place.target}
+    keys = {graph: engine_key(data, precision, library, shapes, **here) for graph, data in files.items()}
     with contextlib.ExitStack() as locks:
         # in the order of their names, so that two processes never wait for each other
-        places = {graph: locks.enter_context(cache.locked(key)) for graph, key in sorted(keys.items(), key=_second)}
-        missing = [graph for graph in files if not _from_cache(place, graph, places[graph], keys[graph])]
+        places = {
+            graph: locks.enter_context(cache.locked(key))
+            for graph, key in sorted(keys.items(), key=operator.itemgetter(1))
+        }
+        missing = [graph for graph in files if not _open_cached(place, graph, places[graph], keys[graph])]
         with contextlib.ExitStack() as undo:  # what was not compared and kept must not run the next image
             undo.callback(_drop, bundle, [*own, *missing])
-            built = _built(place, {graph: files[graph] for graph in missing}, shapes)
+            built = _build_missing(place, {graph: files[graph] for graph in missing}, shapes)
             for graph, (data, facts) in built.items():
                 bundle.open(graph, data, facts)
             try:
                 engine = bound()
                 undo.callback(engine.__exit__)
-                new = [facts for facts in own.values() if not _known(place, facts)]
-                parity = _parity(place, engine, adapter) if built or new else None
+                new = [facts for facts in own.values() if not _is_verified(place, facts)]
+                parity = _check_parity(place, engine, adapter) if built or new else None
             except OutOfMemory:
                 raise
             except DarsrError as error:
@@ -206,7 +212,7 @@ def _with_the_rest(
     return engine
 
 
-def _from_cache(place: _Place, graph: str, path: Path, key: str) -> bool:
+def _open_cached(place: _Place, graph: str, path: Path, key: str) -> bool:
     if not path.is_file():
         return False
     try:
@@ -214,16 +220,13 @@ def _from_cache(place: _Place, graph: str, path: Path, key: str) -> bool:
         require_trust(path, facts.sha256)
         place.bundle.open(graph, data, facts)
     except DarsrError as error:
-        again = ": building it again" if place.builder is not None else ""
-        place.say(f"the engine in the cache cannot be used ({error.args[1]}){again}")
-        if again:
-            place.cache.remove(key)
+        place.cache.report_unusable(key, error, place.say, place.builder is not None)
         return False
     place.cache.used(key)
     return True
 
 
-def _built(place: _Place, files: dict[str, bytes], shapes: Shapes) -> Built:
+def _build_missing(place: _Place, files: dict[str, bytes], shapes: Shapes) -> Built:
     if not files:
         return {}
     if place.builder is not None:
@@ -238,11 +241,11 @@ def _built(place: _Place, files: dict[str, bytes], shapes: Shapes) -> Built:
     raise DarsrError(str(folder), why, f"build them: {command}")
 
 
-def _known(place: _Place, facts: EngineFacts) -> bool:
+def _is_verified(place: _Place, facts: EngineFacts) -> bool:
     return engine_cache.is_verified(place.cache.folder, facts.sha256, place.gpu, place.target)
 
 
-def _parity(place: _Place, engine: TrtBundleEngine, adapter: Adapter | None) -> float | None:
+def _check_parity(place: _Place, engine: TrtBundleEngine, adapter: Adapter | None) -> float | None:
     folder = place.bundle.folder
     return bundle_parity(engine, folder, adapter, str(folder), place.say)
 
@@ -250,7 +253,3 @@ def _parity(place: _Place, engine: TrtBundleEngine, adapter: Adapter | None) -> 
 def _drop(bundle: TrtBundle, graphs: list[str]) -> None:
     for graph in filter(bundle.holds, graphs):
         bundle.drop(graph)
-
-
-def _second(item: tuple[str, str]) -> str:
-    return item[1]

@@ -1,4 +1,4 @@
-"""A built engine is run on the device it is for and compared, before it is kept: what the parity gate is for files.
+"""A built engine is run on the device it is for and compared, before it is kept: the parity check of files, on the device.
 
 A runtime bundle in TensorRT against the same bundle in ONNX Runtime, on the device that runs it.
 """
@@ -40,7 +40,7 @@ class Reference:
 
 
 def reference_from_file(model: Path, precision: str) -> Reference | None:
-    """ONNX Runtime on the very file, which was itself compared with PyTorch when it was written; None where it cannot."""
+    """Return ONNX Runtime on the very file, which was compared with PyTorch when it was written; None where it cannot run it."""
     if precision == "bf16" or len(installed_runtimes()) != 1:
         return None
     engine = OrtEngine(model)
@@ -48,7 +48,7 @@ def reference_from_file(model: Path, precision: str) -> Reference | None:
 
 
 def pictures(shapes: Shapes, photo: np.ndarray | None, one_image: bool = False) -> list[np.ndarray]:
-    """Test pictures that an engine takes: synthetic ones, and the crop of highest contrast of the photo.
+    """Return test images that an engine takes: synthetic ones, and the crop of highest contrast of the photo.
 
     Args:
         one_image: the engine is of form ``filters``, for the photo alone.
@@ -65,7 +65,7 @@ def pictures(shapes: Shapes, photo: np.ndarray | None, one_image: bool = False) 
 
 
 def device_parity_db(engine: TrtEngine, reference: Reference, tests: list[np.ndarray]) -> float:
-    """Worst PSNR (peak 1) over the pictures; 200 where they are equal, 0 for NaN. Each runs twice: a graph is replayed."""
+    """Return the worst PSNR (peak 1) over the images: 200 if equal, 0 for NaN. Each runs twice, as a CUDA graph is replayed."""
     figures = []
     for lr in tests:
         expected = reference.run(lr)
@@ -76,19 +76,19 @@ def device_parity_db(engine: TrtEngine, reference: Reference, tests: list[np.nda
 
 
 def require_device_parity(
-    engine: TrtEngine, reference: Reference, tests: list[np.ndarray], what: str, floor_db: float | None = None
+    engine: TrtEngine, reference: Reference, tests: list[np.ndarray], what: str, min_psnr_db: float | None = None
 ) -> float:
-    """Measure parity on the device.
+    """Run the parity check on the device and return its PSNR in dB.
 
     Raises:
-        DarsrError: below the floor of the precision (or ``floor_db``), or an engine of another precision than asked for.
+        DarsrError: below the minimum PSNR of the precision (or ``min_psnr_db``), or an engine of another precision than asked for.
     """
-    floor = FLOORS_DB[engine.spec.precision] if floor_db is None else floor_db
+    minimum = FLOORS_DB[engine.spec.precision] if min_psnr_db is None else min_psnr_db
     measured = device_parity_db(engine, reference, tests)
-    if measured < floor:
+    if measured < minimum:
         raise DarsrError(
             what,
-            f"on {engine.device.name} the engine differs from {reference.name}: {measured:.1f} dB, at least {floor:.1f} dB "
+            f"on {engine.device.name} the engine differs from {reference.name}: {measured:.1f} dB, at least {minimum:.1f} dB "
             "are required, so nothing was written",
             "accept it with --floor, or use --precision fp32",
         )
@@ -97,7 +97,7 @@ def require_device_parity(
 
 
 def require_built_type(information: str, precision: str, what: str) -> None:
-    """The inspector names the type asked for among the built layers.
+    """Check that TensorRT built layers of the type asked for.
 
     Raises:
         DarsrError: it names types, and not this one: an fp32 engine under another name.
@@ -117,19 +117,19 @@ def bundle_parity(
     adapter: Adapter | None,
     what: str,
     say: Callable[[str], None],
-    floor_db: float | None = None,
+    min_psnr_db: float | None = None,
 ) -> float | None:
-    """Worst PSNR in dB against the same adapter in the same bundle in ONNX Runtime, whole and in tiles.
+    """Return the worst PSNR in dB against the same adapter in the same bundle in ONNX Runtime, whole and in tiles.
 
     Args:
         what: the bundle's name in lines.
-        floor_db: least PSNR; by default the precision's own.
+        min_psnr_db: minimum PSNR; by default the precision's own.
 
     Returns:
         None where ONNX Runtime is not installed: then only the correction was compared, when it was bound.
 
     Raises:
-        DarsrError: below the floor, or an engine that was built in another type than asked for.
+        DarsrError: below the minimum PSNR, or an engine that was built in another type than asked for.
     """
     for graph, information in engine.inspect_each().items():
         require_built_type(information, engine.spec.precision, f"{what}: {graph}")
@@ -138,9 +138,9 @@ def bundle_parity(
         return None
     reference = Reference("ONNX Runtime", Bundle(folder).engine(adapter).run)
     tests = pictures(engine.shapes, None)
-    figures = [require_device_parity(engine, reference, tests, what, floor_db)]
+    figures = [require_device_parity(engine, reference, tests, what, min_psnr_db)]
     if engine.locality.halo is not None and max(engine.shapes.min) <= _TEST_TILE:
-        figures.append(require_device_parity(_InTiles(engine), reference, tests, what, floor_db))
+        figures.append(require_device_parity(_InTiles(engine), reference, tests, what, min_psnr_db))
     return round(min(figures), 2)
 
 

@@ -24,16 +24,24 @@ class Shapes:
 
     @property
     def static(self) -> bool:
+        """Return whether there is one size only."""
         return self.min == self.max
 
     def holds(self, height: int, width: int) -> bool:
+        """Return whether an image of this size lies within the profile."""
         return all(low <= side <= high for low, side, high in zip(self.min, (height, width), self.max))
 
     def to_json(self) -> list[list[int]]:
+        """Return three pairs of height and width."""
         return [list(size) for size in (self.min, self.opt, self.max)]
 
     @classmethod
     def from_json(cls, sizes: object, path: str) -> Shapes:
+        """Return the shapes that :meth:`to_json` made.
+
+        Raises:
+            DarsrError: it made something else.
+        """
         try:
             smallest, optimal, largest = sizes
             return make_dataclass(cls, {"min": smallest, "opt": optimal, "max": largest})
@@ -41,13 +49,13 @@ class Shapes:
             raise DarsrError(path, "field shapes is not three sizes", "build the engine again") from error
 
     def __str__(self) -> str:
-        """As it is typed: ``160x240``, or ``3x3,480x640,1920x1920``."""
+        """Return it as it is typed: ``160x240``, or ``3x3,480x640,1920x1920``."""
         sizes = (self.min,) if self.static else (self.min, self.opt, self.max)
         return ",".join(f"{height}x{width}" for height, width in sizes)
 
 
 def input_shape(name: str, declared: tuple[int, ...], size: Size, scale: int, graph: str = "") -> tuple[int, ...]:
-    """The shape of a network's input for a small image of one size; the batch is 1.
+    """Return the shape of a network's input for an LR image of one size; the batch is 1.
 
     Args:
         name: of the input: ``sr`` is of the large image, the others that vary of the small one.
@@ -71,7 +79,7 @@ def fixed_shapes(spec: ModelSpec) -> Shapes | None:
 
 
 def parse_shapes(shape: str | None, shapes: str | None) -> Shapes | None:
-    """What ``--shape HxW`` or ``--shapes MIN,OPT,MAX`` says; None where neither is given.
+    """Parse ``--shape HxW`` or ``--shapes MIN,OPT,MAX``; None where neither is given.
 
     Raises:
         DarsrError: no sizes, both options, sides under 3, or sizes that do not grow.

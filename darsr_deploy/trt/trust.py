@@ -20,11 +20,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}$", re.M)  # a torn line may stand before it
 
 
 def trust_list() -> Path:
+    """Return where the list lies: in the user's state folder, or what DARSR_STATE names."""
     return Path(os.environ.get("DARSR_STATE") or platformdirs.user_state_dir("darsr")) / "trusted-engines"
 
 
 def trust(sha256: str) -> None:
-    """Put an engine that was built just now on the list.
+    """Add an engine that was built just now to the list.
 
     Raises:
         DarsrError: the list cannot be written.

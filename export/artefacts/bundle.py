@@ -12,7 +12,7 @@ from onnx import ModelProto
 from torch import nn
 
 from darsr_deploy.bundle.manifest import MANIFEST, OWN_ADAPTER, Manifest
-from darsr_deploy.bundle.ort_bundle import Bundle, BundleEngine
+from darsr_deploy.bundle.ort_bundle import Bundle, OrtBundleEngine
 from darsr_deploy.bundle.weights import kernel_side, weight_shapes, widths_of
 from darsr_deploy.engines.tiled import TiledEngine
 from darsr_deploy.errors import DarsrError
@@ -142,7 +142,7 @@ def _manifest(graphs: dict[str, ModelProto], spec: ModelSpec, widths: tuple[int,
     )
 
 
-def _parity(engine: BundleEngine, graphs: dict[str, ModelProto], tests: list[Case], precision: str) -> float:
+def _parity(engine: OrtBundleEngine, graphs: dict[str, ModelProto], tests: list[Case], precision: str) -> float:
     """Return the worst PSNR in dB against PyTorch: whole, tiled where possible, and for ``fp16`` at true precision."""
     figures = [figure(engine.run(test.lr), test.expected) for test in tests]
     if engine.locality.halo is not None:
@@ -154,25 +154,19 @@ def _parity(engine: BundleEngine, graphs: dict[str, ModelProto], tests: list[Cas
 
 
 def _at_true_precision(
-    engine: BundleEngine, graphs: dict[str, ModelProto], lr: np.ndarray, precision: str
+    engine: OrtBundleEngine, graphs: dict[str, ModelProto], lr: np.ndarray, precision: str
 ) -> np.ndarray:
     """Run the graphs in the types that they declare (see :mod:`.reference`)."""
     from .reference import evaluate
 
-    def run(graph: str, **feeds: np.ndarray) -> np.ndarray:
-        result = evaluate(graphs[graph], feeds)
+    buffers = {"lr": lr}
+    for step in engine.inputs.steps():
+        bound = engine.inputs.arrays.keys() & {value.name for value in graphs[step.graph].graph.input}
+        feeds = {name: buffers[buffer] for name, buffer in step.inputs.items()}
+        result = evaluate(graphs[step.graph], feeds | {name: engine.inputs.arrays[name] for name in bound})
         require_headroom(precision, result.peaks)
-        return result.sr
-
-    value = lr
-    if engine.weights is not None:
-        value = run("correction", lr=lr, **engine.weights)
-    elif engine.coefficients is not None:
-        value = run("filter", lr=lr, coeff=engine.coefficients)
-    value = run("backbone", lr=value)
-    for _ in range(engine.rounds):
-        value = run("backprojection", sr=value, lr=lr, kernel=engine.kernel)
-    return value.clip(0, 1)
+        buffers[step.to] = result.sr
+    return buffers[step.to].clip(0, 1)
 
 
 def _unclipped(model: ModelProto) -> ModelProto:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from darsr_deploy.bundle.adapter_inputs import TILE_GRAPHS, bind_adapter
-from darsr_deploy.bundle.manifest import GRAPHS, MANIFEST, Manifest
+from darsr_deploy.bundle.adapter_inputs import bind_adapter
+from darsr_deploy.bundle.graphs import GRAPHS, TILE_GRAPHS
+from darsr_deploy.bundle.manifest import MANIFEST, Manifest
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.files.atomic import atomic_folder

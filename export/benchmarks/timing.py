@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import onnxruntime
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from darsr_deploy.engines.ort import import_onnxruntime
 from darsr_deploy.errors import DarsrError
 from darsr_train.pipeline import Pipeline
 
@@ -24,6 +24,8 @@ from ..onnx_graphs.build import build_model
 from ..onnx_graphs.opset import OPSET
 from ..onnx_graphs.quantize import quiet
 from ..onnx_graphs.rewrites import slopes_as_convolutions
+
+onnxruntime = import_onnxruntime()
 
 
 def parser(doc: str, **defaults: object) -> argparse.ArgumentParser:

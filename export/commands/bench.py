@@ -111,7 +111,7 @@ def bench(
         raise DarsrError("bench", "nothing matches --engine, --provider, --precision and --form", "leave one out")
     truth = truth_of(gt, picture, rows)
     with progress("bench") as report:
-        result = measure(rows, picture, setting, known, truth, why, report)
+        result = measure(rows, picture, setting, known, truth, why_no_reference=why, report=report)
     texts: dict[str, Callable[[dict], str]] = {
         ".json": lambda r: json.dumps(r, indent=1, allow_nan=False),
         ".md": bench_tables.markdown,

@@ -10,6 +10,7 @@ from darsr_deploy.engines.tiled import TiledEngine
 from darsr_deploy.engines.torch_engine import TorchEngine
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.model_spec import PRECISIONS
+from darsr_deploy.opening import ENGINES as FILE_ENGINES
 from darsr_deploy.opening import PROVIDERS
 from darsr_deploy.trt.library import choose_family, import_library, require_gpu
 
@@ -19,7 +20,7 @@ from ..artefacts.cache import resolve, resolve_model
 from ..artefacts.engine import compare_with_torch
 from ..artefacts.subject import Source, Subject
 
-ENGINES = ("auto", "ort", "trt", "trt-rtx", "torch")
+ENGINES = (*FILE_ENGINES, "torch")
 log = logging.getLogger("darsr")
 
 

@@ -103,7 +103,7 @@ def _run(
         path = target if target == STREAM else stack.enter_context(atomic_path(target))
         writer = open_writer(path, target, reader.info.enlarged(scale), reader, options.say)
         stack.enter_context(writer)
-        step = stack.enter_context(frames_progress(str(target), reader.info.frames))
+        report = stack.enter_context(options.progress(str(target)))
 
         def work(item: Frame | Passed) -> Frame | Passed:
             nonlocal count
@@ -111,7 +111,7 @@ def _run(
                 return item
             result = replace(item, pixels=upscale(choose.engine_for(item.pixels), item.pixels))
             count += 1
-            step()
+            report({"step": count, "steps": reader.info.frames, "fps": count / (time.perf_counter() - started)})
             return result
 
         pipelined(items, work, writer.write)
@@ -204,26 +204,3 @@ def _adapted_to_first(
     with options.progress(clip.name) as report:
         adapt_to_frame(most_detailed(frames), target, options.backbone, options.scale or 2, report=report)
     return target, itertools.chain(head, items)
-
-
-@contextlib.contextmanager
-def frames_progress(title: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """A bar on stderr with frames a second and the time left; silent where stderr is no terminal."""
-    import sys
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    started, done = time.perf_counter(), 0
-    fps = TextColumn("{task.fields[fps]:.1f} fps")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), fps, TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task(title, total=total, fps=0.0)
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            bar.update(task, completed=done, fps=done / (time.perf_counter() - started))
-
-        yield step

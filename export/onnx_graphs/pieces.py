@@ -18,7 +18,7 @@ import onnx
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from darsr_deploy.bundle.weights import STAGES
+from darsr_deploy.bundle.graphs import STAGES
 from darsr_train.networks.backprojection import BackProjection
 
 from ..folding.backprojection import BLOCK, RIM, PlainBackProjection

@@ -43,7 +43,7 @@ def test_results_errors_and_deaths_come_back_with_their_items():
     assert [results[i] for i in (0, 3, 4)] == [("A", 1), ("B", 1), ("C", 1)]
     assert str(results[1]) == "error: cannot be done; leave it out"
     assert isinstance(results[2], DarsrError)
-    assert str(results[2]).startswith("death: the process that worked on it ended with code -9")
+    assert str(results[2]).startswith("death: the process that worked on it ended with signal SIGKILL")
     assert sorted(entry["item"] for entry in entries) == sorted(items)
     assert not multiprocessing.active_children()
 

@@ -85,7 +85,7 @@ def comparisons(monkeypatch):
     compare = trt_opening.bundle_parity
 
     def counted(engine, *rest):
-        found.append(engine.fitted.kind)
+        found.append(engine.inputs.kind)
         return compare(engine, *rest)
 
     monkeypatch.setattr(trt_opening, "bundle_parity", counted)

@@ -85,6 +85,6 @@ def test_another_provider_in_its_place_is_an_error(cuda, tmp_path, monkeypatch):
 
 def test_without_onnx_there_is_nothing_to_inline_with(tmp_path, monkeypatch):
     model = model_file(tmp_path / "a.onnx", form="filters", **FILTERS)
-    assert ort_engine._inlined(model) is not None
+    assert ort_engine._inline_functions(model) is not None
     monkeypatch.setattr(ort_engine.importlib.util, "find_spec", lambda name: None)
-    assert ort_engine._inlined(model) is None
+    assert ort_engine._inline_functions(model) is None

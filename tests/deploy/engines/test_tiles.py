@@ -131,11 +131,20 @@ def test_a_model_that_takes_whole_images_alone_says_why():
     locality = Locality(None, 1, BYTES, why="it averages", hint="export it with --split")
     with pytest.raises(DarsrError, match=r"--tile 64: it averages; export it with --split"):
         TiledEngine(Enlarger(locality=locality), 64)
-    said = []
-    upscale(TiledEngine(Enlarger(locality=locality), None, said.append, free=lambda: 1 << 20), picture(90, 90))
-    assert said == [
-        "an image of 90x90 may not fit into memory, and takes no tiles (it averages); export it with --split"
-    ]
+
+
+def test_an_image_that_cannot_fit_is_refused_where_there_are_no_tiles():
+    """Before anything is computed, by what is free and the factor that was measured; --tile 0 tries all the same."""
+    locality = Locality(None, 1, BYTES, why="it averages", hint="export it with --split")
+    needed, image = int(1.6 * BYTES * 90 * 90), picture(90, 90)
+    engine = Enlarger(locality=locality)
+    with pytest.raises(OutOfMemory, match=r"an image of 90x90: takes about .* GB at once, .* GB are free, and this model "
+                       r"takes no tiles \(it averages\); export it with --split, or try --tile 0$"):  # fmt: skip
+        upscale(TiledEngine(engine, free=lambda: needed - 1), image)
+    assert engine.asked == []
+    for tile, free in ((None, needed), (None, None), (0, 1000)):
+        upscale(TiledEngine(engine, tile, free=lambda free=free: free), image)
+    assert engine.asked == [8100] * 3
 
 
 def test_out_of_memory_without_tiles_names_the_hint():

@@ -19,13 +19,14 @@ from onnx import shape_inference
 
 pytest.importorskip("torch", reason="the bundles of these tests are exported (extras train and export)")
 
-from darsr_deploy.bundle.adapter_inputs import bind_adapter, graphs_of, tile_graphs_of
-from darsr_deploy.bundle.manifest import GRAPHS, Manifest
+from darsr_deploy.bundle.adapter_inputs import bind_adapter
+from darsr_deploy.bundle.graphs import GRAPHS
+from darsr_deploy.bundle.manifest import Manifest
 from darsr_deploy.bundle.numpy_check import corrected, filtered, small_picture
 from darsr_deploy.bundle.ort_bundle import Bundle
 from darsr_deploy.engines.tiled import TiledEngine
 from darsr_deploy.errors import DarsrError, OutOfMemory
-from darsr_deploy.trt.bundle import TrtBundle
+from darsr_deploy.trt.bundle import TrtBundle, input_sizes
 from darsr_deploy.trt.cache import EngineCache
 from darsr_deploy.trt.engine import TrtEngine
 from darsr_deploy.trt.engine_file import read_facts
@@ -231,11 +232,11 @@ def test_the_reference_is_the_correction(made):
     manifest, lr = Manifest.load(made()), small_picture()
     session = Bundle(made()).session("correction", None)
     fitted = bind_adapter(adapter(), manifest, "b", "a")
-    got = session.run(None, {"lr": lr, **fitted.weights})[0]
-    assert np.abs(got - corrected(lr, fitted.weights)).max() < 1e-5
-    swapped = {**fitted.weights, "stages.0.first.weight": fitted.weights["stages.0.second.weight"]}
+    got = session.run(None, {"lr": lr, **fitted.arrays})[0]
+    assert np.abs(got - corrected(lr, fitted.arrays)).max() < 1e-5
+    swapped = {**fitted.arrays, "stages.0.first.weight": fitted.arrays["stages.0.second.weight"]}
     assert np.abs(corrected(lr, swapped) - got).max() > 1e-3
-    alike = bind_adapter(adapter("global"), manifest, "b", "a").coefficients
+    alike = bind_adapter(adapter("global"), manifest, "b", "a").arrays["coeff"]
     got = Bundle(made()).session("filter").run(None, {"lr": lr, "coeff": alike})[0]
     assert np.abs(got - filtered(lr, alike)).max() < 1e-6
 
@@ -364,17 +365,12 @@ def test_all_graphs_of_a_bundle_are_built_for_real(rtx, made, precision):
         assert {name: declared[name] for name in weights} == weights
         assert declared["lr"] == (-1, 3, -1, -1)
         # exactly what the runtime asks of the built engine
-        expected = TrtBundle._sizes(_Described(manifest), graph, SHAPES)
+        expected = input_sizes(manifest, graph, SHAPES)
         assert expected.keys() == declared.keys()
         for name, sizes in expected.items():
             assert all(d in (-1, s) for size in sizes for d, s in zip(declared[name], size, strict=True))
         types = {network.get_input(i).dtype for i in range(network.num_inputs)} | {network.get_output(0).dtype}
         assert types == {rtx.module.DataType.FLOAT} and network.num_outputs == 1
-
-
-class _Described:
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
 
 
 def _parsed(rtx, data: bytes):
@@ -387,6 +383,6 @@ def _parsed(rtx, data: bytes):
 
 def test_each_adapter_needs_its_graphs(made):
     fitted = {case: bind_adapter(adapter(case[0], 2, case[1]), Manifest.load(made()), "b", "a") for case in KINDS}
-    needed = {case: graphs_of(each) + tile_graphs_of(each) for case, each in fitted.items()}
+    needed = {case: each.graphs + each.tile_graphs for case, each in fitted.items()}
     assert needed["none", 0] == ["backbone"] and needed["global", 1] == ["filter", "backbone", "backprojection"]
     assert {g for graphs in needed.values() for g in graphs} == set(GRAPHS)

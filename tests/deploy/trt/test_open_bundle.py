@@ -13,8 +13,8 @@ from onnx import numpy_helper
 
 pytest.importorskip("torch", reason="the bundles of these tests are exported (extras train and export)")
 
-from darsr_deploy.bundle.adapter_inputs import TILE_GRAPHS
-from darsr_deploy.bundle.manifest import GRAPHS, MANIFEST, Manifest
+from darsr_deploy.bundle.graphs import GRAPHS, TILE_GRAPHS
+from darsr_deploy.bundle.manifest import MANIFEST, Manifest
 from darsr_deploy.bundle.ort_bundle import Bundle
 from darsr_deploy.engines.tiled import TiledEngine
 from darsr_deploy.errors import DarsrError

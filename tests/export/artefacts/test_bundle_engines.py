@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("torch", reason="the bundles of these tests are exported (extras train and export)")
 
 import darsr_deploy
-from darsr_deploy.bundle.manifest import GRAPHS, MANIFEST
+from darsr_deploy.bundle.graphs import GRAPHS
+from darsr_deploy.bundle.manifest import MANIFEST
 from darsr_deploy.bundle.ort_bundle import Bundle
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import read_image
