@@ -174,16 +174,20 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
         a function that is told ``{"step", "steps"}`` (``steps`` None where nobody knows), and of what is shown beside it
         ``phase``, ``loss``, ``psnr_y``, ``fps``; ``passing``: the bar goes when all steps are done, for the next one.
     """
+    if not sys.stderr.isatty():
+        yield lambda entry: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     figures = {"loss": "loss {:.4f}", "psnr_y": "{:.2f} dB", "fps": "{:.1f} fps"}
     count = TextColumn("{task.completed:.0f}/{task.fields[steps]}")
     columns = (TextColumn("{task.description}"), BarColumn(), count, TextColumn("{task.fields[figures]}"))
-    # A line printed meanwhile goes above the bar, on a terminal; to a file it goes as it is.
-    console, hidden, above = Console(stderr=True), not sys.stderr.isatty(), sys.stdout.isatty()
+    above = (
+        sys.stdout.isatty()
+    )  # a line printed meanwhile goes above the bar, on a terminal; to a file it goes as it is
     columns = (*columns, TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=hidden, redirect_stdout=above, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=above, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(entry: dict) -> None:
