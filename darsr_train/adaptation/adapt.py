@@ -114,8 +114,9 @@ def versions() -> dict[str, str]:
 def _finished(out: str | Path, image: Path, backbone: Backbone, options: AdaptOptions, source: dict) -> Adapter:
     """The adapter of a run that had ended already, so that a folder can be resumed."""
     adapter = Adapter.load(out)
-    # what an older program did not know of is as it was then
     wanted, found = options.to_json(), AdaptOptions().to_json() | _mapping(adapter.facts.get("options"))
+    # An option that an older program lacked has its default; one that this program lacks counts only if it was used.
+    found = {name: value for name, value in found.items() if name in wanted or value}
     if options.budget is not None:  # the steps of a budget are known only afterwards
         wanted, found = ({**o, "steps": None, "budget": None} for o in (wanted, found))
     same = adapter.backbone_sha256 == backbone.sha256 and found == wanted

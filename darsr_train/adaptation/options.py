@@ -22,9 +22,6 @@ class AdaptOptions:
     rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
     family: bool = True  # fast only: begin with the network for the estimated blur, not with the prior
     references: int = 96  # fast only: blurred crops of reference photographs the fit draws from
-    forward_cycle: float = 0.0  # fast only: weight of |DARM(reduce(x, k)) - bicubic(x)| on the estimated HR image
-    cycle: float = 0.0  # fast only: weight of the backward cycle |reduce(backbone(DARM(y)), k) - y|
-    interpolation: float = 0.0  # fast only: weight of the masked interpolation term
     rounds: int = 3  # fast only: of back-projection
     augment: bool = False  # flips and transposes of the crops of unknown blur (the reference program's way)
     bicubic_gate: float = 0.4  # paper only: the bicubic weight may fall once the term was under this three times
@@ -42,7 +39,7 @@ class AdaptOptions:
         for field, default in (("budget", None), ("amount", 1.0)):
             if getattr(self, field) != default and self.name != "fast":
                 raise ValueError(f"{field} belongs to profile fast, and the profile is {self.name}")
-        for field, least in (("steps", 0), ("batch", 1), ("crop", 1), ("references", 0), ("rounds", 0)):
+        for field, least in (("steps", 0), ("batch", 1), ("crop", 1), ("references", 1), ("rounds", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} is {getattr(self, field)}; expected at least {least}")
 
@@ -79,10 +76,6 @@ class AdaptOptions:
     def fits(self) -> bool:
         """Whether there is a fit at all."""
         return self.steps > 0 or self.budget is not None
-
-    def uses_the_image(self) -> bool:
-        """Whether the fast fit has terms on the image itself."""
-        return bool(self.forward_cycle or self.cycle or self.interpolation)
 
     def least_side(self) -> int:
         """Least width and height of an image that can be adapted, in pixels."""

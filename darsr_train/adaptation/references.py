@@ -51,8 +51,6 @@ def degraded_references(covariance: np.ndarray, scale: int, count: int, seed: in
     Returns:
         ``(blurred, bicubic)``, each count x 3 x 88 x 88 in [0, 1], the blurred ones rounded to 8 bits.
     """
-    if not count:
-        return torch.empty(0, 3, _LR_SIDE, _LR_SIDE), torch.empty(0, 3, _LR_SIDE, _LR_SIDE)
     random = np.random.default_rng((seed, 1))
     table = bicubic_table(scale)
     size = kernels.NEAR_SIDE if scale == 2 else 3 * kernels.NEAR_SIDE - 2

@@ -18,7 +18,7 @@ from torch import Tensor
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import to_image, to_tensor
 from darsr_deploy.images.metrics import psnr_y
-from darsr_train.adaptation.fast import looked_at
+from darsr_train.adaptation.fast import analysis_window
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
 from darsr_train.blur import estimate as blur
@@ -77,7 +77,7 @@ def measure(pair: Pair, restorers: Restorers) -> dict:
     pixels, hr = check_truth(pair.lr, pair.hr, restorers.scale)
     truth = moments.covariance_of(read_kernel(pair.kernel), restorers.scale)
     y = torch.from_numpy(to_tensor(pixels)).contiguous(memory_format=torch.channels_last)
-    found = restorers.estimate(torch.from_numpy(to_tensor(looked_at(pixels))))
+    found = restorers.estimate(torch.from_numpy(to_tensor(analysis_window(pixels))))
     parts, reduced = moments.logarithm(found), bool(np.allclose(found, moments.LEAST * np.eye(2)))
     told = {offset: moments.from_logarithm(parts + np.array([offset, 0, 0])) for offset in OFFSETS} | {"truth": truth}
     images = {name: restorers.restored(y, given) for name, given in told.items()}

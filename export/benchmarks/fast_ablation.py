@@ -28,19 +28,6 @@ VARIANTS: dict[str, dict] = {
     "without both (the prior)": {"family": False, "steps": 0, "rounds": 0},
     "the prior fitted to the blur instead, 80 steps": {"family": False, "steps": FIT_STEPS},
     "the family, then 80 steps of fit": {"steps": FIT_STEPS},
-    "the same with the backward cycle and masked interpolation": {
-        "steps": FIT_STEPS,
-        "cycle": 1.0,
-        "interpolation": 0.1,
-    },
-    "the prior fitted on the image alone (DARSR's terms, no photographs)": {
-        "family": False,
-        "steps": FIT_STEPS,
-        "references": 0,
-        "forward_cycle": 1.0,
-        "cycle": 1.0,
-        "interpolation": 0.1,
-    },
 }
 
 

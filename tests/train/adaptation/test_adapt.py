@@ -83,34 +83,33 @@ def test_the_network_for_the_blur_is_taken_as_it_is(photo, backbone, tmp_path, m
     adapter, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2))
     image = read_image(photo)
     prior = load_prior(2).to(memory_format=torch.channels_last)
-    evidence, member, _ = adapt_fast.look(image, prior, load_family(2), backbone.module, 2, "cpu")
+    evidence, member, _ = adapt_fast.estimate_blur(image, prior, load_family(2), backbone.module, 2, "cpu")
     assert adapter.facts["chosen"] == "adapted" and adapter.facts["steps"] == 0 and "losses" not in adapter.facts
     np.testing.assert_allclose(adapter.arrays["kernel"], evidence.kernel.numpy(), atol=1e-6)
     ours, theirs = (upscale_with(n, image).astype(int) for n in (correction_of(adapter), member))
     assert np.abs(ours - theirs).max() <= 1
     # What is known of the candidates is not computed again, and is the same.
-    options = AdaptOptions.profile("fast", 2)
     candidates = {"prior": prior, "adapted by half": between(prior, member, 0.5), "adapted": member}
-    losses = {n: held_out_loss(c, evidence, backbone.module, options) for n, c in candidates.items()}
+    losses = {n: held_out_loss(c, evidence, backbone.module, 2) for n, c in candidates.items()}
     assert adapter.facts["held_out_loss"] == pytest.approx(losses, rel=1e-4)
 
 
 @pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("top, left", [(0, 0), (256, 640), (448, 64)])
-def test_of_a_large_image_the_part_with_most_detail_is_looked_at(top, left, gray):
+def test_of_a_large_image_the_part_with_most_detail_is_analysed(top, left, gray):
     image = np.full((961, 1153, 3), 90, np.uint8)
     image[top : top + 512, left : left + 512] = np.kron(data.astronaut()[::2, ::2], np.ones((2, 2, 1), np.uint8))
     image = image[:, :, 1] if gray else image
-    part = adapt_fast.looked_at(image)
+    part = adapt_fast.analysis_window(image)
     assert np.shares_memory(part, image), "a view: the image may be large"
     assert np.array_equal(part, image[top : top + 512, left : left + 512])
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (512, 512), (575, 300), (600, 40), (33, 2000), (1500, 1500)])
-def test_there_is_always_a_part_to_look_at(shape):
+def test_there_is_always_a_part_to_analyse(shape):
     random = np.random.default_rng(0)
     for image in (np.zeros(shape, np.uint8), random.integers(0, 256, (*shape, 3)).astype(np.uint8)):
-        part = adapt_fast.looked_at(image)
+        part = adapt_fast.analysis_window(image)
         assert part.shape[:2] == tuple(min(side, 512) for side in shape)
 
 
@@ -172,8 +171,8 @@ def test_an_amount_out_of_range_or_of_another_profile():
 @pytest.mark.parametrize(
     "losses, chosen", [((1.0, 0.9, 0.7), "adapted"), ((1.0, 0.9, 0.85), "adapted by half"), ((1.0, 1.1, 0.5), "prior")]
 )
-def test_a_bolder_candidate_must_be_clearly_better(losses, chosen):
-    assert adapt_fast.boldest(dict(zip(("prior", "adapted by half", "adapted"), losses))) == chosen
+def test_a_stronger_candidate_must_be_clearly_better(losses, chosen):
+    assert adapt_fast.strongest_supported(dict(zip(("prior", "adapted by half", "adapted"), losses))) == chosen
 
 
 @pytest.mark.parametrize(
@@ -181,8 +180,8 @@ def test_a_bolder_candidate_must_be_clearly_better(losses, chosen):
 )
 def test_far_from_the_blurs_of_the_prior_the_network_for_the_blur_is_taken(width, chosen):
     scores = {"prior": 1.0, "adapted by half": 1.1, "adapted": 1.2}
-    assert adapt_fast.pick(scores, width) == chosen
-    assert adapt_fast.pick(scores, width, asked=True) == ("adapted", "amount")
+    assert adapt_fast.select_candidate(scores, width) == chosen
+    assert adapt_fast.select_candidate(scores, width, asked=True) == ("adapted", "amount")
 
 
 def test_another_image_s_network_is_not_taken_unjudged(photo, backbone, tmp_path, monkeypatch):
@@ -214,7 +213,7 @@ def test_a_budget_becomes_steps_that_can_be_replayed(photo, backbone, tmp_path, 
 
 
 def test_another_images_adapter_is_a_start(photo, backbone, tmp_path, monkeypatch):
-    monkeypatch.setattr(adapt_fast, "boldest", lambda scores: list(scores)[-1])
+    monkeypatch.setattr(adapt_fast, "strongest_supported", lambda scores: list(scores)[-1])
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
     first, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", 2, steps=12))
     options = AdaptOptions.profile("fast", 2, steps=1, rate=1e-9)
@@ -267,14 +266,17 @@ def test_resuming_what_is_finished_gives_it_back(photo, backbone, tmp_path):
 
 
 def test_a_finished_adapter_of_an_older_program_is_kept(photo, backbone, tmp_path):
-    """It knew fewer options, and did what their defaults say."""
+    """It had not all of today's options, whose defaults are what it did, and others, which were off."""
     made, _ = adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK)
-    options = {name: value for name, value in made.facts["options"].items() if name != "amount"}
+    options = {name: value for name, value in made.facts["options"].items() if name != "amount"} | {"cycle": 0.0}
     replace(made, facts=made.facts | {"options": options}).save(tmp_path / "a.darsr")
     _, seconds = adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK, resume=True)
     assert seconds == 0
     with pytest.raises(DarsrError, match="is not of"):
         adapt_image(photo, tmp_path / "a.darsr", backbone, replace(QUICK, amount=0.5), resume=True)
+    replace(made, facts=made.facts | {"options": options | {"cycle": 1.0}}).save(tmp_path / "a.darsr")
+    with pytest.raises(DarsrError, match="is not of"):
+        adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK, resume=True)
 
 
 def test_a_state_of_other_options_is_not_resumed(photo, backbone, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Least squares: the filter for a known kernel, the kernel for a known image."""
+"""Least squares: the kernel that turns one image into another."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from darsr_train.blur.least_squares import correction_taps, degradation_kernel, tap_responses
+from darsr_train.blur.least_squares import degradation_kernel
 from darsr_train.degradation import kernels
-from darsr_train.degradation.reduction import bicubic_table, reduce
-from darsr_train.networks.darm import filter_with_taps
+from darsr_train.degradation.reduction import reduce
 from darsr_train.networks.gan import KERNEL_SIZE
 from tests.train.degradation.test_kernels import moments
 
@@ -27,55 +26,11 @@ def picture(pixels: np.ndarray) -> Tensor:
 
 
 PHOTO = picture(data.astronaut()[:256, 100:356])
-OTHER = picture(data.coffee()[100:292, 150:406])
 TEXTURE = picture(data.gravel()[:256, :256])
-
-
-def filtered(x: Tensor, taps: Tensor) -> Tensor:
-    return filter_with_taps(x, taps.view(1, 13, 1, 1).expand(len(x), 13, *x.shape[-2:]))
 
 
 def in_bytes(x: Tensor) -> Tensor:
     return (x.clamp(0, 1) * 255).round() / 255
-
-
-# --- The correction ----------------------------------------------------------------------------------------------------
-
-
-def test_tap_responses_are_what_the_taps_multiply():
-    x, taps = torch.rand(2, 3, 7, 9), torch.randn(13)
-    torch.testing.assert_close(
-        torch.einsum("t,tnchw->nchw", taps, tap_responses(x)), filtered(x, taps), rtol=1e-5, atol=1e-5
-    )
-
-
-@scales
-def test_nothing_is_corrected_where_the_blur_is_bicubic(scale):
-    taps = correction_taps(PHOTO, bicubic_table(scale), scale)
-    expected = torch.zeros(13)
-    expected[12] = 1
-    torch.testing.assert_close(taps, expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("scale, sigma_x, sigma_y", [(2, 1.6, 1.6), (2, 2.2, 1.0), (4, 3.0, 3.0)])
-def test_the_filter_brings_a_blurred_image_nearer_to_the_bicubic_one(scale, sigma_x, sigma_y):
-    kernel = torch.from_numpy(kernels.gaussian(20, sigma_x, sigma_y, 0.5))
-    # fitted on one image at the next smaller scale, judged on another at its own
-    taps = correction_taps(in_bytes(reduce(PHOTO, kernel.float(), scale)), kernel, scale)
-    blurred, bicubic = reduce(OTHER, kernel.float(), scale), reduce(OTHER, bicubic_table(scale), scale)
-    before, after = (blurred - bicubic).square().mean(), (filtered(blurred, taps) - bicubic).square().mean()
-    assert after < 0.4 * before
-    assert (2 * taps[:12].sum() + taps[12]).item() == pytest.approx(1, abs=0.02), "brightness is kept"
-
-
-def test_ridge_pulls_towards_the_identity():
-    kernel = torch.from_numpy(kernels.gaussian(14, 1.8, 1.8, 0.0))
-    weak, strong = (correction_taps(PHOTO, kernel, 2, ridge)[12].item() for ridge in (1e-6, 1e4))
-    assert weak > 1.3
-    assert strong == pytest.approx(1, abs=1e-3)
-
-
-# --- The kernel --------------------------------------------------------------------------------------------------------
 
 
 @scales
