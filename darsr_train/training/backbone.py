@@ -140,7 +140,7 @@ def l1(sr: Tensor, hr: Tensor, luma: float) -> Tensor:
     return (1 - luma) * difference.abs().mean() + luma * _luma(difference).abs().mean()
 
 
-def negative_psnr(sr: Tensor, hr: Tensor, luma: float) -> Tensor:
+def negative_psnr(sr: Tensor, hr: Tensor, luma: float = 0.0) -> Tensor:
     """Minus the mean PSNR of the crops in units of 100 dB, of the same mixture of R, G, B and Y."""
     difference = sr - hr
     error = (1 - luma) * difference.square().mean((1, 2, 3)) + luma * _luma(difference).square().mean((1, 2))  # N

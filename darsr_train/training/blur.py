@@ -1,8 +1,7 @@
-"""Training of what corrects the estimate of a blur and finds that there is none: ``python -m darsr_train.training.blur PHOTOS --out blur-x2.safetensors``."""
+"""Train what corrects blur estimates and finds that there is no blur: ``python -m darsr_train.training.blur PHOTOS --out blur-x2.safetensors``."""
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import sys
@@ -22,6 +21,7 @@ from ..degradation import covariance as moments
 from ..degradation import kernels
 from ..degradation.reduction import apply_kernels_by_fft
 from ..networks.prior import load_prior
+from .command import describe_training, make_parser
 from .degraded_crops import Degradations, DegradedCrops
 
 _SIDES = {2: 150, 4: 100}  # of the LR crops of each scale: at x4 photographs hold no larger ones
@@ -149,9 +149,8 @@ def _weighted(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the correction of blur estimates.")
-    parser.add_argument("images", type=Path, help="folder of photographs")
-    parser.add_argument("--out", type=Path, required=True)
+    """Run the command, see the top of this file."""
+    parser = make_parser("Train the correction of blur estimates.")
     parser.add_argument("--scale", type=int, default=2, choices=sorted(_SIDES))
     parser.add_argument("--samples", type=int, default=3400)
     parser.add_argument("--reduced", type=int, default=600, help="further samples that are only reduced")
@@ -161,7 +160,6 @@ def main() -> None:
         "--half-share", type=float, default=0.5, help="of crops from photographs reduced to half their size"
     )
     parser.add_argument("--sharpened-share", type=float, default=0.5, help="of crops sharpened before they are blurred")
-    parser.add_argument("--licence", default="unstated")
     given = parser.parse_args()
     how = {"half_share": given.half_share, "sharpened_share": given.sharpened_share, "scale": given.scale}
     photographs = list_images(given.images)
@@ -170,16 +168,13 @@ def main() -> None:
     correction, accuracy = train_correction(*found, given.steps)
     detector, told = train_detector(found[0][_is_blurred(found[2])], reduced[0], given.steps)
     accuracy |= told
-    weights = {f"correction.{name}": array for name, array in correction.items()}
-    weights |= {f"reduced.{name}": array for name, array in detector.items()}
     print(json.dumps(accuracy), file=sys.stderr)
-    names = ("scale", "samples", "reduced", "steps", "seed", "half_share", "sharpened_share")
-    options = " ".join(f"--{name.replace('_', '-')} {getattr(given, name)}" for name in names)
-    command = f"python -m darsr_train.training.blur {given.images.name} --out {given.out.name} {options}"
-    facts = {"licence": given.licence, "data": given.images.name, "command": command, "accuracy": accuracy}
-    print(
-        write_container(given.out, "blur", blur.VERSION, facts, {k: v.astype(np.float32) for k, v in weights.items()})
-    )
+    networks = {"correction": correction, "reduced": detector}
+    weights = {
+        f"{name}.{part}": a.astype(np.float32) for name, arrays in networks.items() for part, a in arrays.items()
+    }
+    facts = {**describe_training(parser, given, "blur"), "accuracy": accuracy}
+    print(write_container(given.out, "blur", blur.VERSION, facts, weights))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Training of the detector of a camera's traces: ``python -m darsr_train.training.camera_traces PHOTOS --out traces.safetensors``."""
+"""Train the detector of in-camera processing: ``python -m darsr_train.training.camera_traces PHOTOS --out traces.safetensors``."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from darsr_deploy.images.arrays import list_images
 
 from ..blur import mlp as small_network
 from ..blur.camera_traces import TILE, VERSION, features
+from .command import describe_training, make_parser
 from .degraded_crops import Degradations, DegradedCrops
 
 _HIDDEN = 24
@@ -47,17 +47,14 @@ def train_detector(found: np.ndarray, labels: np.ndarray) -> tuple[dict[str, np.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the detector of a camera's traces.")
-    parser.add_argument("images", type=Path, help="folder of photographs")
-    parser.add_argument("--out", type=Path, required=True)
+    """Run the command, see the top of this file."""
+    parser = make_parser("Train the detector of a camera's traces.")
     parser.add_argument("--samples", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--licence", default="unstated")
     given = parser.parse_args()
     weights, accuracy = train_detector(*samples(list_images(given.images), given.samples, given.seed))
     print(json.dumps(accuracy), file=sys.stderr)
-    command = f"python -m darsr_train.training.camera_traces {given.images.name} --out {given.out.name} --samples {given.samples} --seed {given.seed}"
-    facts = {"licence": given.licence, "data": given.images.name, "command": command, "accuracy": accuracy}
+    facts = {**describe_training(parser, given, "camera_traces"), "accuracy": accuracy}
     print(write_container(given.out, "traces", VERSION, facts, {k: v.astype(np.float32) for k, v in weights.items()}))
 
 

@@ -1,13 +1,9 @@
-"""Training of the family of correction networks: ``python -m darsr_train.training.family PHOTOS --out family-x2.safetensors``."""
+"""Train the family of correction networks: ``python -m darsr_train.training.family PHOTOS --out family-x2.safetensors``."""
 
 from __future__ import annotations
 
-import argparse
 import copy
-import dataclasses
-import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +24,10 @@ from ..networks.backprojection import BackProjection
 from ..networks.darm import DARM
 from ..networks.family import DarmFamily, load_family, save_family
 from ..networks.prior import load_prior
+from .backbone import negative_psnr
+from .command import describe_training, make_parser, print_progress, read_options
 from .degraded_crops import Degradations, DegradedCrops
-from .loop import add_numbers, train
+from .loop import train
 
 # Errors of estimated blurs, on the parts of the covariance's logarithm (width, elongation). On 600 photographs of another
 # collection than the estimate is trained on, they are the larger the narrower the blur: half are off by less than 0.07 and
@@ -177,44 +175,22 @@ def _enlarged_error(options: FamilyTraining, device: str) -> Callable[[Tensor, G
         kernel = torch.from_numpy(kernels.estimated(group.covariance, options.scale)).float()
         sr = BackProjection(kernel, options.scale, rounds).to(device)(sr.float(), group.degraded)
         share = options.enlarged
-        return share * _negative_psnr(sr, group.hr) + (1 - share) * _negative_psnr(corrected, group.targets)
+        return share * negative_psnr(sr, group.hr) + (1 - share) * negative_psnr(corrected, group.targets)
 
     return error
 
 
-def _negative_psnr(image: Tensor, truth: Tensor) -> Tensor:
-    return 0.1 * ((image - truth).square().mean((1, 2, 3)) + 1e-6).log10().mean()
-
-
 def main() -> None:
-    """Command line, see the top of this file."""
-    parser = argparse.ArgumentParser(description="Train the networks that profile fast takes for a blur.")
-    parser.add_argument("images", type=Path, help="folder of photographs")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--licence", default="unstated")
+    """Run the command, see the top of this file."""
+    parser = make_parser("Train the networks that profile fast takes for a blur.", FamilyTraining)
     starts = parser.add_mutually_exclusive_group()
     starts.add_argument("--start", type=Path, help="a prior to start from (the package's own)")
     starts.add_argument("--family", type=Path, help="a family to go on from")
-    add_numbers(parser, FamilyTraining)
-    given = vars(parser.parse_args())
-    out, images, prior, family = (given.pop(name) for name in ("out", "images", "start", "family"))
-    resume, device, licence = given.pop("resume"), given.pop("device"), given.pop("licence")
-    options = FamilyTraining(**given)
-
-    def report(entry: dict) -> None:
-        if entry["step"] % 100 == 0:
-            print(json.dumps(entry), file=sys.stderr)
-
-    start = load_family(options.scale, family) if family else load_prior(options.scale, prior)
-    trained = train_family(images, out, options, start, device, resume, report=report)
-    changed = [f for f in dataclasses.fields(options) if f.type in ("int", "float") and given[f.name] != f.default]
-    flags = "".join(f" --{field.name.replace('_', '-')} {given[field.name]}" for field in changed)
-    flags = f" --family {family.name}{flags}" if family else flags
-    command = f"python -m darsr_train.training.family {images.name} --out {out.name}{flags}"
-    facts = {"licence": licence, "data": images.name, "command": command}
-    print(save_family(trained, out, facts, torch.float16))
+    given = parser.parse_args()
+    options = read_options(given, FamilyTraining)
+    start = load_family(options.scale, given.family) if given.family else load_prior(options.scale, given.start)
+    trained = train_family(given.images, given.out, options, start, given.device, given.resume, report=print_progress)
+    print(save_family(trained, given.out, describe_training(parser, given, "family"), torch.float16))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training of the prior: a DARM that corrects images of many degradations without having seen them.
+"""Train the prior, a DARM for many degradations: ``python -m darsr_train.training.prior PHOTOS --out prior-x2.safetensors``.
 
 The target of a degraded crop (see :mod:`.degraded_crops`) is the same crop reduced bicubically. A second, shorter
 training may go through a frozen backbone to the HR crop itself.
@@ -6,10 +6,7 @@ training may go through a frozen backbone to the HR crop itself.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +19,9 @@ from darsr_deploy.images.arrays import list_images
 from ..backbones import load_backbone
 from ..networks.darm import DARM
 from ..networks.prior import load_prior, near_identity, save_prior
+from .command import describe_training, make_parser, print_progress, read_options
 from .degraded_crops import Degradations, DegradedCrops
-from .loop import add_numbers, train
+from .loop import train
 
 
 @dataclass(frozen=True)
@@ -77,34 +75,18 @@ def train_prior(
 
 
 def main() -> None:
-    """Command line: ``python -m darsr_train.training.prior PHOTOS --out prior-x2.safetensors``."""
-    parser = argparse.ArgumentParser(description="Train the prior that profile fast starts from.")
-    parser.add_argument("images", type=Path, help="folder of photographs")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--licence", default="unstated")
+    """Run the command, see the top of this file."""
+    parser = make_parser("Train the prior that profile fast starts from.", PriorTraining)
     parser.add_argument("--start", type=Path, help="a prior to go on from")
     parser.add_argument("--backbone", help="name or file: train through this frozen backbone as well")
-    add_numbers(parser, PriorTraining)
-    given = vars(parser.parse_args())
-    out, images = given.pop("out"), given.pop("images")
-    resume, device, licence = given.pop("resume"), given.pop("device"), given.pop("licence")
-    options = PriorTraining(**{name: value for name, value in given.items() if name not in ("start", "backbone")})
-    start = load_prior(options.scale, given["start"]) if given["start"] else None
-    backbone = load_backbone(given["backbone"], options.scale, device).module if given["backbone"] else None
-
-    def report(entry: dict) -> None:
-        if entry["step"] % 100 == 0:
-            print(json.dumps(entry), file=sys.stderr)
-
-    prior = train_prior(images, out, options, device, resume, start, backbone, report=report)
-    told = {
-        name: Path(value).name if name in ("start", "backbone") else value for name, value in given.items() if value
-    }
-    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told.items())
-    command = f"python -m darsr_train.training.prior {images.name} --out {out.name} {flags}"
-    print(save_prior(prior, out, {"licence": licence, "data": images.name, "command": command}))
+    given = parser.parse_args()
+    options = read_options(given, PriorTraining)
+    start = load_prior(options.scale, given.start) if given.start else None
+    backbone = load_backbone(given.backbone, options.scale, given.device).module if given.backbone else None
+    prior = train_prior(
+        given.images, given.out, options, given.device, given.resume, start, backbone, report=print_progress
+    )
+    print(save_prior(prior, given.out, describe_training(parser, given, "prior")))
 
 
 if __name__ == "__main__":

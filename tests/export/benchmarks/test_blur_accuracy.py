@@ -35,7 +35,7 @@ def sets(tmp_path_factory):
 @pytest.mark.parametrize("scale", [2, 4])
 def test_as_estimated_is_what_fast_does(scale, sets, tmp_path, monkeypatch):
     monkeypatch.setattr(adapt_fast, "camera_probability", lambda pixels: 0.0)
-    monkeypatch.setattr(adapt_fast, "pick", lambda *_: ("adapted", "width"))
+    monkeypatch.setattr(adapt_fast, "select_candidate", lambda *_: ("adapted", "width"))
     (pair,) = find_pairs(sets / f"gaussian_x{scale}")
     backbone = load_backbone("edge", scale)
     adapter, _ = adapt_image(pair.lr, tmp_path / "a.darsr", backbone, AdaptOptions.profile("fast", scale))

@@ -223,7 +223,8 @@ def test_training_on_a_folder_gives_a_file_that_the_estimate_reads(scale, photog
     train_blur.main()
     facts, _ = read_container(out, "blur", blur.VERSION, "")[:2]
     assert (
-        f"--scale {scale} --samples 8 --reduced 7 --steps 20 --seed 0" in facts["command"]
+        "--samples 8 --reduced 7 --steps 20" in facts["command"]
+        and ("--scale 4" in facts["command"]) == (scale == 4)
         and facts["licence"] == "MIT"
         and set(facts["accuracy"]) == {"least_squares", "corrected", "taken_for_reduced"}
     )
