@@ -1,4 +1,4 @@
-"""What an adapter means as a network: correction, then the frozen backbone."""
+"""An adapter as a network: correction, frozen backbone, back-projection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GlobalCorrection(nn.Module):
         self.register_buffer("taps", taps)
 
     def coefficients(self, x: Tensor) -> Tensor:
-        """N x 3 x H x W -> N x 13 x H x W, the same everywhere."""
+        """Return N x 13 x H x W coefficients, the same at every pixel, for N x 3 x H x W."""
         n, _, h, w = x.shape
         return self.taps.view(1, 13, 1, 1).expand(n, 13, h, w)
 
@@ -34,7 +34,10 @@ class GlobalCorrection(nn.Module):
 
 
 class Pipeline(nn.Module):
-    """N x 3 x H x W RGB in [0, 1], sides of at least 3 -> N x 3 x sH x sW in [0, 1]."""
+    """Correction, backbone and back-projection as one network.
+
+    Maps N x 3 x H x W RGB in [0, 1], sides of at least 3, to N x 3 x sH x sW in [0, 1].
+    """
 
     def __init__(self, correction: nn.Module, backbone: nn.Module, backprojection: nn.Module | None = None) -> None:
         super().__init__()
@@ -43,20 +46,20 @@ class Pipeline(nn.Module):
         self.backprojection = backprojection
 
     def correct(self, lr: Tensor) -> Tensor:
-        """The corrected LR image, which looks as if it had been downscaled bicubically (not clipped)."""
+        """Return the corrected LR image, which looks bicubically downscaled (not clipped)."""
         return self.correction(lr)
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.finish(lr, self.correct(lr))
 
     def finish(self, lr: Tensor, corrected: Tensor) -> Tensor:
-        """What comes after the correction: the backbone, back-projection, the limits of an image."""
+        """Apply what follows the correction: the backbone, back-projection, clipping."""
         sr = self.backbone(corrected)
         return (sr if self.backprojection is None else self.backprojection(sr, lr)).clamp(0, 1)
 
 
 def correction_of(adapter: Adapter, path: str | Path = "adapter") -> nn.Module:
-    """The correction module of an adapter, in eval mode.
+    """Return the correction module of an adapter, in eval mode.
 
     Raises:
         DarsrError: its arrays are not those of a correction network.
@@ -78,7 +81,7 @@ def correction_of(adapter: Adapter, path: str | Path = "adapter") -> nn.Module:
 
 
 def pipeline_of(adapter: Adapter, backbone: nn.Module, path: str | Path = "adapter") -> Pipeline:
-    """An adapter and its backbone as one network, in eval mode.
+    """Return an adapter and its backbone as one network, in eval mode.
 
     Raises:
         DarsrError: its arrays are not those of a correction network.
@@ -138,12 +141,12 @@ def backbone_for(
 
 
 def adapted(adapter: Adapter, backbone: Backbone, device: str = "cpu") -> Pipeline:
-    """An adapter and its backbone as one network."""
+    """Return an adapter and its backbone as one network on a device."""
     return pipeline_of(adapter, backbone.module).to(device)
 
 
 def upscale_with(network: nn.Module, image: np.ndarray, device: str = "cpu") -> np.ndarray:
-    """8-bit result of a network (N x 3 x H x W in [0, 1] in and out) on an 8-bit image."""
+    """Run a network (N x 3 x H x W in [0, 1] in and out) on an 8-bit image; return an 8-bit image."""
     with torch.inference_mode():
         lr = torch.from_numpy(to_tensor(image)).to(device, memory_format=torch.channels_last)
         return to_image(network(lr).float().cpu().numpy(), gray=image.ndim == 2)

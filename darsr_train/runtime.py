@@ -1,4 +1,4 @@
-"""What the commands that need PyTorch do first: find it, pick the device, check the options. PyTorch is not imported before."""
+"""The first steps of commands that need PyTorch: import it, pick the device, check the options."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from darsr_deploy.processes import Item, Report, each_in_processes
 
 
 def require_torch() -> None:
-    """Import PyTorch, its threads told to sleep after they have waited for each other for a moment.
+    """Import PyTorch, with OpenMP threads that spin only briefly before they sleep.
 
-    By default they spin much longer: where another program uses a core, each step waits for a thread that is not running.
-    With one of two cores busy an adaptation of 4 s took 38 s, and takes 6 to 13 s this way; on free cores it makes no difference.
+    By default they spin much longer, and where another program uses a core, each step waits for a thread that is not running.
+
+    Raises:
+        DarsrError: PyTorch is not installed.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when OpenMP is loaded, so before the import
     try:
@@ -27,7 +29,11 @@ def require_torch() -> None:
 
 
 def pick_device(device: str, threads: int) -> str:
-    """Resolve ``auto``; refuse a device that is not there."""
+    """Set the number of threads (0: PyTorch's own) and return the device, ``auto`` resolved.
+
+    Raises:
+        DarsrError: an unknown device, or one that this machine lacks.
+    """
     import torch
 
     if threads:
@@ -71,7 +77,11 @@ def each_in_jobs(
 
 
 def checked_options(profile: str, scale: int, **changes: object):
-    """Options of a profile; a value out of range is one line."""
+    """Return the options of a profile.
+
+    Raises:
+        DarsrError: an unknown profile, or a value out of range.
+    """
     from .adaptation.options import AdaptOptions
 
     try:

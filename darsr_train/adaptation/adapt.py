@@ -1,4 +1,4 @@
-"""Adaptation of one image: from a file to an adapter."""
+"""Adapt to one image: from an image file to an adapter file."""
 
 from __future__ import annotations
 
@@ -46,17 +46,16 @@ def adapt_image(
 ) -> tuple[Adapter, float]:
     """Adapt to one image and write the adapter file.
 
-    While it runs, ``OUT.partial`` holds what ``resume`` continues from; it is removed when the adapter stands. The
-    result of a resumed run equals that of an uninterrupted one, and with the same seed, threads and versions the
-    file has the same bytes.
+    While it runs, ``OUT.partial`` holds what ``resume`` continues from; it is removed once the adapter is written. A
+    resumed run gives the result of an uninterrupted one, and the same seed, threads and versions give the same bytes.
 
     Args:
         report: called with ``{phase, step, steps, loss}`` after every step.
-        start: another image's adapter to go on from (profile ``fast``): a burst, a video's next scene.
+        start: another image's adapter to start from (profile ``fast``): a burst, a video's next scene.
         replace: False refuses an adapter that another program has written meanwhile.
 
     Returns:
-        ``(adapter, seconds of the work)``.
+        ``(adapter, seconds)``.
 
     Raises:
         DarsrError: the image cannot be used, or ``resume`` finds a state of another image or other options.
@@ -101,18 +100,18 @@ def adapt_image(
 
 
 def shipped_networks(scale: int) -> list[Path]:
-    """The package's files that profile ``fast`` depends on beside the backbone; not every one is there at every scale."""
+    """Return the package's files that profile ``fast`` uses beside the backbone; some do not exist at every scale."""
     priors = [prior_path(scale, camera) for camera in (False, True)]
     return [*priors, family_path(scale), blur_path(scale), traces_path()]
 
 
 def versions() -> dict[str, str]:
-    """What an adapter's bytes depend on beside image, options and seed."""
+    """Return the versions that an adapter's bytes depend on."""
     return {"darsr": importlib.metadata.version("darsr"), "torch": torch.__version__}
 
 
 def _finished(out: str | Path, image: Path, backbone: Backbone, options: AdaptOptions, source: dict) -> Adapter:
-    """The adapter of a run that had ended already, so that a folder can be resumed."""
+    """Return the adapter of a finished run, so that a folder can be resumed."""
     adapter = Adapter.load(out)
     wanted, found = options.to_json(), AdaptOptions().to_json() | _mapping(adapter.facts.get("options"))
     # An option that an older program lacked has its default; one that this program lacks counts only if it was used.
@@ -130,10 +129,10 @@ def _mapping(value: object) -> dict:
 
 
 def _network_to_start_from(start: Adapter, options: AdaptOptions) -> DARM:
-    """The correction network of another adapter.
+    """Return the correction network of another adapter.
 
     Raises:
-        DarsrError: another scale, a profile that starts from nothing, or an adapter without a network of 13 taps.
+        DarsrError: another scale, a profile that cannot start from an adapter, or one without a 13-tap network.
     """
     if options.name != "fast":
         raise DarsrError("--from", f"profile {options.name} learns from one image alone", "use --profile fast")

@@ -1,4 +1,4 @@
-"""The state of an unfinished adaptation, so that a killed run can go on where it stopped."""
+"""The state of an unfinished adaptation, from which a killed run continues."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Checkpoint:
         self._state = self._read() if resume and path.is_file() else None
 
     def restore(self, phase: str) -> dict | None:
-        """The saved state if it is of the given phase, else None."""
+        """Return the saved state if it is of the given phase, else None."""
         return self._state["state"] if self._state and self._state["phase"] == phase else None
 
     def save(self, phase: str, state: dict, force: bool = False) -> None:
@@ -39,7 +39,7 @@ class Checkpoint:
             self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """The work is done."""
+        """Delete the file: the work is done."""
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> dict:
@@ -60,7 +60,7 @@ class Checkpoint:
 
 
 def saved_bytes(state: dict) -> bytes:
-    """What ``torch.save`` writes, in memory: its own errors on a full disk are not those of a file."""
+    """Return what ``torch.save`` writes, since on a full disk it does not raise OSError itself."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Where crops are taken: at places rich in edges (DARSR's gradient-weighted crop map, after KernelGAN's)."""
+"""Sample crops where an image is rich in edges (DARSR's gradient-weighted crop map, after KernelGAN's)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BORDER = 5  # gradients this near to the border are not trusted
 
 
 def _top_pixels(gradient: np.ndarray) -> np.ndarray:
-    """In effect a binary map of the 3 % steepest pixels, scaled to sum 1."""
+    """Return, in effect, a binary map of the 3 % steepest pixels, scaled to sum 1."""
     inner = np.zeros_like(gradient)
     inner[_BORDER:-_BORDER, _BORDER:-_BORDER] = gradient[_BORDER:-_BORDER, _BORDER:-_BORDER]
     ordered = np.sort(inner, axis=None)
@@ -25,7 +25,7 @@ def _top_pixels(gradient: np.ndarray) -> np.ndarray:
 
 
 def crop_map(image: np.ndarray, crop: int) -> np.ndarray:
-    """Probability of every pixel to be the centre of a ``crop`` x ``crop`` crop.
+    """Return the probability of every pixel to be the centre of a ``crop`` x ``crop`` crop.
 
     Args:
         image: uint8, H x W x 3.
@@ -49,7 +49,7 @@ def crop_map(image: np.ndarray, crop: int) -> np.ndarray:
 
 
 def top_left(centre: int, crop: int, side: int) -> int:
-    """First pixel of a crop around ``centre``: clamped into the image, rounded down to even."""
+    """Return the first pixel of a crop around ``centre``, clamped into the image and rounded down to even."""
     return int(np.clip(centre - crop // 2, 0, side - crop)) // 2 * 2
 
 
@@ -81,7 +81,10 @@ class CropSampler:
         return cls(image, scale, side, augment, crop_map(enlarged, side), crop_map(image, side // scale))
 
     def sample(self, seed: int, step: int, batch: int) -> dict[str, np.ndarray]:
-        """``x``, ``y``, ``b`` (x reduced) and ``u`` (y enlarged, both by Pillow's bicubic on 8 bits), N x 3 x h x w in [0, 1]."""
+        """Return a step's crops, N x 3 x h x w in [0, 1].
+
+        They are ``x``, ``y``, ``b`` (x reduced) and ``u`` (y enlarged, both by Pillow's bicubic on 8 bits).
+        """
         random = np.random.default_rng((seed, step))
         samples = [self._one(random) for _ in range(batch)]
         return {
@@ -107,7 +110,7 @@ class CropSampler:
 
 
 def usable(image: np.ndarray, scale: int, margin: int = 10) -> np.ndarray:
-    """The part of an image that crops may come from: RGB, ``margin`` px less on each border, sides multiples of ``scale``."""
+    """Return the part that crops may come from: RGB, cut by ``margin`` px on each side and to multiples of ``scale``."""
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     inner = image[margin : image.shape[0] - margin, margin : image.shape[1] - margin]

@@ -1,4 +1,4 @@
-"""What of an image can be refused before PyTorch is imported: whether it is one, and whether it is large enough."""
+"""Refuse unusable images before PyTorch is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .options import AdaptOptions
 
 
 def check_input(image: Path, options: AdaptOptions) -> None:
-    """Look at an image's header.
+    """Check an image by its header.
 
     Raises:
         DarsrError: it cannot be read, is no image, or is too small to adapt.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-FIT_STEPS = 80  # that the fast fit takes; twice as many are worth 0.02 dB
+FIT_STEPS = 80  # of the fast fit where it is wanted and no number is given
 
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """How one image is adapted. Start from a profile: ``AdaptOptions.profile("fast", scale=2)``."""
+    """How one image is adapted; start from a profile: ``AdaptOptions.profile("fast", scale=2)``."""
 
     name: str = "fast"
     scale: int = 2
@@ -20,11 +20,11 @@ class AdaptOptions:
     batch: int = 4  # crops a step
     crop: int = 64  # side of an LR crop in pixels
     rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
-    family: bool = True  # fast only: begin with the network for the estimated blur, not with the prior
-    references: int = 96  # fast only: blurred crops of reference photographs the fit draws from
+    family: bool = True  # fast only: start from the network for the estimated blur, not from the prior
+    references: int = 96  # fast only: blurred reference crops that the fit draws from
     rounds: int = 3  # fast only: of back-projection
-    augment: bool = False  # flips and transposes of the crops of unknown blur (the reference program's way)
-    bicubic_gate: float = 0.4  # paper only: the bicubic weight may fall once the term was under this three times
+    augment: bool = False  # flip and transpose the crops of unknown blur, as the reference program does
+    bicubic_gate: float = 0.4  # paper only: the bicubic weight may fall once the term was below this three times
     dsem_steps: int = 0  # paper only: steps of the degradation score's training
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class AdaptOptions:
 
     @classmethod
     def profile(cls, name: str, scale: int = 2, **changes: object) -> AdaptOptions:
-        """The options of a named profile.
+        """Return the options of a named profile.
 
         * ``fast``: seconds on two CPU cores; the default.
         * ``paper``: the published procedure, 3000 steps of DSEM and 3000 of adaptation, batch 16: hours on a GPU,
@@ -74,14 +74,15 @@ class AdaptOptions:
         return replace(profiles[name], **{k: v for k, v in changes.items() if v is not None})
 
     def fits(self) -> bool:
-        """Whether there is a fit at all."""
+        """Return whether a network is fitted to the image's blur."""
         return self.steps > 0 or self.budget is not None
 
     def least_side(self) -> int:
-        """Least width and height of an image that can be adapted, in pixels."""
+        """Return the minimum width and height of an image, in pixels."""
         if self.name == "paper":
             return 128 + 20  # a 128 px crop that plays the HR, less 10 px on each border
         return 32
 
     def to_json(self) -> dict:
+        """Return the options as JSON values, as an adapter records them."""
         return asdict(self)

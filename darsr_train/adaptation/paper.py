@@ -25,7 +25,7 @@ from .result import Result, record
 
 @dataclass
 class Networks:
-    """The five networks of one image. DSEM and the backbone are frozen."""
+    """The five networks of one image; DSEM and the backbone are frozen."""
 
     generator: Generator
     discriminator: Discriminator
@@ -48,12 +48,12 @@ class KernelWeights:
 def step_losses(
     nets: Networks, crops: dict[str, Tensor], weights: KernelWeights = KernelWeights(), sum_colours: bool = False
 ) -> tuple[dict, dict]:
-    """Forward pass and every loss of one step.
+    """Run the forward pass and return every loss of one step.
 
     Args:
         crops: ``x`` (plays HR, N x 3 x P x P), ``b`` (x reduced by Pillow's bicubic), ``y`` (LR, N x 3 x P/s x P/s) and
             ``u`` (y enlarged by Pillow's bicubic).
-        sum_colours: the reference program's faulty bicubic term, see :func:`losses.bicubic_distance`.
+        sum_colours: the reference program's wrong bicubic term, see :func:`losses.bicubic_distance`.
 
     Returns:
         ``(outputs, terms)``; ``terms["total"]`` is what DARM and the generator descend.
@@ -106,11 +106,9 @@ def step_losses(
 class Schedule:
     """The falling weight of the bicubic term (DARSR, section 3.4).
 
-    Once the unweighted term has been under ``gate`` in three consecutive iterations, at every iteration divisible by 200
-    the weight goes from 5 to .05, 5e-4, 5e-6; at 5e-4 the centre and sparsity terms begin. The reference's gate of 0.4
-    was chosen for its faulty term; with each colour filtered alone the term starts at 0.01 and 0.4 is no gate at all: it
-    opens at iteration 3. The mended term settles at 0.003 to 0.004; 0.005 opens at iterations 7 and 15 on the two
-    photographs it was tried on, once the kernel's sum is near 1.
+    Once the unweighted term has been below ``gate`` in three consecutive iterations, at every iteration divisible by 200
+    the weight goes from 5 to .05, 5e-4, 5e-6; at 5e-4 the centre and sparsity terms begin. The reference program's gate
+    of 0.4 belongs to its faulty term: the correct one starts at 0.01.
     """
 
     gate: float
@@ -129,7 +127,7 @@ class Schedule:
 
 
 def rate_factor(iteration: int, milestones: tuple[int, ...], divisor: float) -> float:
-    """Learning rates are divided by ``divisor`` at each milestone reached."""
+    """Return the factor on a learning rate that is divided by ``divisor`` after each milestone."""
     return divisor ** -sum(iteration > m for m in milestones)
 
 
@@ -141,7 +139,7 @@ def train_dsem(
     checkpoint: Checkpoint,
     report: Callable[[dict], None],
 ) -> list[float]:
-    """Teach DSEM to tell crops of the image (1) from crops reduced bicubically (0). DARSR, section 3.3.
+    """Train DSEM to tell crops of the image (1) from crops reduced bicubically (0) (DARSR, section 3.3).
 
     Returns:
         The loss of every step.
@@ -172,7 +170,7 @@ def adapt_paper(
     checkpoint: Checkpoint,
     report: Callable[[dict], None],
 ) -> Result:
-    """The published procedure on one image; keeps the last iterate, as there is no ground truth to choose by.
+    """Adapt by the published procedure; keep the last iterate, as there is no ground truth to choose by.
 
     Args:
         pixels: uint8, H x W or H x W x 3, sides of at least 148.
@@ -235,7 +233,7 @@ def adapt_paper(
 def adversarial_step(
     nets: Networks, optimisers: dict[str, torch.optim.Optimizer], crops: dict[str, Tensor], weights: KernelWeights
 ) -> tuple[float, float]:
-    """One step of G and DARM, then one of D; returns the total loss and the unweighted bicubic term."""
+    """Take a step of G and DARM, then one of D; return the total loss and the unweighted bicubic term."""
     outputs, terms = step_losses(nets, crops, weights)
     optimisers["g"].zero_grad()
     optimisers["darm"].zero_grad()
@@ -264,7 +262,7 @@ def _on(crops: dict[str, np.ndarray], device: str) -> dict[str, Tensor]:
 
 
 def _restored(checkpoint: Checkpoint, phase: str, states: dict) -> int:
-    """Load what was saved of a phase; returns the step to go on from (0 where nothing was saved)."""
+    """Load the saved state of a phase; return the step to continue from (0 where nothing was saved)."""
     saved = checkpoint.restore(phase)
     if saved is None:
         return 0

@@ -1,7 +1,6 @@
-"""Sharp photographs to learn a blur's correction on: the ones that come with scikit-image.
+"""Sharp photographs, from scikit-image, to learn the correction of an estimated blur on.
 
-What an image's own blur destroyed cannot be learned from that image. Once its blur is estimated, any sharp photograph
-shows how to undo it. ``chelsea`` is not among them: the demo and the tests measure on it.
+``chelsea`` is not among them: the demo and the tests measure on it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _LR_SIDE = 88  # pixels of a degraded crop
 
 @functools.cache
 def sharp_crops(side: int) -> np.ndarray:
-    """The same uint8 N x side x side x 3 crops every time."""
+    """Return uint8 N x side x side x 3 crops, the same every time."""
     import skimage.data
 
     random = np.random.default_rng(0)
@@ -42,7 +41,7 @@ def sharp_crops(side: int) -> np.ndarray:
 
 
 def degraded_references(covariance: np.ndarray, scale: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Reference crops blurred by random kernels near an estimated one, and their right corrections.
+    """Return reference crops blurred by random kernels near an estimated one, and their right corrections.
 
     Args:
         covariance: 2 x 2 in the order y, x: the estimated kernel's (at x4: that of the x2 kernel which is applied twice).

@@ -1,7 +1,4 @@
-"""What every profile returns.
-
-What an adapter keeps of the losses of its fit: few numbers, and the same bytes for the same run.
-"""
+"""The result of a profile, and the loss curve that an adapter keeps: few numbers, the same for the same run."""
 
 from __future__ import annotations
 
@@ -41,13 +38,14 @@ class Curve:
     means: tuple[float, ...]
 
     def to_json(self) -> dict:
+        """Return the curve as an adapter stores it."""
         return {"steps": self.steps, "means": list(self.means)}
 
 
 def record(losses: list[float]) -> dict:
-    """The curve of a run as JSON; means of at most 120 parts, to 4 significant digits.
+    """Return the curve of a run as JSON: means of at most 120 parts, to 4 significant digits.
 
-    A loss that is not finite, of a fit that broke down, ends the curve: JSON cannot hold it.
+    The curve ends before a loss that is not finite, which JSON cannot hold.
     """
     finite = losses[: next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))]
     parts = min(_MOST, len(finite))
@@ -57,10 +55,10 @@ def record(losses: list[float]) -> dict:
 
 
 def read_curves(facts: dict, path: str) -> dict[str, Curve]:
-    """The curves that an adapter holds, by the name of their phase; none in one that was not fitted, or is older.
+    """Return the curves that an adapter holds, by phase; none where nothing was fitted.
 
     Raises:
-        DarsrError: names the field that is no curve.
+        DarsrError: names the field that is not a curve.
     """
     found = facts.get("losses", {})
     if not isinstance(found, dict):

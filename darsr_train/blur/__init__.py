@@ -1,1 +1,1 @@
-"""Which blur an image has: estimates from the image alone."""
+"""Estimates of an image's blur from the image alone."""

@@ -1,7 +1,6 @@
-"""Does an image show a camera's treatment (noise, denoising, sharpening, resampling, JPEG), or blur and nothing else?
+"""Detect in-camera processing: noise, denoising, sharpening, resampling, JPEG.
 
-How far one may correct depends on it: on clean blur the full correction pays, while on a photograph that was denoised,
-sharpened or enlarged after it was taken it amplifies what is not there. Statistics of high-pass residuals, as image
+The full correction pays on clean blur; on a photograph that was denoised, sharpened or enlarged it amplifies artefacts. Statistics of high-pass residuals, as image
 forensics uses them, and a small network on top tell the two apart.
 """
 
@@ -16,7 +15,7 @@ import numpy as np
 from darsr_deploy.files.container import read_container
 from darsr_deploy.images.metrics import luma
 
-from . import mlp as small_network
+from . import mlp
 
 TILE = 128  # side of the crops it was trained on
 VERSION = 1
@@ -33,7 +32,7 @@ _BANDS = np.arange(0.05, 0.65, 0.05)  # cycles a pixel
 
 
 def features(pixels: np.ndarray) -> np.ndarray:
-    """112 numbers of an H x W x 3 image (0 to 255, sides of at least 32)."""
+    """Return 112 statistics of an H x W x 3 image (0 to 255, sides of at least 32)."""
     pixels = pixels.astype(np.float32)
     y = luma(pixels)
     planes = (y, pixels[..., 0] - pixels[..., 1], pixels[..., 2] - pixels[..., 1])
@@ -49,7 +48,7 @@ def features(pixels: np.ndarray) -> np.ndarray:
 
 
 def _statistics(residual: np.ndarray, part: np.ndarray, correlated: bool) -> list[float]:
-    """Log power in a part of the image; there also, if asked for, autocorrelations and how peaked it is."""
+    """Return the log power in a part of the image and, if wanted, autocorrelations and peakedness."""
     h, w = residual.shape
     values = residual[3:-3, 3:-3][part]
     power = (values * values).mean() + 1e-4
@@ -63,7 +62,7 @@ def _statistics(residual: np.ndarray, part: np.ndarray, correlated: bool) -> lis
 
 
 def spectrum(plane: np.ndarray) -> list[float]:
-    """Log power of an H x W plane (0 to 255) in twelve rings of equal frequency, 0.05 to 0.65 cycles a pixel."""
+    """Return the log power of an H x W plane (0 to 255) in twelve frequency rings, 0.05 to 0.65 cycles a pixel."""
     taper = np.outer(np.hanning(plane.shape[0]), np.hanning(plane.shape[1]))
     power = np.abs(np.fft.fft2((plane - plane.mean()) * taper)) ** 2 / (taper**2).sum()
     radius = np.hypot(np.fft.fftfreq(plane.shape[0])[:, None], np.fft.fftfreq(plane.shape[1])[None])
@@ -71,17 +70,17 @@ def spectrum(plane: np.ndarray) -> list[float]:
 
 
 def traces_path() -> Path:
-    """Where the detector lies in the package."""
+    """Return the detector's file in the package."""
     return _WEIGHTS / "traces.safetensors"
 
 
 def log_odds(pixels: np.ndarray) -> float:
-    """Mean log-odds over the tiles of a uint8 H x W or H x W x 3 image that a camera's treatment is visible."""
+    """Return the mean log-odds of in-camera processing over the tiles of a uint8 H x W or H x W x 3 image."""
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     tops, lefts = (_starts(side) for side in pixels.shape[:2])
     tiles = [pixels[top : top + TILE, left : left + TILE] for top in tops for left in lefts]
-    return float(small_network.evaluate(_weights(), np.stack([features(tile) for tile in tiles])).mean())
+    return float(mlp.evaluate(_weights(), np.stack([features(tile) for tile in tiles])).mean())
 
 
 @functools.cache
@@ -90,7 +89,7 @@ def _weights() -> dict[str, np.ndarray]:
 
 
 def _starts(side: int) -> list[int]:
-    """Of tiles that cover a side from end to end, as evenly as they can."""
+    """Return where tiles start that cover a side from end to end, evenly."""
     count = -(-side // TILE)
     last = max(0, side - TILE)
     return [round(i * last / max(1, count - 1)) for i in range(count)]

@@ -1,11 +1,8 @@
-"""The spread of an image's blur, from a first restoration of it and from the image itself.
+"""The covariance of an image's blur, estimated from a first restoration and from the image itself.
 
 Second moments come from the kernel that best reduces the restored image to the given one, in closed form. A small network
-on statistics of that kernel and of the image's sharpness then takes away what such estimates get wrong. On held-out crops its
-root mean square error in the covariance's logarithm is at x2 0.29 (width) and 0.16 (elongation), that of least squares 0.40 and
-0.27, at x4 0.22 and 0.14, and 0.38 and 0.28:
-:mod:`darsr_train.training.blur` prints and keeps these figures. The narrower a blur, the larger the error: what a scene's own softness
-is and what the lens's cannot be told apart. A second network on the same numbers tells images that were only reduced.
+on statistics of that kernel and of the image's sharpness removes the bias of such estimates; a second one on the same
+numbers recognises images that were only reduced. The narrower a blur, the larger the error: a soft scene looks like one.
 """
 
 from __future__ import annotations
@@ -22,33 +19,28 @@ from darsr_deploy.images.metrics import luma
 
 from ..degradation.covariance import LEAST, elongated, from_logarithm, logarithm, parts_of
 from ..degradation.reduction import bicubic_table, reduce
-from . import mlp as small_network
-from . import sharpness
+from . import mlp, sharpness
 from .least_squares import degradation_kernel
 
 VERSION = 2
 _WEIGHTS = Path(__file__).parent.parent / "weights"
-# What the views of an image change about (mean, half difference, cross part) of its covariance.
+# The signs of (mean, half difference, cross part) of the covariance in each view.
 SIGNS = np.array([[1, 1, 1], [1, 1, -1], [1, -1, 1], [1, -1, -1]])
-_MOST = 1.0  # by which the network may change a logarithm of a variance: a factor of e
-# A blur told too wide is sharpened too much, which costs more than too little. Taken off the logarithm of the width: so much at
-# each scale where there surely is a blur, and so much more in the end where the log odds of an image that was only reduced go
-# from the one value to the other, since such an image can but lose. On whole images of BSDS500 under no, narrow, wide Gaussian,
-# motion and disk blur (export.benchmarks.blur_accuracy) the doubt gains 0.07 dB on average; with double the doubt it is as much again there, and
-# 0.1 dB less on pictures of buildings, whose narrow blurs look like none.
+_MOST = 1.0  # largest change of a logarithm of a variance by the network
+# Overestimating the blur over-sharpens, which costs more PSNR than underestimating it. Subtracted from the logarithm of the width.
 _CAUTION = {2: 0.15, 4: 0.2}
-_DOUBT, _SURE, _DOUBTFUL = 0.4, -3.0, 0.0
+_DOUBT, _SURE, _DOUBTFUL = 0.4, -3.0, 0.0  # more, rising between two log-odds that the image was only reduced
 
 
 def blur_path(scale: int) -> Path:
-    """Where what corrects the estimates of a scale lies in the package."""
+    """Return the file in the package that holds both networks of a scale."""
     return _WEIGHTS / f"blur-x{scale}.safetensors"
 
 
 def estimate_covariance(x: Tensor, y: Tensor, scale: int) -> np.ndarray:
-    """Second moments (2 x 2, order y, x) of the x2 kernel that turned the scene into ``y``, in HR pixels squared.
+    """Estimate the second moments (2 x 2, order y, x, HR pixels squared) of the x2 kernel that blurred ``y``.
 
-    At x4 that kernel acts twice. Where the image seems only reduced, both variances are :data:`LEAST`.
+    At x4 that kernel acts twice. Both variances are :data:`LEAST` where the image seems only reduced.
 
     Args:
         x: 1 x 3 x sH x sW, the restored image in [0, 1].
@@ -58,12 +50,12 @@ def estimate_covariance(x: Tensor, y: Tensor, scale: int) -> np.ndarray:
     odds = only_reduced(found, scale)
     if odds > 0:
         return LEAST * np.eye(2)
-    change = (small_network.evaluate(_weights("correction", scale), found) * SIGNS).mean(0).clip(-_MOST, _MOST)
+    change = (mlp.evaluate(_weights("correction", scale), found) * SIGNS).mean(0).clip(-_MOST, _MOST)
     return from_logarithm(logarithm(first) + change - np.array([caution(odds, scale), 0, 0]))
 
 
 def caution(odds: float, scale: int) -> float:
-    """What an estimate is taken narrower by, in the logarithm of the variance.
+    """Return by how much an estimate is narrowed, in the logarithm of the variance.
 
     Args:
         odds: log odds that the image was only reduced, of :func:`only_reduced`.
@@ -72,12 +64,12 @@ def caution(odds: float, scale: int) -> float:
 
 
 def only_reduced(found: np.ndarray, scale: int) -> float:
-    """Log odds that an image was reduced bicubically and not blurred, from its features (see :func:`observe`)."""
-    return float(small_network.evaluate(_weights("reduced", scale), found).mean())
+    """Return the log-odds that an image was only reduced bicubically, from its features (see :func:`observe`)."""
+    return float(mlp.evaluate(_weights("reduced", scale), found).mean())
 
 
 def observe(x: Tensor, y: Tensor, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the network is told of a restored image and the given one, and the covariance by least squares.
+    """Return the features of a restored and a given image, and the covariance by least squares.
 
     At x4 the restored image is reduced bicubically by 2 first, from which the given one is one blur away: of 1 + 1/4 of the
     x2 kernel's variance, the second pass, and the first one seen at half the resolution.
@@ -111,10 +103,10 @@ def _of_kernel(part: np.ndarray) -> list[float]:
 
 
 def _symmetric(kernel: Tensor) -> np.ndarray:
-    """The point-symmetric part of a 13 x 13 kernel centred at tap 6.5, sum 1: 12 x 12."""
+    """Return the point-symmetric part, 12 x 12 with sum 1, of a 13 x 13 kernel centred at tap 6.5."""
     part = kernel.double().numpy()[1:, 1:]  # tap 0 has no partner on the other side of the centre
     part = 0.5 * (part + part[::-1, ::-1])
-    if part.sum() < 0.1:  # an image without light says nothing of its blur
+    if part.sum() < 0.1:  # a black image
         part = np.zeros_like(part)
         part[5:7, 5:7] = 0.25
     return part / part.sum()
@@ -126,7 +118,7 @@ def _offsets() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _near() -> np.ndarray:
-    """A Gaussian of standard deviation 2: what is far from the centre is mostly noise."""
+    """Return a Gaussian window of standard deviation 2: taps far from the centre are mostly noise."""
     ys, xs = _offsets()
     return np.exp(-(ys * ys + xs * xs) / 8)
 
@@ -140,7 +132,7 @@ def _moments(part: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _weights(network: str, scale: int) -> dict[str, np.ndarray]:
-    """Of ``correction`` or ``reduced``."""
+    """Return the weights of ``correction`` or ``reduced``."""
     arrays = read_container(blur_path(scale), "blur", VERSION, "install the package again")[1]
     prefix = f"{network}."
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""A small network on hand-made features: a linear part beside one hidden layer, averaged over several starts.
+"""A small network on hand-made features: a linear part beside one hidden layer, averaged over several seeds.
 
 Fitted with torch in seconds, run with numpy. Its weights are plain arrays, so that they lie in one small file.
 """
@@ -38,7 +38,7 @@ def fit(
     dropout: float = 0.0,
     batch: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Weights of networks that map features (n x f) to targets (n x t), each start with the same data.
+    """Train networks that map features (n x f) to targets (n x t), one a seed; return the weights of their mean.
 
     Args:
         loss_of: ``(outputs, targets) -> scalar``.
@@ -73,7 +73,7 @@ def fit(
 
 
 def evaluate(weights: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """n x f features -> n x t outputs."""
+    """Return the n x t outputs for n x f features."""
     z = (features - weights["mean"]) / weights["spread"]
     hidden = np.tanh(z @ weights["hidden"].T + weights["bias"])
     return weights["offset"] + z @ weights["linear"].T + hidden @ weights["out"].T

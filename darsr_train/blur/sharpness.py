@@ -1,4 +1,4 @@
-"""How sharp an image is in every direction: statistics that an image's blur leaves in it, whatever the scene.
+"""Statistics of an image's sharpness in every direction, which depend on its blur more than on the scene.
 
 A scene's few steepest edges say how wide the blur across them is, and its mean spectrum how the blur falls off. Neither
 needs a restored image, so neither shares the errors of one (:mod:`.estimate` combines them with what a restored one says).
@@ -25,13 +25,13 @@ VIEWS = ((False, False), (True, False), (False, True), (True, True))
 
 
 def viewed(array: np.ndarray, mirror: bool, transpose: bool) -> np.ndarray:
-    """H x W, as one of :data:`VIEWS`."""
+    """Return an H x W array as one of :data:`VIEWS`."""
     array = array[:, ::-1] if mirror else array
     return array.T if transpose else array
 
 
 def features(luma: np.ndarray) -> np.ndarray:
-    """4 x 160 numbers of an H x W plane (float, 0 to 255, sides of at least 32): one row for each of :data:`VIEWS`.
+    """Return 4 x 160 statistics of an H x W plane (0 to 255, sides of at least 32), a row for each of :data:`VIEWS`.
 
     A view has the statistics of the image, in other directions: they are measured once.
     """
@@ -46,21 +46,21 @@ def features(luma: np.ndarray) -> np.ndarray:
 
 
 def _seen(direction: tuple[int, int], mirror: bool, transpose: bool) -> tuple[int, int]:
-    """The direction in the image that is ``direction`` in its view; a direction and its opposite are one."""
+    """Return the direction in the image that is ``direction`` in its view; opposite directions are one."""
     dy, dx = direction[::-1] if transpose else direction
     dx = -dx if mirror else dx
     return (dy, dx) if (dy, dx) in _DIRECTIONS else (-dy, -dx)
 
 
 def _edges(luma: np.ndarray, dy: int, dx: int) -> np.ndarray:
-    """How much differences grow with the distance: a sharp edge is over at once, a blurred one is not."""
+    """Return how much differences grow with the distance: a sharp edge is over at once, a blurred one is not."""
     lags = _LONG_LAGS if abs(dy) == abs(dx) or not dy * dx else _LONG_LAGS[:2]
     growth = np.array([_log_quantiles(_difference(luma, lag * dy, lag * dx), _SHARES) for lag in lags])
     return np.append((growth[1:] - growth[0]).ravel(), growth[0, -1])
 
 
 def _curvature(luma: np.ndarray, dy: int, dx: int) -> np.ndarray:
-    """Second differences against first ones."""
+    """Return quantiles of second differences relative to first ones."""
     before, after = (np.roll(luma, (sign * dy, sign * dx), (0, 1)) for sign in (1, -1))
     inner = (slice(4, -4), slice(4, -4))
     second, first = np.abs(before + after - 2 * luma)[inner], np.abs(before - after)[inner]
@@ -79,7 +79,7 @@ def _log_quantiles(values: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
 
 
 def _spectra(luma: np.ndarray) -> list[np.ndarray]:
-    """Log power of 32 x 32 windows, averaged over the image in two ways, in 9 x 9 coarse bins.
+    """Return the log power of 32 x 32 windows in 9 x 9 bins, averaged over the image in two ways.
 
     The plain mean hears the windows with most detail, the mean of logarithms all of them alike. Both are relative to the
     power at low frequencies, which is the scene's.

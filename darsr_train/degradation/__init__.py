@@ -1,1 +1,1 @@
-"""The physics: kernels, their moments, blurring and reducing, cameras."""
+"""The physics: blur kernels, their moments, blurring and reducing, in-camera processing."""

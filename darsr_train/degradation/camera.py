@@ -1,7 +1,7 @@
-"""What a camera adds to blur: resampling, noise, smoothing, sharpening, JPEG. For training and for making test sets.
+"""In-camera processing at random, for training and test sets: resampling, noise, smoothing, sharpening, JPEG.
 
-A correction learned on clean synthetic blur amplifies what a camera added, and loses on real photographs. These few
-steps are no model of a certain camera: they teach what noise, halos and blocks look like, and how far one may then go.
+A correction learned on clean synthetic blur amplifies artefacts of real photographs. These few steps model no camera in
+particular: they teach what noise, halos and blocks look like, and how much correction they allow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from darsr_deploy.images.resample import to_uint8
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera's treatment of an image.
+    """One camera's processing of an image.
 
     Attributes:
         zoom: how much the photograph was enlarged after it was taken (digital zoom, alignment, resizing), 1 for not.
@@ -41,7 +41,7 @@ class Camera:
 
     @classmethod
     def draw(cls, random: np.random.Generator) -> Camera:
-        """A camera at random: most of them resample, sharpen and compress."""
+        """Draw a camera at random: most of them resample, sharpen and compress."""
         return cls(
             zoom=random.uniform(1.05, 1.7) if random.random() < 0.6 else 1.0,
             noise=random.uniform(0, 6),
@@ -54,7 +54,7 @@ class Camera:
         )
 
     def develop(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """float32 H x W x 3 in [0, 1] -> the same, in steps of 1/255."""
+        """Process a float32 H x W x 3 image in [0, 1]; return the same type in steps of 1/255."""
         height, width = image.shape[:2]
         if self.zoom > 1:
             taken = (round(width / self.zoom), round(height / self.zoom))
@@ -82,6 +82,6 @@ class Camera:
 
 
 def through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """uint8 H x W x 3 RGB, compressed and decoded again (4:2:0)."""
+    """Compress a uint8 H x W x 3 RGB image (4:2:0) and decode it again."""
     _, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])

@@ -1,4 +1,4 @@
-"""Random blur kernels of many kinds, for training the prior and for making test sets.
+"""Blur kernels of many kinds, for training and for making test sets.
 
 Kernels are even-sized and centred between their two middle taps, so that LR pixel i sits at HR coordinate
 ``s * i + (s - 1) / 2``; they are non-negative and sum to 1. Lengths and standard deviations are in HR pixels.
@@ -18,21 +18,21 @@ def _grid(size: int, fine: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gaussian(size: int, sigma_x: float, sigma_y: float, angle: float) -> np.ndarray:
-    """Anisotropic Gaussian with the given standard deviations, turned by ``angle`` radians."""
+    """Return an anisotropic Gaussian with the given standard deviations, turned by ``angle`` radians."""
     y, x = _grid(size)
     along, across = x * math.cos(angle) + y * math.sin(angle), -x * math.sin(angle) + y * math.cos(angle)
     return normalised(np.exp(-0.5 * ((along / sigma_x) ** 2 + (across / sigma_y) ** 2)))
 
 
 def disk(size: int, radius: float, softness: float = 0.5) -> np.ndarray:
-    """Uniform disk (defocus) whose rim falls off over about ``softness`` px."""
+    """Return a uniform disk (defocus) whose rim falls off over about ``softness`` px."""
     y, x = _grid(size, 4)
     fine = 1 / (1 + np.exp(np.clip((np.hypot(x, y) - radius) / (0.25 * softness), -50, 50)))
     return normalised(fine.reshape(size, 4, size, 4).mean((1, 3)))
 
 
 def motion(size: int, length: float, angle: float, bend: float, thickness: float) -> np.ndarray:
-    """Camera shake: a path of the given length, curved by ``bend`` radians in all, drawn with a Gaussian pen."""
+    """Return camera shake: a path of the given length, curved by ``bend`` radians, drawn with a Gaussian pen."""
     t = np.linspace(-0.5, 0.5, 64)
     heading = angle + bend * t
     path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)]), axis=1) * (length / len(t))
@@ -43,7 +43,7 @@ def motion(size: int, length: float, angle: float, bend: float, thickness: float
 
 
 def normalised(kernel: np.ndarray) -> np.ndarray:
-    """With sum 1."""
+    """Scale a kernel to sum 1."""
     return kernel / kernel.sum()
 
 
@@ -55,7 +55,7 @@ def random_gaussian(
     noise: float = 0.25,
     by_logarithm: bool = False,
 ) -> np.ndarray:
-    """DIV2KRK's kind: variances U(low, high) on two axes, any angle, taps multiplied by 1 + U(-noise, noise).
+    """Draw a kernel as of DIV2KRK: variances U(low, high), any angle, taps multiplied by 1 + U(-noise, noise).
 
     Args:
         by_logarithm: variances even in their logarithm instead, so that narrow blurs are as likely as wide ones.
@@ -69,12 +69,12 @@ def random_gaussian(
 
 
 def random_disk(random: np.random.Generator, size: int) -> np.ndarray:
-    """Defocus of radius U(0.8, 4)."""
+    """Draw defocus of radius U(0.8, 4)."""
     return disk(size, random.uniform(0.8, min(4.0, size / 3)), random.uniform(0.2, 1.5))
 
 
 def random_motion(random: np.random.Generator, size: int) -> np.ndarray:
-    """Camera shake of length U(1, 9), straight or bent."""
+    """Draw camera shake of length U(1, 9), straight or bent."""
     return motion(
         size,
         random.uniform(1, min(9.0, size / 2)),
@@ -85,7 +85,7 @@ def random_motion(random: np.random.Generator, size: int) -> np.ndarray:
 
 
 def random_mixture(random: np.random.Generator, size: int) -> np.ndarray:
-    """Two kernels of any kind one after the other, or side by side (a sharp core in a wide halo)."""
+    """Draw two kernels of any kind, one after the other or added (a sharp core in a wide halo)."""
     kinds = (random_gaussian, random_disk, random_motion)
     first, second = (kinds[random.integers(3)](random, size) for _ in range(2))
     if random.random() < 0.5:
@@ -106,7 +106,7 @@ _NEAR_SPREAD = 0.1  # standard deviation of the log of their variances, and of t
 
 
 def from_covariance(covariance: np.ndarray, shape: str, size: int = NEAR_SIDE) -> np.ndarray:
-    """A kernel of given second moments (2 x 2 in the order y, x, HR pixels squared) and shape.
+    """Return a kernel of given second moments (2 x 2, order y, x, HR pixels squared) and shape.
 
     ``gaussian``; ``disk``: a uniform ellipse (defocus); ``motion``: uniform along the longer axis, Gaussian across.
     """
@@ -117,24 +117,24 @@ def from_covariance(covariance: np.ndarray, shape: str, size: int = NEAR_SIDE) -
         fine = np.exp(-0.5 * (short**2 + long**2))
     elif shape == "disk":  # with its soft rim, a disk of this radius has variance 1 along each axis
         fine = _step(np.hypot(short, long) - 1.935)
-    else:  # and so has a line of this half length with soft ends
+    else:  # so has a line of this half length with soft ends
         fine = np.exp(-0.5 * short**2) * _step(np.abs(long) - 1.687)
     return normalised(fine.reshape(size, 3, size, 3).mean((1, 3)))
 
 
 def estimated(covariance: np.ndarray, scale: int) -> np.ndarray:
-    """The kernel that an estimate of the x2 blur stands for: the Gaussian, at x4 applied twice."""
+    """Return the kernel that an estimate of the x2 blur stands for: the Gaussian, at x4 applied twice."""
     kernel = from_covariance(covariance, "gaussian", ESTIMATED_SIDE)
     return kernel if scale == 2 else twice(kernel)
 
 
 def _step(distance: np.ndarray) -> np.ndarray:
-    """1 inside (negative distances), 0 outside, soft over about a quarter of a standard deviation."""
+    """Return 1 inside (negative distances) and 0 outside, soft over about a quarter of a standard deviation."""
     return 1 / (1 + np.exp(np.clip(8 * distance, -50, 50)))
 
 
 def random_near(random: np.random.Generator, covariance: np.ndarray, other_shapes: float = 0.15) -> np.ndarray:
-    """A kernel like an estimated one: the estimate's errors are drawn, and its shape, which nobody knows."""
+    """Draw a kernel near an estimated one: with the estimate's errors, and of a shape that it does not tell."""
     variances, axes = np.linalg.eigh(covariance)
     variances = variances * np.exp(random.normal(0, _NEAR_SPREAD, 2))
     tilt = random.normal(0, _NEAR_SPREAD)
@@ -145,19 +145,19 @@ def random_near(random: np.random.Generator, covariance: np.ndarray, other_shape
 
 
 def second_moments(kernel: np.ndarray) -> np.ndarray:
-    """(yy, xx, xy): variances and covariance about the centre between the middle taps, in HR pixels squared."""
+    """Return (yy, xx, xy): variances and covariance about the centre between the middle taps, HR pixels squared."""
     y, x = _grid(kernel.shape[0])
     return np.array([(kernel * y * y).sum(), (kernel * x * x).sum(), (kernel * x * y).sum()]) / kernel.sum()
 
 
 def shifted(kernel: np.ndarray, down: float, right: float) -> np.ndarray:
-    """Moved by fractions of a pixel (linear interpolation), sum 1."""
+    """Move a kernel by fractions of a pixel (linear interpolation), sum 1."""
     matrix = np.array([[1, 0, right], [0, 1, down]])
     return normalised(cv2.warpAffine(kernel, matrix, kernel.shape[::-1], flags=cv2.INTER_LINEAR))
 
 
 def twice(kernel: np.ndarray) -> np.ndarray:
-    """The x4 kernel that equals blurring by ``kernel`` and keeping every second pixel, two times."""
+    """Return the x4 kernel that equals blurring by ``kernel`` and keeping every second pixel, two times."""
     k = kernel.shape[0]
     spread = np.zeros((2 * k - 1, 2 * k - 1))
     spread[::2, ::2] = kernel

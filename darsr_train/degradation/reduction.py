@@ -1,4 +1,4 @@
-"""Blurring and reducing an image by a kernel, with the borders mirrored."""
+"""Blur and reduce an image by a kernel, with mirrored borders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def apply_kernel(x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
 
 
 def apply_kernels_by_fft(x: Tensor, kernels: Tensor, stride: int) -> Tensor:
-    """What :func:`apply_kernel` computes, for several large kernels of one size at once: 3 to 10 times faster on a CPU.
+    """Compute :func:`apply_kernel` for several large kernels of one size at once, by FFT: faster on a CPU.
 
     Every one of the stride's phases is correlated at the low resolution and the phases are summed as spectra.
 
@@ -76,12 +76,9 @@ def pad_symmetric(x: Tensor, before: int, after: int) -> Tensor:
     return x
 
 
-# --- Regularisation of the 13 x 13 kernel (section 3.2) -----------------------------------------------------------
-
-
 @functools.cache
 def bicubic_table(scale: int) -> Tensor:
-    """Antialiased bicubic reduction as one kernel: 8 x 8 at scale 2, 16 x 16 at scale 4."""
+    """Return antialiased bicubic reduction as one kernel: 8 x 8 at scale 2, 16 x 16 at scale 4."""
     _, weights = resize_taps(64 * scale, 64, "replicate")
     row = torch.from_numpy(weights[32][weights[32] != 0]).float()  # far from the borders all rows are equal
     return torch.outer(row, row)

@@ -1,4 +1,4 @@
-"""Back-projection: what the given image says and the enlarged one does not explain is added to it. A last, linear stage.
+"""Back-projection, the last and linear stage: add what the enlarged image does not explain of the given one.
 
 Irani, Peleg: "Improving Resolution by Image Registration" (CVGIP 1991): ``x += up(y - reduce(x, k))``, where ``up`` is the
 transposed bicubic reduction. It needs a good kernel, and an image without a camera's treatment.
@@ -31,7 +31,7 @@ class BackProjection(nn.Module):
         self.register_buffer("up", (table * scale**2).expand(3, 1, *table.shape).contiguous())
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """N x 3 x sH x sW estimate and N x 3 x H x W given image -> the estimate made consistent."""
+        """Return the N x 3 x sH x sW estimate made consistent with the N x 3 x H x W given image."""
         for _ in range(self.rounds):
             x = x + self._enlarge(y - self._reduce(x))
         return x

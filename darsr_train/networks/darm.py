@@ -1,4 +1,4 @@
-"""DARM: pixel-wise coefficients of fixed 5x5 filters, and the filtering itself. DARSR, section 3.1."""
+"""DARM: pixel-wise coefficients of fixed 5x5 filters, and the filtering itself (DARSR, section 3.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TAP_RADIUS = 2  # the filters are 5 x 5
 
 
 def symmetric_basis() -> Tensor:
-    """The 13 basis kernels, 13 x 5 x 5: ones at TAP_OFFSETS[i] and at its negative."""
+    """Return the 13 basis kernels, 13 x 5 x 5: ones at TAP_OFFSETS[i] and at its negative."""
     basis = torch.zeros(13, 5, 5)
     for i, (dy, dx) in enumerate(TAP_OFFSETS):
         basis[i, 2 + dy, 2 + dx] = 1
@@ -28,7 +28,7 @@ def symmetric_basis() -> Tensor:
 
 
 def filter_with_dictionary(x: Tensor, coefficients: Tensor, dictionary: Tensor) -> Tensor:
-    """The paper's form: filter with every dictionary entry, multiply by the coefficients, sum.
+    """Filter with every dictionary entry, multiply by the coefficients and sum: the paper's form.
 
     Args:
         x: N x C x H x W.
@@ -42,7 +42,7 @@ def filter_with_dictionary(x: Tensor, coefficients: Tensor, dictionary: Tensor) 
 
 
 def filter_with_taps(x: Tensor, coefficients: Tensor) -> Tensor:
-    """The same for the 13-dimensional symmetric basis: 13 multiplications a pixel and colour.
+    """Filter with coefficients of the 13-dimensional symmetric basis: 13 multiplications a pixel and colour.
 
     Shifted sums, :func:`shifted_sums`; on CUDA, where no gradient is wanted and Triton is installed, one kernel
     (:mod:`.triton_filter`).
@@ -61,7 +61,7 @@ def filter_with_taps(x: Tensor, coefficients: Tensor) -> Tensor:
 
 @functools.cache
 def _fused_filter() -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The fused kernel; None where Triton, which is no part of PyTorch on every system, is not installed."""
+    """Return the fused kernel, or None where Triton is not installed."""
     try:
         from .triton_filter import fused_filter
     except ImportError:
@@ -70,7 +70,7 @@ def _fused_filter() -> Callable[[Tensor, Tensor], Tensor] | None:
 
 
 def shifted_sums(x: Tensor, coefficients: Tensor) -> Tensor:
-    """The plain version of :func:`filter_with_taps`, on any device, differentiable."""
+    """Compute :func:`filter_with_taps` plainly: on any device, differentiable."""
     h, w = x.shape[-2:]
     padded = F.pad(x, (TAP_RADIUS,) * 4, mode="reflect")
 
@@ -128,7 +128,7 @@ class DARM(nn.Module):
         self.register_buffer("dictionary", dictionary)
 
     def coefficients(self, x: Tensor) -> Tensor:
-        """N x 3 x H x W -> N x F x H x W coefficients of the filters."""
+        """Return N x F x H x W coefficients of the filters for N x 3 x H x W."""
         features = self.stages(self.head(x))
         with torch.autocast(x.device.type, enabled=False):  # a coefficient rounded to bfloat16 is off by a grey level
             return self.tail(features.float())
@@ -142,7 +142,7 @@ class DARM(nn.Module):
 
 @torch.no_grad()
 def at_strength(darm: DARM, strength: float) -> DARM:
-    """A copy whose correction is ``y + strength * (DARM(y) - y)``: the coefficients are linear in the tail's weights.
+    """Return a copy whose correction is ``y + strength * (DARM(y) - y)``, by scaling the tail's weights.
 
     Raises:
         ValueError: a DARM with a dictionary, whose coefficients say nothing of the identity.
@@ -158,7 +158,7 @@ def at_strength(darm: DARM, strength: float) -> DARM:
 
 @torch.no_grad()
 def between(start: DARM, end: DARM, share: float) -> DARM:
-    """The network whose weights lie between those of two: ``start`` at share 0, ``end`` at 1.
+    """Return the network whose weights lie between those of two: ``start`` at share 0, ``end`` at 1.
 
     Between a pre-trained network and its fine-tuned copy, networks keep most of both (Wortsman et al., "Robust
     fine-tuning of zero-shot models", CVPR 2022).

@@ -11,7 +11,7 @@ SIZE = 72
 
 
 def gaussian(sigma: float, ratio: float, degrees: float, side: int = 5) -> Tensor:
-    """Anisotropic Gaussian, side x side, sum 1; ``ratio`` = minor / major sigma, turned by ``degrees``."""
+    """Return an anisotropic Gaussian, side x side, sum 1; ``ratio`` = minor / major sigma, turned by ``degrees``."""
     axis = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     angle = math.radians(degrees)
@@ -22,7 +22,7 @@ def gaussian(sigma: float, ratio: float, degrees: float, side: int = 5) -> Tenso
 
 
 def gaussian_parameters() -> list[tuple[float, float, float]]:
-    """(sigma, ratio, degrees) of the 51 smoothing filters, in the dictionary's order."""
+    """Return (sigma, ratio, degrees) of the 51 smoothing filters, in the dictionary's order."""
     coarse = [0.0, *range(150, 0, -30)]
     fine = [0.0, *range(165, 0, -15)]
     wide = [(2.0, 1.0, 0.0)] + [(2.0, r, a) for r in (0.8, 0.6, 0.4) for a in coarse] + [(2.0, 0.2, a) for a in fine]
@@ -31,7 +31,7 @@ def gaussian_parameters() -> list[tuple[float, float, float]]:
 
 
 def correction_dictionary() -> Tensor:
-    """72 x 5 x 5, float32, every filter point-symmetric with sum 1, spanning all 13 dimensions of such kernels.
+    """Return 72 x 5 x 5 point-symmetric filters of sum 1, float32, spanning all 13 dimensions of such kernels.
 
     The first 51 blur (DARSR's Gaussians). The other 21 sharpen: twice the identity less a Gaussian, the exact
     first-order inverse of that blur, for the seven orientations of the three elongated families.

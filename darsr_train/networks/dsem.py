@@ -1,4 +1,4 @@
-"""DSEM: how much a patch looks like the unknown degradation (1) rather than bicubic (0). DARSR, section 3.3."""
+"""DSEM: score a patch from bicubic (0) to the unknown degradation (1) (DARSR, section 3.3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Residual(nn.Module):
 
 
 class DSEM(nn.Module):
-    """Degradation score of N x 3 x H x W crops in [0, 1]: N values in (0, 1). 3,535,233 parameters at full width."""
+    """Degradation score of N x 3 x H x W crops in [0, 1]: N values in (0, 1), by 3,535,233 parameters."""
 
     def __init__(self, widths: tuple[int, ...] = (64, 128, 256)) -> None:
         super().__init__()

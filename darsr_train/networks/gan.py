@@ -38,7 +38,7 @@ class Generator(nn.Module):
             nn.init.normal_(weight, 1 / fan_in, 1 / fan_in)
 
     def kernel(self) -> Tensor:
-        """The composed kernel, 13 x 13 (correlation, not flipped)."""
+        """Return the composed kernel, 13 x 13 (correlation, not flipped)."""
         *front, last = self.weights
         composed = last  # 1, C, 1, 1: seen from the output, what is applied to the last hidden layer
         for weight in reversed(front):
@@ -47,12 +47,12 @@ class Generator(nn.Module):
         return composed[0, 0]
 
     def forward(self, x: Tensor) -> Tensor:
-        """N x 3 x H x W -> N x 3 x ((H - 13) // s + 1) x ((W - 13) // s + 1), valid padding."""
+        """Map N x 3 x H x W to N x 3 x ((H - 13) // s + 1) x ((W - 13) // s + 1), valid padding."""
         return apply_kernel(x, self.kernel(), self.scale)
 
 
 def layer_by_layer(generator: Generator, x: Tensor) -> Tensor:
-    """The obvious form of :class:`Generator`, kept to prove the composed one equal to it."""
+    """Compute :class:`Generator` layer by layer, which tests prove the composed form equal to."""
     n, c, h, w = x.shape
     features = x.reshape(n * c, 1, h, w)
     for weight, side in zip(generator.weights, GENERATOR_KERNELS):

@@ -17,16 +17,16 @@ _WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 def prior_path(scale: int, camera: bool = False) -> Path:
-    """Where the prior of a scale lies in the package: the one for clean blur, or for what a camera has treated.
+    """Return the file of a scale's prior in the package: for clean blur, or for images with in-camera processing.
 
-    Where there is one prior for both, it is that one.
+    Where one prior serves both, it is that one.
     """
     path = _WEIGHTS / f"prior-{'camera-' if camera else ''}x{scale}.safetensors"
     return path if path.is_file() or not camera else prior_path(scale)
 
 
 def load_prior(scale: int, path: Path | None = None, camera: bool = False) -> DARM:
-    """The prior of a scale: a 13-tap DARM in eval mode with gradients on its weights.
+    """Load the prior of a scale: a 13-tap DARM in eval mode with gradients on its weights.
 
     Raises:
         DarsrError: no prior for that scale, or a damaged file.
@@ -41,7 +41,7 @@ def load_prior(scale: int, path: Path | None = None, camera: bool = False) -> DA
 
 
 def near_identity(channels: int) -> DARM:
-    """A fresh 13-tap DARM that about returns its input: small tail weights, centre tap 1."""
+    """Make a 13-tap DARM that nearly returns its input: small tail weights, centre tap 1."""
     darm = DARM(channels=channels)
     with torch.no_grad():
         darm.tail.weight.mul_(0.05)
@@ -50,6 +50,6 @@ def near_identity(channels: int) -> DARM:
 
 
 def save_prior(darm: DARM, path: str | Path, facts: dict, dtype: torch.dtype = torch.float32) -> str:
-    """Write a prior; returns the file's sha256."""
+    """Write a prior and return the file's sha256."""
     arrays = {name: tensor.detach().to("cpu", dtype).numpy() for name, tensor in darm.state_dict().items()}
     return write_container(path, "prior", VERSION, {**facts, "channels": darm.channels}, arrays)

@@ -22,20 +22,20 @@ _BLOCK = 256  # pixels of one program
 
 @triton.jit
 def _reflected(i, size):
-    """Indices from -2 to size + 1 mirrored into the image; its sides are at least 3."""
+    """Mirror indices from -2 to size + 1 into the image; its sides are at least 3."""
     i = tl.abs(i)
     return tl.where(i >= size, 2 * (size - 1) - i, i)
 
 
 @triton.jit
 def _offset(row, column, row_stride, column_stride):
-    """In 64 bits: an image may have more than 2^31 values."""
+    """Return an offset in 64 bits: an image may have more than 2^31 values."""
     return row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
 
 
 @triton.jit
 def _pair(image, one, other, inside):
-    """The sum of two opposite pixels, in float32."""
+    """Return the sum of two opposite pixels, in float32."""
     first = tl.load(image + one, mask=inside, other=0).to(tl.float32)
     return first + tl.load(image + other, mask=inside, other=0).to(tl.float32)
 
@@ -46,7 +46,7 @@ def correction_filter_kernel(
     xn, xc, xh, xw, cn, cc, ch, cw, yn, yc, yh, yw,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK pixels of one image, in all 3 colours. Strides, in elements, of x, c and y follow the sizes."""
+    """Filter BLOCK pixels of one image in all 3 colours; strides of x, c and y, in elements, follow the sizes."""
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     n = tl.program_id(1).to(tl.int64)
     inside = pixel < height * width
@@ -76,7 +76,7 @@ def correction_filter_kernel(
 
 @triton.jit
 def linear_filter_kernel(x, c, height, width, y, BLOCK: tl.constexpr):
-    """The same for images that lie in memory row by row, with parameters in TensorRT's order: inputs, sizes, output."""
+    """Filter contiguous images, with parameters in TensorRT's order: inputs, sizes, output."""
     plane = height * width
     correction_filter_kernel(
         x, c, y, height, width,
@@ -86,7 +86,7 @@ def linear_filter_kernel(x, c, height, width, y, BLOCK: tl.constexpr):
 
 
 def fused_filter(x: Tensor, coefficients: Tensor) -> Tensor:
-    """What :func:`.darm.filter_with_taps` computes, without gradients.
+    """Compute :func:`.darm.filter_with_taps`, without gradients.
 
     Args:
         x: N x 3 x H x W, sides of at least 3, any float type and strides.

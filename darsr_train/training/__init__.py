@@ -1,1 +1,1 @@
-"""Training what comes with the package; every module but the loop and the crops runs with ``python -m``."""
+"""Training of the networks that come with the package, and of backbones."""

@@ -1,4 +1,4 @@
-"""Training of backbones: bicubic LR crops of any folder of photographs, L1."""
+"""Train backbones on bicubic LR crops of any folder of photographs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class PairedCrops:
         self.chance = areas / areas.sum()
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """LR (size x 3 x patch x patch) and HR crops in [0, 1], each turned and mirrored at random."""
+        """Return LR (size x 3 x patch x patch) and HR crops in [0, 1], each turned and mirrored at random."""
         random = np.random.default_rng((seed, step))
         crops = [self._best(random) for _ in range(size)]
         lr, hr = (
@@ -87,7 +87,7 @@ class PairedCrops:
 
 
 def bicubic_pair(image: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """RGB HR image, its sides cut to multiples of the scale, and its bicubic LR (possibly empty)."""
+    """Return the RGB HR image, cut to multiples of the scale, and its bicubic LR (possibly empty)."""
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     height, width = (side // scale for side in image.shape[:2])
@@ -110,7 +110,7 @@ def train_backbone(
     Args:
         images: folder of HR photographs.
         validation: folder of HR photographs whose mean Y-PSNR is logged; it decides nothing.
-        start: a trained network of the same architecture to go on from; ``edge`` may be narrower, shallower or of another scale.
+        start: a trained network of the same architecture to start from; ``edge`` may be narrower, shallower or of another scale.
 
     The other arguments, and what is raised, are :func:`.loop.train`'s.
     """
@@ -135,13 +135,13 @@ def train_backbone(
 
 
 def l1(sr: Tensor, hr: Tensor, luma: float) -> Tensor:
-    """``(1 - luma) * |R, G, B|_1 + luma * |Y|_1`` of N x 3 x H x W images."""
+    """Return ``(1 - luma) * |R, G, B|_1 + luma * |Y|_1`` of N x 3 x H x W images."""
     difference = sr - hr
     return (1 - luma) * difference.abs().mean() + luma * _luma(difference).abs().mean()
 
 
 def negative_psnr(sr: Tensor, hr: Tensor, luma: float = 0.0) -> Tensor:
-    """Minus the mean PSNR of the crops in units of 100 dB, of the same mixture of R, G, B and Y."""
+    """Return minus the mean PSNR of the crops in units of 100 dB, of the same mixture of R, G, B and Y."""
     difference = sr - hr
     error = (1 - luma) * difference.square().mean((1, 2, 3)) + luma * _luma(difference).square().mean((1, 2))  # N
     return 0.1 * (error + 1e-6).log10().mean()
@@ -151,7 +151,7 @@ OBJECTIVES = {"l1": l1, "psnr": negative_psnr}
 
 
 def _luma(difference: Tensor) -> Tensor:
-    """Y (BT.601, which PSNR is measured on) of N x 3 x H x W, in the range of R, G and B."""
+    """Return Y (BT.601, which PSNR is measured on) of N x 3 x H x W, in the range of R, G and B."""
     weights = difference.new_tensor(LUMA)
     return (difference * weights.view(1, 3, 1, 1)).sum(1)
 
@@ -174,7 +174,7 @@ def _starting_point(options: BackboneTraining, start: nn.Module | None) -> nn.Mo
 
 @torch.no_grad()
 def measure(model: nn.Module, pairs: list[tuple[np.ndarray, np.ndarray]], scale: int, device: str = "cpu") -> float:
-    """Mean Y-PSNR in dB (border = scale, 8-bit output) over (HR, LR) pairs."""
+    """Return the mean Y-PSNR in dB (border = scale, 8-bit output) over (HR, LR) pairs."""
     model = copy.deepcopy(model).to(device).eval()
     figures = []
     for hr, lr in pairs:

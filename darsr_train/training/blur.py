@@ -16,7 +16,7 @@ from darsr_deploy.images.arrays import list_images
 
 from ..backbones import load_backbone
 from ..blur import estimate as blur
-from ..blur import mlp as small_network
+from ..blur import mlp
 from ..degradation import covariance as moments
 from ..degradation import kernels
 from ..degradation.reduction import apply_kernels_by_fft
@@ -41,10 +41,10 @@ def samples(
     only_reduced: bool = False,
     scale: int = 2,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Crops of photographs, blurred at random (a few are only reduced), restored by the prior and the backbone.
+    """Blur crops of photographs at random and return their features once prior and backbone have restored them.
 
-    What is taken for blur depends on how sharp scenes are without it, and large photographs are softer, pixel by pixel,
-    than what is seen reduced or sharpened: without both shares, blurs of other collections are told too narrow.
+    Large photographs are softer, pixel by pixel, than reduced or sharpened ones: without both shares, the blur of other
+    collections is underestimated.
 
     Args:
         half_share, sharpened_share: see :class:`.degraded_crops.Degradations`.
@@ -82,14 +82,14 @@ def _kernel(crops: DegradedCrops, random: np.random.Generator) -> np.ndarray:
 
 
 def _is_blurred(true: np.ndarray) -> np.ndarray:
-    """Of covariances' logarithms, count x 3: a bicubic reduction's is the least that can be told."""
+    """Return which of the covariances' logarithms, count x 3, differ from a bicubic reduction's, the least one."""
     return np.abs(true - moments.logarithm(moments.LEAST * np.eye(2))).sum(1) > 1e-6
 
 
 def train_correction(
     found: np.ndarray, estimated: np.ndarray, true: np.ndarray, steps: int = 4000
 ) -> tuple[dict[str, np.ndarray], dict]:
-    """Fit what is to be added to the logarithm of the covariance by least squares.
+    """Train the network whose output is added to the logarithm of the covariance by least squares.
 
     Args:
         found, estimated, true: see :func:`samples`.
@@ -104,17 +104,17 @@ def train_correction(
 
     def trained(until: int) -> dict[str, np.ndarray]:
         rows = (part[:until].reshape(-1, part.shape[-1]) for part in (found, targets))
-        return small_network.fit(*rows, loss, _HIDDEN, steps=steps, decay=1e-3, dropout=0.3, batch=256)
+        return mlp.fit(*rows, loss, _HIDDEN, steps=steps, decay=1e-3, dropout=0.3, batch=256)
 
     network = trained(split)
-    answers = np.stack([(small_network.evaluate(network, views) * blur.SIGNS).mean(0) for views in found[split:]])
+    answers = np.stack([(mlp.evaluate(network, views) * blur.SIGNS).mean(0) for views in found[split:]])
     errors = {"least_squares": change[split:], "corrected": change[split:] - answers}
     accuracy = {name: np.sqrt((error**2).mean(0)).round(3).tolist() for name, error in errors.items()}
     return trained(len(found)), accuracy
 
 
 def train_detector(blurred: np.ndarray, reduced: np.ndarray, steps: int = 2500) -> tuple[dict[str, np.ndarray], dict]:
-    """Fit what tells images that were only reduced from blurred ones.
+    """Train the network that tells images that were only reduced from blurred ones.
 
     Args:
         blurred, reduced: features of both, count x 4 x n.
@@ -131,12 +131,12 @@ def train_detector(blurred: np.ndarray, reduced: np.ndarray, steps: int = 2500) 
         weight = np.repeat([1.0, 0.5 * len(blurred) / len(reduced)], [len(blurred), len(reduced)])
         targets = np.repeat(np.stack([truth, weight], axis=1), rows.shape[1], axis=0)
         rows = rows.reshape(-1, rows.shape[-1])
-        return small_network.fit(rows, targets, _weighted, _HIDDEN, steps, 1e-3, outputs=1, dropout=0.3, batch=256)
+        return mlp.fit(rows, targets, _weighted, _HIDDEN, steps, 1e-3, outputs=1, dropout=0.3, batch=256)
 
     splits = [int(len(found) * (1 - _HELD_OUT)) for found in (blurred, reduced)]
     network = trained(blurred[: splits[0]], reduced[: splits[1]])
     answers = (
-        np.array([small_network.evaluate(network, views).mean() > 0 for views in found[split:]])
+        np.array([mlp.evaluate(network, views).mean() > 0 for views in found[split:]])
         for found, split in zip((blurred, reduced), splits)
     )
     accuracy = {name: round(float(a.mean()), 3) for name, a in zip(("blurred", "only_reduced"), answers)}

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from darsr_deploy.files.container import write_container
 from darsr_deploy.images.arrays import list_images
 
-from ..blur import mlp as small_network
+from ..blur import mlp
 from ..blur.camera_traces import TILE, VERSION, features
 from .command import describe_training, make_parser
 from .degraded_crops import Degradations, DegradedCrops
@@ -22,7 +22,7 @@ _HELD_OUT = 0.15  # of the samples
 
 
 def samples(photographs: list[Path], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features of crops and whether a camera treated them: every second one; a quarter of them at x4."""
+    """Return features of crops and whether a camera processed them: every second one; a quarter are at x4."""
     shared = {"patch": TILE, "batch": 1, "candidates": 1, "noise_share": 0.0, "jpeg_share": 0.0, "seed": seed}
     kinds = {
         (scale, camera): DegradedCrops(photographs, Degradations(scale=scale, camera_share=float(camera), **shared))
@@ -39,10 +39,10 @@ def samples(photographs: list[Path], count: int, seed: int) -> tuple[np.ndarray,
 
 
 def train_detector(found: np.ndarray, labels: np.ndarray) -> tuple[dict[str, np.ndarray], dict]:
-    """Weights as :mod:`darsr_train.blur.camera_traces` reads them, and the accuracy on held-out samples without these."""
+    """Return weights for :mod:`darsr_train.blur.camera_traces`, and the accuracy on samples that were held out."""
     split, truth = int(len(found) * (1 - _HELD_OUT)), labels[:, None].astype(float)
-    trained = small_network.fit(found[:split], truth[:split], F.binary_cross_entropy_with_logits, _HIDDEN)
-    right = (small_network.evaluate(trained, found[split:]) > 0) == truth[split:]
+    trained = mlp.fit(found[:split], truth[:split], F.binary_cross_entropy_with_logits, _HIDDEN)
+    right = (mlp.evaluate(trained, found[split:]) > 0) == truth[split:]
     return trained, {"held_out": float(right.mean())}
 
 

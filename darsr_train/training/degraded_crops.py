@@ -1,4 +1,4 @@
-"""Crops of photographs, each with a degradation of its own: what the prior is trained on.
+"""Degraded crops of photographs, which the prior is trained on.
 
 A crop is blurred (or only reduced bicubically), sometimes by a kernel that changes across it, then either clean, a little
 noisy or compressed, or treated as a camera does; always 8 bits. Its target is the same crop reduced bicubically.
@@ -29,7 +29,7 @@ from .loop import TrainingOptions
 
 @dataclass(frozen=True)
 class Degradations(TrainingOptions):
-    """The family of degradations; shares are chances of every crop."""
+    """Which degradations are drawn; shares are chances of every crop."""
 
     kernel: int = 20  # side of the x2 kernels in HR pixels; x4 kernels are these applied twice
     gaussian_share: float = 0.47
@@ -64,6 +64,7 @@ class _Pool:
         self.chance = areas / areas.sum()
 
     def crops(self, random: np.random.Generator, side: int, count: int) -> list[np.ndarray]:
+        """Draw ``count`` crops of side ``side``."""
         crops = []
         for index in random.choice(len(self.images), count, p=self.chance):
             image = self.images[index]
@@ -87,7 +88,7 @@ class DegradedCrops:
         self.bicubic = F.pad(table, ((self.size - table.shape[-1]) // 2,) * 4)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The crops of a step.
+        """Return the crops of a step.
 
         Returns:
             ``(degraded, target, hr)``: degraded LR crops (8-bit values / 255) and their bicubic targets,
@@ -116,7 +117,7 @@ class DegradedCrops:
         return degraded, target, hr[..., window, window]
 
     def sharp(self, random: np.random.Generator) -> np.ndarray:
-        """A sharp crop: uint8 side x side x 3, the HR image of a sample and the rim that its kernel reaches into."""
+        """Draw a sharp crop, uint8 side x side x 3: a sample's HR image and the rim that its kernel reaches into."""
         half = self.halves is not None and random.random() < self.options.half_share
         pool = self.halves if half else self.photographs
         crops = pool.crops(random, self.side, self.options.candidates)
@@ -126,7 +127,7 @@ class DegradedCrops:
         return np.ascontiguousarray(np.rot90(best, int(random.integers(4))))
 
     def kernel(self, random: np.random.Generator) -> np.ndarray:
-        """A kernel: ``size`` x ``size``, sum 1."""
+        """Draw a kernel: ``size`` x ``size``, sum 1."""
         o, side = self.options, self.options.kernel
         kinds = [
             (
@@ -146,7 +147,7 @@ class DegradedCrops:
         return self.bicubic.double().numpy()
 
     def sensor(self, image: np.ndarray, camera: Camera | None, random: np.random.Generator) -> np.ndarray:
-        """What happens to an LR image (float32 H x W x 3 in [0, 1]) after the lens; steps of 1/255."""
+        """Add what follows the lens to an LR image (float32 H x W x 3 in [0, 1]); return it in steps of 1/255."""
         o = self.options
         if camera:
             return camera.develop(image, random)
@@ -164,7 +165,7 @@ def _halved(image: np.ndarray) -> np.ndarray:
 
 
 def _sharpened(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Unsharp masking, up to strongly."""
+    """Sharpen by unsharp masking, from not at all to strongly."""
     amount, radius = random.uniform(0, 1), random.uniform(0.6, 1.3)
     image = image.astype(np.float32)
     return to_uint8(image + amount * (image - cv2.GaussianBlur(image, (0, 0), radius)))

@@ -29,9 +29,8 @@ from .command import describe_training, make_parser, print_progress, read_option
 from .degraded_crops import Degradations, DegradedCrops
 from .loop import train
 
-# Errors of estimated blurs, on the parts of the covariance's logarithm (width, elongation). On 600 photographs of another
-# collection than the estimate is trained on, they are the larger the narrower the blur: half are off by less than 0.07 and
-# 0.04 where the variance is 4, by 0.2 and 0.1 where it is 0.8. The rest of it is in kernels.random_near.
+# Errors of estimated blurs, on the parts of the covariance's logarithm: the narrower a blur, the larger. kernels.random_near
+# draws the rest of them.
 _ERRORS = np.array([0.2, 0.12, 0.12])  # scale at a variance of 1
 _FALL = np.array([0.7, 0.5, 0.5])  # of the scale's logarithm, for every unit of the width's
 _MOST = np.array([0.45, 0.16, 0.16])
@@ -56,9 +55,7 @@ class FamilyTraining(Degradations):
     least: float = 0.25  # variances, HR pixels squared
     most: float = 6.5
     other_shapes: float = 0.25  # of the kernels: uniform over a line or an ellipse instead of Gaussian
-    enlarged: float = (
-        0.0  # share of the loss that is the error of the final image, for a last, shorter training (--family)
-    )
+    enlarged: float = 0.0  # weight of the final image's error in the loss, for a last, shorter training (--family)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +66,7 @@ class FamilyTraining(Degradations):
 
 
 class Group(NamedTuple):
-    """Crops of one blur, nearly; images in [0, 1]."""
+    """Crops of about one blur; images in [0, 1]."""
 
     covariance: np.ndarray  # 2 x 2, order y, x, HR pixels squared
     degraded: Tensor  # N x 3 x patch x patch
@@ -78,9 +75,10 @@ class Group(NamedTuple):
 
 
 class BlurredCrops(DegradedCrops):
-    """Crops that share a blur, nearly: each has a kernel near the covariance of its group."""
+    """Crops in groups, each crop with a kernel near the covariance of its group."""
 
     def group(self, step: int, index: int) -> Group:
+        """Return the crops of one group of a step."""
         o = self.options
         random = np.random.default_rng((o.seed, step, index))
         covariance = random_covariance(random, o.least, o.most)
@@ -90,7 +88,7 @@ class BlurredCrops(DegradedCrops):
     def _pair(self, random: np.random.Generator, covariance: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         scale = self.options.scale
         hr = torch.from_numpy(self.sharp(random)).permute(2, 0, 1)[None].float() / 255
-        true = mistaken(random, covariance)
+        true = perturb_covariance(random, covariance)
         kernel = kernels.random_near(random, true, self.options.other_shapes)
         kernel = torch.from_numpy(kernel if scale == 2 else kernels.twice(kernel)).float()
         target, lr = apply_kernels_by_fft(hr, torch.stack([self.bicubic, kernel]), scale)
@@ -101,7 +99,7 @@ class BlurredCrops(DegradedCrops):
 
 
 def random_covariance(random: np.random.Generator, least: float, most: float) -> np.ndarray:
-    """2 x 2, in the order y, x: variances between the limits, half of them spread evenly, half of them by their logarithm."""
+    """Draw a 2 x 2 covariance, order y, x: variances within the limits, half of them uniform in their logarithm."""
     if random.random() < 0.5:
         variances = random.uniform(least, most, 2)
     else:
@@ -111,8 +109,8 @@ def random_covariance(random: np.random.Generator, least: float, most: float) ->
     return axes @ np.diag(variances) @ axes.T
 
 
-def mistaken(random: np.random.Generator, estimate: np.ndarray) -> np.ndarray:
-    """A covariance that may have been estimated as the given one."""
+def perturb_covariance(random: np.random.Generator, estimate: np.ndarray) -> np.ndarray:
+    """Draw a true covariance that may be estimated as the given one."""
     parts = moments.logarithm(estimate)
     scale = np.minimum(_ERRORS * np.exp(-_FALL * parts[0]), _MOST)
     return moments.from_logarithm(parts + scale * random.standard_t(_TAILS, 3))
@@ -131,7 +129,7 @@ def train_family(
     """Train a family on a folder of photographs.
 
     Args:
-        start: the prior, which every member starts as, or a family to go on from.
+        start: the prior, which every member starts as, or a family to continue from.
 
     The other arguments, and what is raised, are :func:`.loop.train`'s.
     """
@@ -161,10 +159,10 @@ def _corrected_error(corrected: Tensor, group: Group) -> Tensor:
 
 
 def _enlarged_error(options: FamilyTraining, device: str) -> Callable[[Tensor, Group], Tensor]:
-    """The error of the final image, by way of the package's backbone and back-projection as ``fast`` does it.
+    """Return the error of the final image, through the package's backbone and back-projection as in ``fast``.
 
-    Mixed with that of the corrected image, by which members stay of use for other backbones; both as minus the mean PSNR of
-    the crops, in units of 100 dB, since a wide blur's errors are ten times those of a narrow one.
+    It is mixed with that of the corrected image, so that members suit other backbones too; both as minus the mean PSNR, since
+    a wide blur's errors are ten times those of a narrow one.
     """
     backbone = load_backbone("edge", options.scale, device).module
     rounds = AdaptOptions.profile("fast", options.scale).rounds

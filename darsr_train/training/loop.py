@@ -1,4 +1,4 @@
-"""The training loop that backbones and the prior share: Adam, warm-up and cosine, averaged weights, exact resume."""
+"""The training loop of all networks: Adam, warm-up and cosine, averaged weights, exact resume."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ class TrainingOptions:
             raise ValueError(f"average is {self.average}; expected 0 <= average < 1")
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of the given step: linear warm-up, then half a cosine."""
+        """Return the learning rate of a step: linear warm-up, then half a cosine."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.final_rate + (self.rate - self.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def autocast(self, device: str) -> torch.autocast:
-        """The context for the network's forward pass (and nothing else: crops and losses stay float32)."""
+        """Return the context for the network's forward pass alone: crops and losses stay float32."""
         return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.bf16)
 
 
 def add_numbers(parser: argparse.ArgumentParser, options: type[TrainingOptions]) -> None:
-    """An option of the command line, ``--name``, for every field that is a number."""
+    """Add a command-line option, ``--name``, for every field that is a number."""
     for field in dataclasses.fields(options):
         if field.type in ("int", "float"):
             kind = {"int": int, "float": float}[field.type]
@@ -155,7 +155,7 @@ def _save(
 def _restore(
     path: Path, options: TrainingOptions, model: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer
 ) -> tuple[int, list[dict], list[float]]:
-    """The step to go on from, the log so far, and the losses since its last entry."""
+    """Load a checkpoint; return the step to continue from, the log, and the losses since its last entry."""
     if not path.is_file():
         raise DarsrError(str(path), "there is no checkpoint to resume from", "leave out --resume")
     try:

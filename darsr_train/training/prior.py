@@ -51,7 +51,7 @@ def train_prior(
     """Train a prior on a folder of photographs.
 
     Args:
-        start: weights to go on from; a fresh network that returns its input otherwise.
+        start: weights to start from; else a network that nearly returns its input.
         backbone: frozen; adds the error of the super-resolved crop to the loss.
 
     The other arguments, and what is raised, are :func:`.loop.train`'s.

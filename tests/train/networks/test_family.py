@@ -21,7 +21,7 @@ from darsr_train.networks.backprojection import BackProjection
 from darsr_train.networks.family import DarmFamily, family_path, load_family, save_family
 from darsr_train.networks.prior import load_prior
 from darsr_train.training import family as train_family
-from darsr_train.training.family import BlurredCrops, FamilyTraining, mistaken, random_covariance
+from darsr_train.training.family import BlurredCrops, FamilyTraining, perturb_covariance, random_covariance
 
 COVARIANCE = np.array([[2.5, 0.6], [0.6, 1.0]])
 OTHER = np.array([[0.7, 0.0], [0.0, 0.8]])
@@ -31,17 +31,17 @@ PHOTO = torch.from_numpy(data.chelsea()[:240, 60:360].transpose(2, 0, 1)[None].a
 @pytest.fixture
 def fresh() -> DarmFamily:
     torch.manual_seed(0)
-    return DarmFamily(load_prior(2), sets=3, hidden=5)
+    return DarmFamily(load_prior(2), experts=3, hidden=5)
 
 
-def test_a_member_is_the_common_weights_and_its_share_of_every_change(fresh):
-    shares = fresh.shares(torch.from_numpy(moments.logarithm(COVARIANCE)).float())
+def test_a_member_is_the_common_weights_and_its_share_of_all_deltas(fresh):
+    gate = fresh.gate(torch.from_numpy(moments.logarithm(COVARIANCE)).float())
     expected, offset = {}, 0
     for name, start in load_prior(2).named_parameters():
         place = slice(offset, offset + start.numel())
-        flat = start.flatten() + sum(share * change[place] for share, change in zip(shares, fresh.changes))
+        flat = start.flatten() + sum(share * delta[place] for share, delta in zip(gate, fresh.deltas))
         expected[name], offset = flat.view(start.shape), place.stop
-    assert offset == fresh.changes.shape[1]
+    assert offset == fresh.deltas.shape[1]
     member = fresh.member(COVARIANCE)
     for name, weight in member.named_parameters():
         torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-7)
@@ -57,12 +57,23 @@ def test_a_member_computes_what_its_weights_compute(fresh):
 def test_a_written_family_is_read_again(fresh, tmp_path):
     save_family(fresh, tmp_path / "family.safetensors", {"licence": "MIT"}, torch.float32)
     again = load_family(2, tmp_path / "family.safetensors")
-    assert (again.sets, again.channels) == (fresh.sets, fresh.channels)
+    assert (again.experts, again.channels) == (fresh.experts, fresh.channels)
     assert all(torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), again.state_dict().values()))
     assert not any(parameter.requires_grad for parameter in again.parameters())
     (tmp_path / "family.safetensors").write_bytes(b"x" * 500)
     with pytest.raises(DarsrError, match="install the package again"):
         load_family(2, tmp_path / "family.safetensors")
+
+
+def test_the_earlier_names_of_the_weights_are_read():
+    """By which the shipped files, and trainings that were interrupted, call them; also inside another module."""
+    names = {name.split(".")[0] for name in read_container(family_path(2), "family", 1, "")[1]}
+    assert names == {"common", "changes", "shares"}
+    family = load_family(2)
+    old = {name.replace("gate", "shares").replace("deltas", "changes"): w for name, w in family.state_dict().items()}
+    outer = torch.nn.ModuleDict({"family": DarmFamily(load_prior(2), 8, len(family.gate[0].bias))})
+    outer.load_state_dict({f"family.{name}": weight for name, weight in old.items()})
+    assert all(torch.equal(w, family.state_dict()[name]) for name, w in outer["family"].state_dict().items())
 
 
 def corrected_psnr(network: torch.nn.Module, covariance: np.ndarray, scale: int) -> float:
@@ -102,7 +113,7 @@ def test_narrow_blurs_are_mistaken_for_others_more_often():
     """As they are: a photograph's own softness weighs more beside a narrow blur. Half the errors are smaller than stated."""
     for variance, stated in ((4.0, 0.07), (0.8, 0.2)):
         random, told = np.random.default_rng(0), np.diag([variance, variance])
-        true = np.array([moments.logarithm(mistaken(random, told)) for _ in range(2000)])
+        true = np.array([moments.logarithm(perturb_covariance(random, told)) for _ in range(2000)])
         errors = np.abs(true - moments.logarithm(told))
         assert np.median(errors[:, 0]) == pytest.approx(stated, abs=0.04)
         assert np.median(errors[:, 1]) < np.median(errors[:, 0])
@@ -172,14 +183,14 @@ def test_the_command_writes_a_family_that_loads(photographs, tmp_path, monkeypat
     train_family.main()
     facts, _ = read_container(out, "family", 1, "")[:2]
     assert facts["licence"] == "MIT" and "--steps 2 --batch 2 --patch 32 --sets 2" in facts["command"]
-    assert load_family(2, out).sets == 2
+    assert load_family(2, out).experts == 2
     longer = tmp_path / "longer.safetensors"
     options = f"--out {longer} --family {out} --steps 1 --batch 2 --patch 32 --enlarged 0.5".split()
     monkeypatch.setattr("sys.argv", ["train_family", str(photographs), *options])
     train_family.main()
     facts, _ = read_container(longer, "family", 1, "")[:2]
     assert "--family family.safetensors" in facts["command"] and "--enlarged 0.5" in facts["command"]
-    assert load_family(2, longer).sets == 2
+    assert load_family(2, longer).experts == 2
 
 
 def test_the_package_has_the_family_that_the_fast_profile_needs():
