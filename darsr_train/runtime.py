@@ -14,7 +14,8 @@ from darsr_deploy.processes import Item, Report, each_in_processes
 def require_torch() -> None:
     """Import PyTorch, with OpenMP threads that spin only briefly before they sleep.
 
-    By default they spin much longer, and where another program uses a core, each step waits for a thread that is not running.
+    By default they spin much longer, and where another program uses a core, each step waits for a thread that is not
+    running.
 
     Raises:
         DarsrError: PyTorch is not installed.

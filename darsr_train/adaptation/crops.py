@@ -110,7 +110,7 @@ class CropSampler:
 
 
 def usable(image: np.ndarray, scale: int, margin: int = 10) -> np.ndarray:
-    """Return the part that crops may come from: RGB, cut by ``margin`` px on each side and to multiples of ``scale``."""
+    """Return the part that crops may come from: RGB, less ``margin`` px on each side, sides multiples of ``scale``."""
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     inner = image[margin : image.shape[0] - margin, margin : image.shape[1] - margin]

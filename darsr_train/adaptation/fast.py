@@ -3,14 +3,15 @@
 The published procedure learns everything from one image. Here most is learned once for all images:
 
 1. correct with a pre-trained network (the prior) and super-resolve: ``x = backbone(DARM(y))``;
-2. estimate the second moments of the kernel that best reduces ``x`` to the given image (:mod:`darsr_train.blur.estimate`);
-3. take the correction network for this blur, a member of the family (:mod:`darsr_train.networks.family`). Where steps are
-   asked for, fit it to reference photographs blurred by kernels like the estimated one (:mod:`.fit`), since what blur
-   destroyed in an image cannot be learned from that image;
+2. estimate the second moments of the kernel that best reduces ``x`` to the given image
+   (:mod:`darsr_train.blur.estimate`);
+3. take the correction network for this blur, a member of the family (:mod:`darsr_train.networks.family`). Where steps
+   are asked for, fit it to reference photographs blurred by kernels like the estimated one (:mod:`.fit`), since what
+   blur destroyed in an image cannot be learned from that image;
 4. choose without ground truth: no correction where there is no blur; the prior, more mildly the surer it is, where an
-   image shows in-camera processing (:mod:`darsr_train.blur.camera_traces`); the network for the blur where that is wider
-   or narrower than the prior was made for; else the strongest of the prior, that network and the mean of their weights
-   that explains the image clearly better than the weaker ones;
+   image shows in-camera processing (:mod:`darsr_train.blur.camera_traces`); the network for the blur where that is
+   wider or narrower than the prior was made for; else the strongest of the prior, that network and the mean of their
+   weights that explains the image clearly better than the weaker ones;
 5. back-project, except for a camera's image, so that the result reduces to the given image.
 """
 
@@ -142,7 +143,7 @@ def select_candidate(scores: dict[str, float], width: float, asked: bool = False
 
 
 def strongest_supported(scores: dict[str, float]) -> str:
-    """Return the strongest candidate (they come in that order) that explains the image clearly better than the one before.
+    """Return the strongest candidate (they come in that order) that explains the image clearly better than the last.
 
     The kernel that all are judged by is an estimate, and the stronger a candidate, the more it relies on it.
     """
@@ -207,8 +208,8 @@ def camera_probability(pixels: np.ndarray) -> float:
 def analysis_window(pixels: np.ndarray) -> np.ndarray:
     """Return the part of a uint8 image that its blur is estimated from, as a view: 512 x 512, or as much as there is.
 
-    It is where neighbours differ most, in whole blocks of 64 pixels, since flat areas say nothing of a blur and areas out
-    of focus say too much; the middle where there is hardly more than that, or no detail.
+    It is where neighbours differ most, in whole blocks of 64 pixels, since flat areas say nothing of a blur and areas
+    out of focus say too much; the middle where there is hardly more than that, or no detail.
     """
     plane = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, 1])
     corner = plane[:-1, :-1]

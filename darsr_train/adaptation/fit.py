@@ -78,7 +78,8 @@ def plan_steps(
 ) -> AdaptOptions:
     """Replace ``options.budget``, in seconds, by as many steps as fit into it.
 
-    Three steps whose gradients are discarded show what one costs; the first only warms up. A resumed run keeps its plan.
+    Three steps whose gradients are discarded show what one costs; the first only warms up. A resumed run keeps its
+    plan.
 
     Args:
         spent: seconds of the work so far.
@@ -122,8 +123,8 @@ def held_out_loss(
 ) -> float:
     """Return the sum of DARSR's two cycles on the image itself, which no candidate was fitted to.
 
-    The whole image is corrected, since attention is pooled over it. Masked interpolation is left out: it is lowest where
-    nothing is corrected.
+    The whole image is corrected, since attention is pooled over it. Masked interpolation is left out: it is lowest
+    where nothing is corrected.
 
     Args:
         sr: ``backbone(darm(evidence.y))`` where it is known already: it is most of the work.

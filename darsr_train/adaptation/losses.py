@@ -1,7 +1,7 @@
 """Every loss of DARSR as a pure function.
 
-Crops are N x C x H x W in [0, 1]; every result is a scalar. Section numbers are of Zhou et al., "Learning Correction Filter via Degradation-Adaptive Regression for Blind Single
-Image Super-Resolution", ICCV 2023.
+Crops are N x C x H x W in [0, 1]; every result is a scalar. Section numbers are of Zhou et al., "Learning Correction
+Filter via Degradation-Adaptive Regression for Blind Single Image Super-Resolution", ICCV 2023.
 """
 
 from __future__ import annotations

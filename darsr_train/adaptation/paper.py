@@ -106,9 +106,9 @@ def step_losses(
 class Schedule:
     """The falling weight of the bicubic term (DARSR, section 3.4).
 
-    Once the unweighted term has been below ``gate`` in three consecutive iterations, at every iteration divisible by 200
-    the weight goes from 5 to .05, 5e-4, 5e-6; at 5e-4 the centre and sparsity terms begin. The reference program's gate
-    of 0.4 belongs to its faulty term: the correct one starts at 0.01.
+    Once the unweighted term has been below ``gate`` in three consecutive iterations, at every iteration divisible by
+    200 the weight goes from 5 to .05, 5e-4, 5e-6; at 5e-4 the centre and sparsity terms begin. The reference program's
+    gate of 0.4 belongs to its faulty term: the correct one starts at 0.01.
     """
 
     gate: float

@@ -44,7 +44,8 @@ def degraded_references(covariance: np.ndarray, scale: int, count: int, seed: in
     """Return reference crops blurred by random kernels near an estimated one, and their right corrections.
 
     Args:
-        covariance: 2 x 2 in the order y, x: the estimated kernel's (at x4: that of the x2 kernel which is applied twice).
+        covariance: 2 x 2 in the order y, x: the estimated kernel's (at x4: that of the x2 kernel which is applied
+            twice).
         count: crops; the photographs are used in turn, each time turned at random and blurred anew.
 
     Returns:

@@ -1,7 +1,7 @@
 """Detect in-camera processing: noise, denoising, sharpening, resampling, JPEG.
 
-The full correction pays on clean blur; on a photograph that was denoised, sharpened or enlarged it amplifies artefacts. Statistics of high-pass residuals, as image
-forensics uses them, and a small network on top tell the two apart.
+The full correction pays on clean blur; on a photograph that was denoised, sharpened or enlarged it amplifies artefacts.
+Statistics of high-pass residuals, as image forensics uses them, and a small network on top tell the two apart.
 """
 
 from __future__ import annotations

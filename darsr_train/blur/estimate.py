@@ -1,8 +1,9 @@
 """The covariance of an image's blur, estimated from a first restoration and from the image itself.
 
-Second moments come from the kernel that best reduces the restored image to the given one, in closed form. A small network
-on statistics of that kernel and of the image's sharpness removes the bias of such estimates; a second one on the same
-numbers recognises images that were only reduced. The narrower a blur, the larger the error: a soft scene looks like one.
+Second moments come from the kernel that best reduces the restored image to the given one, in closed form. A small
+network on statistics of that kernel and of the image's sharpness removes the bias of such estimates; a second one on
+the same numbers recognises images that were only reduced. The narrower a blur, the larger the error: a soft scene looks
+like one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _WEIGHTS = Path(__file__).parent.parent / "weights"
 # The signs of (mean, half difference, cross part) of the covariance in each view.
 SIGNS = np.array([[1, 1, 1], [1, 1, -1], [1, -1, 1], [1, -1, -1]])
 _MOST = 1.0  # largest change of a logarithm of a variance by the network
-# Overestimating the blur over-sharpens, which costs more PSNR than underestimating it. Subtracted from the logarithm of the width.
+# Overestimating the blur over-sharpens, which costs more PSNR than underestimating it. Subtracted from the logarithm of
+# the width.
 _CAUTION = {2: 0.15, 4: 0.2}
 _DOUBT, _SURE, _DOUBTFUL = 0.4, -3.0, 0.0  # more, rising between two log-odds that the image was only reduced
 
@@ -71,8 +73,8 @@ def only_reduced(found: np.ndarray, scale: int) -> float:
 def observe(x: Tensor, y: Tensor, scale: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the features of a restored and a given image, and the covariance by least squares.
 
-    At x4 the restored image is reduced bicubically by 2 first, from which the given one is one blur away: of 1 + 1/4 of the
-    x2 kernel's variance, the second pass, and the first one seen at half the resolution.
+    At x4 the restored image is reduced bicubically by 2 first, from which the given one is one blur away: of 1 + 1/4 of
+    the x2 kernel's variance, the second pass, and the first one seen at half the resolution.
 
     Returns:
         Features, 4 x n, of the views of :mod:`.sharpness`; covariance of the x2 kernel, 2 x 2.

@@ -1,14 +1,13 @@
 """Statistics of an image's sharpness in every direction, which depend on its blur more than on the scene.
 
 A scene's few steepest edges say how wide the blur across them is, and its mean spectrum how the blur falls off. Neither
-needs a restored image, so neither shares the errors of one (:mod:`.estimate` combines them with what a restored one says).
+needs a restored image, so neither shares the errors of one (:mod:`.estimate` combines them with what a restored one
+says).
 """
 
 from __future__ import annotations
 
 import numpy as np
-
-COUNT = 160  # numbers of one view
 
 _DIRECTIONS = ((0, 1), (1, 2), (1, 1), (2, 1), (1, 0), (2, -1), (1, -1), (1, -2))  # (dy, dx): every 22 to 27 degrees
 _LONG_LAGS = (1, 2, 3)  # multiples of a direction; of the oblique ones, which are longer, the first two
@@ -81,8 +80,8 @@ def _log_quantiles(values: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
 def _spectra(luma: np.ndarray) -> list[np.ndarray]:
     """Return the log power of 32 x 32 windows in 9 x 9 bins, averaged over the image in two ways.
 
-    The plain mean hears the windows with most detail, the mean of logarithms all of them alike. Both are relative to the
-    power at low frequencies, which is the scene's.
+    The plain mean hears the windows with most detail, the mean of logarithms all of them alike. Both are relative to
+    the power at low frequencies, which is the scene's.
     """
     taper = np.hanning(_WINDOW + 2)[1:-1]
     windows = np.lib.stride_tricks.sliding_window_view(luma, (_WINDOW, _WINDOW))[::_HOP, ::_HOP]

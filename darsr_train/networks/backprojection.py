@@ -1,7 +1,7 @@
 """Back-projection, the last and linear stage: add what the enlarged image does not explain of the given one.
 
-Irani, Peleg: "Improving Resolution by Image Registration" (CVGIP 1991): ``x += up(y - reduce(x, k))``, where ``up`` is the
-transposed bicubic reduction. It needs a good kernel, and an image without a camera's treatment.
+Irani, Peleg: "Improving Resolution by Image Registration" (CVGIP 1991): ``x += up(y - reduce(x, k))``, where ``up`` is
+the transposed bicubic reduction. It needs a good kernel, and an image without a camera's treatment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class BackProjection(nn.Module):
         scale: 2 or 4.
         rounds: 0 returns the image as it is.
 
-    Borders are repeated, the one padding that every runtime knows, where :func:`darsr_train.degradation.reduction.reduce` mirrors them.
+    Borders are repeated, the one padding that every runtime knows, where
+    :func:`darsr_train.degradation.reduction.reduce` mirrors them.
     """
 
     def __init__(self, kernel: Tensor, scale: int, rounds: int) -> None:

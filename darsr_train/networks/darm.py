@@ -113,7 +113,8 @@ class DARM(nn.Module):
     """Degradation-adaptive regression module: LR image -> corrected LR image that looks bicubically downscaled.
 
     Args:
-        dictionary: F x 5 x 5 filters; None for the 13 taps of the symmetric basis (see ``export.folding.fold.fold_dictionary``).
+        dictionary: F x 5 x 5 filters; None for the 13 taps of the symmetric basis (see
+            ``export.folding.fold.fold_dictionary``).
         channels: width; 128 in the paper, where DARM has 681,304 parameters with 72 filters.
 
     Input and output N x 3 x H x W in [0, 1] (the output is not clipped), sides of at least 3.

@@ -1,7 +1,8 @@
 """A correction network for every blur: DARM's weights as a function of the blur's covariance.
 
-Common weights and a few sets of deltas are summed, weighted by a gate on the covariance. For a given covariance the sum is a
-plain :class:`.darm.DARM` (as in Yang et al., "CondConv", NeurIPS 2019, with the blur instead of the image as condition).
+Common weights and a few sets of deltas are summed, weighted by a gate on the covariance. For a given covariance the sum
+is a plain :class:`.darm.DARM` (as in Yang et al., "CondConv", NeurIPS 2019, with the blur instead of the image as
+condition).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The correction filter as one Triton kernel: image and 13 coefficient planes are read once, the result written once.
 
-The plain version (:func:`.darm.filter_with_taps`) makes 50 passes over intermediate images; on a GPU all of it waits for
-memory. Here reflect padding is arithmetic on indices, and sums are float32 whatever the type of the data is.
+The plain version (:func:`.darm.filter_with_taps`) makes 50 passes over intermediate images; on a GPU all of it waits
+for memory. Here reflect padding is arithmetic on indices, and sums are float32 whatever the type of the data is.
 
-Triton comes with the CUDA builds of PyTorch for Linux. This module needs it, so it is imported only where it is used. PyTorch
-itself is needed for :func:`fused_filter` alone: :mod:`export.plugin.aot_kernel` compiles the kernel without it.
+Triton comes with the CUDA builds of PyTorch for Linux. This module needs it, so it is imported only where it is used.
+PyTorch itself is needed for :func:`fused_filter` alone: :mod:`export.plugin.aot_kernel` compiles the kernel without it.
 """
 
 from __future__ import annotations

@@ -110,7 +110,8 @@ def train_backbone(
     Args:
         images: folder of HR photographs.
         validation: folder of HR photographs whose mean Y-PSNR is logged; it decides nothing.
-        start: a trained network of the same architecture to start from; ``edge`` may be narrower, shallower or of another scale.
+        start: a trained network of the same architecture to start from; ``edge`` may be narrower, shallower or of
+            another scale.
 
     The other arguments, and what is raised, are :func:`.loop.train`'s.
     """

@@ -1,4 +1,4 @@
-"""Train what corrects blur estimates and finds that there is no blur: ``python -m darsr_train.training.blur PHOTOS --out blur-x2.safetensors``."""
+"""Train the networks of blur estimates: ``python -m darsr_train.training.blur PHOTOS --out blur-x2.safetensors``."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def samples(
         only_reduced: no blur.
 
     Returns:
-        Features, count x 4 x n (see :func:`darsr_train.blur.estimate.observe`); logarithms of the covariance by least squares, and of the
-        true one, count x 3, of the x2 kernel at both scales.
+        Features, count x 4 x n (see :func:`darsr_train.blur.estimate.observe`); logarithms of the x2 kernel's covariance
+        by least squares and of the true one, count x 3.
     """
     shares = {"gaussian_share": 0.66, "motion_share": 0.1, "disk_share": 0.1, "mixture_share": 0.08}
     shares |= {"half_share": half_share, "sharpened_share": sharpened_share}
@@ -95,8 +95,8 @@ def train_correction(
         found, estimated, true: see :func:`samples`.
 
     Returns:
-        Weights as :mod:`darsr_train.blur.estimate` reads them, and root mean square errors (mean, half difference, cross part of the
-        logarithm) on held-out crops of the same photographs: of least squares, and of a network trained without these.
+        Weights for :mod:`darsr_train.blur.estimate`, and root mean square errors (mean, half difference, cross part of
+        the logarithm) on held-out crops: of least squares, and of a network trained without these.
     """
     split, change = int(len(found) * (1 - _HELD_OUT)), true - estimated
     loss = functools.partial(F.smooth_l1_loss, beta=_SQUARE_BELOW)
@@ -120,8 +120,8 @@ def train_detector(blurred: np.ndarray, reduced: np.ndarray, steps: int = 2500) 
         blurred, reduced: features of both, count x 4 x n.
 
     Returns:
-        Weights as :mod:`darsr_train.blur.estimate` reads them, and the shares of held-out crops of both that a detector trained without these takes
-        for only reduced.
+        Weights for :mod:`darsr_train.blur.estimate`, and the shares of held-out crops of both that a detector trained
+        without these classifies as only reduced.
     """
 
     def trained(blurred: np.ndarray, reduced: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,7 @@
-"""Train the detector of in-camera processing: ``python -m darsr_train.training.camera_traces PHOTOS --out traces.safetensors``."""
+"""Train the detector of in-camera processing.
+
+Run ``python -m darsr_train.training.camera_traces PHOTOS --out traces.safetensors``.
+"""
 
 from __future__ import annotations
 

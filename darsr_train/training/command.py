@@ -12,17 +12,11 @@ from typing import TypeVar
 from .loop import TrainingOptions, add_numbers
 
 Options = TypeVar("Options", bound=TrainingOptions)
-_NOT_RECORDED = (
-    "images",
-    "out",
-    "licence",
-    "resume",
-    "device",
-)  # elsewhere in the file's facts, or without effect on it
+_NOT_RECORDED = ("images", "out", "licence", "resume", "device")  # said elsewhere in the file, or without effect on it
 
 
 def make_parser(description: str, options: type[TrainingOptions] | None = None) -> argparse.ArgumentParser:
-    """Return a parser of PHOTOS, ``--out`` and ``--licence``; with options, also of their numbers and of the loop's flags."""
+    """Return a parser of PHOTOS, --out and --licence; with options, also of their numbers and of the loop's flags."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("images", type=Path, help="folder of photographs")
     parser.add_argument("--out", type=Path, required=True)
@@ -51,7 +45,7 @@ def print_progress(entry: dict) -> None:
 
 
 def describe_training(parser: argparse.ArgumentParser, given: argparse.Namespace, module: str) -> dict[str, str]:
-    """Return what a trained file says of its origin: licence, data, and the command with every option that was changed."""
+    """Return the origin that a trained file records: licence, data, and the command with all changed options."""
     changed = {n: v for n, v in vars(given).items() if n not in _NOT_RECORDED and v != parser.get_default(n)}
     values = {n: Path(v).name if isinstance(v, str | Path) else v for n, v in changed.items()}
     flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in values.items())

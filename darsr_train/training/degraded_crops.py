@@ -1,7 +1,7 @@
 """Degraded crops of photographs, which the prior is trained on.
 
-A crop is blurred (or only reduced bicubically), sometimes by a kernel that changes across it, then either clean, a little
-noisy or compressed, or treated as a camera does; always 8 bits. Its target is the same crop reduced bicubically.
+A crop is blurred (or only reduced bicubically), sometimes by a kernel that changes across it, then either clean, a
+little noisy or compressed, or treated as a camera does; always 8 bits. Its target is the same crop reduced bicubically.
 """
 
 from __future__ import annotations

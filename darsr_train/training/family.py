@@ -1,4 +1,4 @@
-"""Train the family of correction networks: ``python -m darsr_train.training.family PHOTOS --out family-x2.safetensors``."""
+"""Train the correction family: ``python -m darsr_train.training.family PHOTOS --out family-x2.safetensors``."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from .command import describe_training, make_parser, print_progress, read_option
 from .degraded_crops import Degradations, DegradedCrops
 from .loop import train
 
-# Errors of estimated blurs, on the parts of the covariance's logarithm: the narrower a blur, the larger. kernels.random_near
-# draws the rest of them.
+# Errors of estimated blurs, on the parts of the covariance's logarithm: the narrower a blur, the larger.
+# kernels.random_near draws the rest of them.
 _ERRORS = np.array([0.2, 0.12, 0.12])  # scale at a variance of 1
 _FALL = np.array([0.7, 0.5, 0.5])  # of the scale's logarithm, for every unit of the width's
 _MOST = np.array([0.45, 0.16, 0.16])
@@ -161,8 +161,8 @@ def _corrected_error(corrected: Tensor, group: Group) -> Tensor:
 def _enlarged_error(options: FamilyTraining, device: str) -> Callable[[Tensor, Group], Tensor]:
     """Return the error of the final image, through the package's backbone and back-projection as in ``fast``.
 
-    It is mixed with that of the corrected image, so that members suit other backbones too; both as minus the mean PSNR, since
-    a wide blur's errors are ten times those of a narrow one.
+    It is mixed with that of the corrected image, so that members suit other backbones too; both as minus the mean PSNR,
+    since a wide blur's errors are ten times those of a narrow one.
     """
     backbone = load_backbone("edge", options.scale, device).module
     rounds = AdaptOptions.profile("fast", options.scale).rounds

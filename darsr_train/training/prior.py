@@ -1,4 +1,4 @@
-"""Train the prior, a DARM for many degradations: ``python -m darsr_train.training.prior PHOTOS --out prior-x2.safetensors``.
+"""Train the prior, for many degradations: ``python -m darsr_train.training.prior PHOTOS --out prior-x2.safetensors``.
 
 The target of a degraded crop (see :mod:`.degraded_crops`) is the same crop reduced bicubically. A second, shorter
 training may go through a frozen backbone to the HR crop itself.
@@ -66,7 +66,8 @@ def train_prior(
             sr = backbone(corrected) if backbone is not None else None
         loss = (corrected.float() - target).abs().mean()
         if sr is not None:
-            # the root of each crop's MSE: between PSNR, which counts crops alike, and MSE, which sees only the hard ones
+            # the root of each crop's MSE: between PSNR, which counts crops alike, and MSE, which sees only the hard
+            # ones
             loss = loss + (sr.float() - hr).square().mean((1, 2, 3)).add(1e-6).sqrt().mean()
         return loss
 
