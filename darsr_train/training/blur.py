@@ -63,9 +63,8 @@ def samples(
         random = np.random.default_rng((seed, index))
         hr = torch.from_numpy(crops.sharp(random)).permute(2, 0, 1)[None].float() / 255
         kernel = crops.bicubic.double().numpy() if only_reduced else _kernel(crops, random)
-        lr = apply_kernels_by_fft(hr, torch.from_numpy(kernel)[None].float(), scale)[0, 0]
-        pixels = crops.sensor(lr.permute(1, 2, 0).numpy(), None, random)
-        y = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+        lr = apply_kernels_by_fft(hr, torch.from_numpy(kernel)[None].float(), scale)[0]
+        y = crops.sensor(lr, None, random).contiguous(memory_format=torch.channels_last)
         features, first = blur.observe(backbone(prior(y)).clamp(0, 1), y, scale)
         found.append(features)
         estimated.append(moments.logarithm(first))

@@ -112,9 +112,7 @@ class DegradedCrops:
         degraded = torch.lerp(*reduced, _ramp(random, patch)) if variant else reduced[0]
         first = (self.size - s) // 2  # HR coordinate of the first LR pixel's corner
         window = slice(first, first + s * patch)
-        pixels = self.sensor(degraded[0].permute(1, 2, 0).numpy(), camera, random)
-        degraded = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
-        return degraded, target, hr[..., window, window]
+        return self.sensor(degraded, camera, random), target, hr[..., window, window]
 
     def sharp(self, random: np.random.Generator) -> np.ndarray:
         """Draw a sharp crop, uint8 side x side x 3: a sample's HR image and the rim that its kernel reaches into."""
@@ -146,18 +144,20 @@ class DegradedCrops:
             pick -= share
         return self.bicubic.double().numpy()
 
-    def sensor(self, image: np.ndarray, camera: Camera | None, random: np.random.Generator) -> np.ndarray:
-        """Add what follows the lens to an LR image (float32 H x W x 3 in [0, 1]); return it in steps of 1/255."""
-        o = self.options
+    def sensor(self, lr: Tensor, camera: Camera | None, random: np.random.Generator) -> Tensor:
+        """Add what follows the lens to an LR image, 1 x 3 x H x W in [0, 1]; return it in steps of 1/255."""
+        o, image = self.options, lr[0].permute(1, 2, 0).numpy()
         if camera:
-            return camera.develop(image, random)
-        if random.random() < o.noise_share:
-            sigma = random.uniform(0, o.noise_sigma) / 255
-            image = image + sigma * random.standard_normal(image.shape, np.float32)
-        pixels = to_uint8(image * 255)
-        if random.random() < o.jpeg_share:
-            pixels = through_jpeg(pixels, int(random.integers(o.jpeg_quality, 101)))
-        return pixels.astype(np.float32) / 255
+            image = camera.develop(image, random)
+        else:
+            if random.random() < o.noise_share:
+                sigma = random.uniform(0, o.noise_sigma) / 255
+                image = image + sigma * random.standard_normal(image.shape, np.float32)
+            pixels = to_uint8(image * 255)
+            if random.random() < o.jpeg_share:
+                pixels = through_jpeg(pixels, int(random.integers(o.jpeg_quality, 101)))
+            image = pixels.astype(np.float32) / 255
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
 
 
 def _halved(image: np.ndarray) -> np.ndarray:

@@ -92,10 +92,9 @@ class BlurredCrops(DegradedCrops):
         kernel = kernels.random_near(random, true, self.options.other_shapes)
         kernel = torch.from_numpy(kernel if scale == 2 else kernels.twice(kernel)).float()
         target, lr = apply_kernels_by_fft(hr, torch.stack([self.bicubic, kernel]), scale)
-        pixels = self.sensor(lr[0].permute(1, 2, 0).numpy(), None, random)
         first = (self.size - scale) // 2  # HR coordinate of the first LR pixel's corner
         window = slice(first, first + scale * self.options.patch)
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])), target, hr[..., window, window]
+        return self.sensor(lr, None, random), target, hr[..., window, window]
 
 
 def random_covariance(random: np.random.Generator, least: float, most: float) -> np.ndarray:
