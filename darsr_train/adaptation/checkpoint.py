@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.atomic import write_bytes
@@ -31,6 +32,15 @@ class Checkpoint:
     def restore(self, phase: str) -> dict | None:
         """Return the saved state if it is of the given phase, else None."""
         return self._state["state"] if self._state and self._state["phase"] == phase else None
+
+    def load(self, phase: str, owners: dict[str, nn.Module | torch.optim.Optimizer]) -> int:
+        """Load the saved state of a phase into its owners; return the step to continue from (0: nothing was saved)."""
+        saved = self.restore(phase)
+        if saved is None:
+            return 0
+        for name, owner in owners.items():
+            owner.load_state_dict(saved[name])
+        return saved["step"]
 
     def save(self, phase: str, state: dict, force: bool = False) -> None:
         """Write the state, at most every few seconds unless forced."""

@@ -53,12 +53,8 @@ def fit(
         The loss of every step, including those before a resumed run was interrupted.
     """
     optimiser = torch.optim.Adam(darm.parameters(), options.rate)
-    saved = checkpoint.restore("fit")
-    first, history = 0, []
-    if saved is not None:
-        darm.load_state_dict(saved["darm"])
-        optimiser.load_state_dict(saved["optimiser"])
-        first, history = saved["step"], saved["losses"]
+    first = checkpoint.load("fit", {"darm": darm, "optimiser": optimiser})
+    history = checkpoint.restore("fit")["losses"] if first else []
     for step in range(first, options.steps):
         for group in optimiser.param_groups:
             group["lr"] = options.rate * (1 - step / options.steps)

@@ -30,8 +30,6 @@ class AdaptOptions:
     def __post_init__(self) -> None:
         if self.scale not in (2, 4):
             raise ValueError(f"scale is {self.scale}; expected 2 or 4")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; expected at least 0")
         if self.budget is not None and not self.budget > 0:
             raise ValueError(f"budget is {self.budget}; expected more than 0 seconds")
         if not 0.1 <= self.amount <= 4:
@@ -39,7 +37,7 @@ class AdaptOptions:
         for field, default in (("budget", None), ("amount", 1.0)):
             if getattr(self, field) != default and self.name != "fast":
                 raise ValueError(f"{field} belongs to profile fast, and the profile is {self.name}")
-        for field, least in (("steps", 0), ("batch", 1), ("crop", 1), ("references", 1), ("rounds", 0)):
+        for field, least in (("seed", 0), ("steps", 0), ("batch", 1), ("crop", 1), ("references", 1), ("rounds", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} is {getattr(self, field)}; expected at least {least}")
 

@@ -145,7 +145,7 @@ def train_dsem(
         The loss of every step.
     """
     optimiser = torch.optim.Adam(dsem.parameters(), lr=1e-4, betas=(0.9, 0.999))
-    first = _restored(checkpoint, "dsem", {"dsem": dsem, "optimiser": optimiser})
+    first = checkpoint.load("dsem", {"dsem": dsem, "optimiser": optimiser})
     history = list(checkpoint.restore("dsem")["losses"]) if first else []
     for step in range(first, options.dsem_steps):
         crops = _on(sampler.sample(options.seed + 1, step, options.batch), device)
@@ -209,7 +209,7 @@ def adapt_paper(
         scoring = train_dsem(nets.dsem, sampler, options, device, checkpoint, report)
         first, history = 0, []
     else:
-        first = _restored(checkpoint, "adapt", states)
+        first = checkpoint.load("adapt", states)
         scoring, history = saved["scoring"], saved["losses"]
         schedule = Schedule(options.bicubic_gate, KernelWeights(**saved["weights"]), saved["run"], saved["open"])
     nets.dsem.eval().requires_grad_(False)
@@ -259,13 +259,3 @@ def _set_rates(optimisers: dict[str, torch.optim.Optimizer], iteration: int, dar
 
 def _on(crops: dict[str, np.ndarray], device: str) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array).to(device) for name, array in crops.items()}
-
-
-def _restored(checkpoint: Checkpoint, phase: str, states: dict) -> int:
-    """Load the saved state of a phase; return the step to continue from (0 where nothing was saved)."""
-    saved = checkpoint.restore(phase)
-    if saved is None:
-        return 0
-    for name, owner in states.items():
-        owner.load_state_dict(saved[name])
-    return saved["step"]

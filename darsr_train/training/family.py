@@ -150,7 +150,7 @@ def train_family(
             losses.append(error(corrected.float(), group))
         return torch.stack(losses).mean()
 
-    return train(family, options, loss_of, out, validate, device, resume, report).to("cpu").eval().requires_grad_(False)
+    return train(family, options, loss_of, out, validate, device, resume, report)
 
 
 def _corrected_error(corrected: Tensor, group: Group) -> Tensor:

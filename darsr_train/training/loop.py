@@ -44,11 +44,10 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.scale not in (2, 4):
             raise ValueError(f"scale is {self.scale}; expected 2 or 4")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; expected at least 0")
-        for name in ("steps", "batch", "patch", "warmup", "validate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        least = {"seed": 0} | dict.fromkeys(("steps", "batch", "patch", "warmup", "validate_every", "save_every"), 1)
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {value}")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is {self.average}; expected 0 <= average < 1")
 
@@ -82,7 +81,7 @@ def train(
     resume: bool = False,
     report: Callable[[dict], None] = lambda _: None,
 ) -> nn.Module:
-    """Train ``model`` and return its averaged copy.
+    """Train ``model`` and return its averaged copy: on the CPU, in eval mode, without gradients.
 
     Args:
         loss_of: ``(model, step) -> loss``; must depend on the step number alone, so that a resumed run on a CPU ends
@@ -128,7 +127,7 @@ def train(
             _save(checkpoint, options, done, model, averaged, optimiser, log, recent)
             write_text(out.with_suffix(".log.json"), json.dumps({"options": asdict(options), "log": log}, indent=1))
             write_image(out.with_suffix(".log.png"), draw_curve(log, out.name))
-    return averaged
+    return averaged.to("cpu").eval()
 
 
 @torch.no_grad()

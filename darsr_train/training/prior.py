@@ -72,7 +72,7 @@ def train_prior(
         return loss
 
     model = copy.deepcopy(start).requires_grad_(True) if start is not None else near_identity(options.channels)
-    return train(model, options, loss_of, out, validate, device, resume, report).to("cpu").eval().requires_grad_(False)
+    return train(model, options, loss_of, out, validate, device, resume, report)
 
 
 def main() -> None:
