@@ -13,6 +13,7 @@ from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import to_image, to_tensor
 
 from .backbones import PUBLISHED, Backbone, installed_names, load_backbone
+from .blind.modulation import modulated_by
 from .networks.backprojection import BackProjection
 from .networks.darm import DARM, filter_with_taps
 
@@ -80,6 +81,22 @@ def correction_of(adapter: Adapter, path: str | Path = "adapter") -> nn.Module:
     return darm.eval().requires_grad_(False)
 
 
+def backbone_of(adapter: Adapter, backbone: nn.Module, path: str | Path = "adapter") -> nn.Module:
+    """Return the backbone that an adapter runs: modulated for its degradation where it says so, else the frozen one.
+
+    Raises:
+        DarsrError: it modulates other networks than those of this version.
+    """
+    if not adapter.modulation_sha256:
+        return backbone
+    networks = modulated_by(adapter.scale, adapter.modulation_sha256)
+    scale, shift = (torch.from_numpy(adapter.arrays[f"modulation.{name}"].copy()) for name in ("scale", "shift"))
+    if networks is None or len(scale) != sum(networks.widths):
+        why = "modulates the backbone of another version of darsr"
+        raise DarsrError(str(path), why, "adapt again, or install the version that made it")
+    return networks.fold(scale, shift).to(next(backbone.parameters()).device)
+
+
 def pipeline_of(adapter: Adapter, backbone: nn.Module, path: str | Path = "adapter") -> Pipeline:
     """Return an adapter and its backbone as one network, in eval mode.
 
@@ -91,7 +108,7 @@ def pipeline_of(adapter: Adapter, backbone: nn.Module, path: str | Path = "adapt
         backprojection = BackProjection(
             torch.from_numpy(adapter.arrays["kernel"].copy()), adapter.scale, adapter.rounds
         )
-    return Pipeline(correction_of(adapter, path), backbone, backprojection).eval()
+    return Pipeline(correction_of(adapter, path), backbone_of(adapter, backbone, path), backprojection).eval()
 
 
 def load_pipeline(

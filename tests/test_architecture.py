@@ -17,7 +17,18 @@ ORDERS = {
         *("video", "machine", "bench", "console"),
     ],
     "darsr_train": [
-        *("degradation", "networks", "blur", "backbones", "pipeline", "plots", "adaptation", "runtime", "training"),
+        *(
+            "degradation",
+            "networks",
+            "blur",
+            "backbones",
+            "blind",
+            "pipeline",
+            "plots",
+            "adaptation",
+            "runtime",
+            "training",
+        ),
         *("evaluation", "commands"),
     ],
     "export": [

@@ -26,7 +26,8 @@ class AdapterInputs:
     Attributes:
         kind: ``network``, ``global`` or ``none``.
         arrays: float32, by the input of a graph that they are bound to: the weights of the correction network, or
-            ``coeff`` (1 x 13 x 1 x 1, one filter for all pixels); and ``kernel`` of back-projection.
+            ``coeff`` (1 x 13 x 1 x 1, one filter for all pixels); ``kernel`` of back-projection; ``scale`` and ``shift`` of a
+            modulated backbone.
         rounds: of back-projection.
         locality: what tiles need.
     """
@@ -64,6 +65,7 @@ def load_adapter(path: Path) -> tuple[Adapter, str]:
     """
     adapter = Adapter.load(path)
     known = {"taps", "kernel", *(f"darm.{name}" for name in adapter.darm_arrays())}
+    known |= {"modulation.scale", "modulation.shift"} if adapter.modulation_sha256 else set()
     parts = sorted(adapter.arrays.keys() - known) + ["backprojection"] * bool(adapter.facts.get("backprojection"))
     if parts:
         why = f"its correction ({adapter.correction}) has a part, {parts[0]}, that cannot be exported or run by this version"
@@ -81,6 +83,8 @@ def bind_adapter(adapter: Adapter | None, manifest: Manifest, folder: str, what:
         DarsrError: the adapter is of another scale, backbone or architecture than the bundle.
     """
     if adapter is None:
+        if manifest.modulation_sha256:
+            raise DarsrError(folder, "its backbone runs with an adapter alone", "give --adapter")
         return AdapterInputs("none", {}, 0, _describe_tiles(manifest, "none", 0))
     _check(adapter, manifest, folder, what)
     kind, arrays = adapter.correction, {}
@@ -90,6 +94,8 @@ def bind_adapter(adapter: Adapter | None, manifest: Manifest, folder: str, what:
         arrays = {"coeff": adapter.arrays["taps"].astype(np.float32).reshape(1, 13, 1, 1)}
     if adapter.rounds:
         arrays["kernel"] = _pad_kernel(adapter.arrays["kernel"], manifest.kernel_side)
+    if adapter.modulation_sha256:
+        arrays |= {name: adapter.arrays[f"modulation.{name}"].astype(np.float32) for name in ("scale", "shift")}
     return AdapterInputs(kind, arrays, adapter.rounds, _describe_tiles(manifest, kind, adapter.rounds))
 
 
@@ -116,6 +122,13 @@ def _check(adapter: Adapter, manifest: Manifest, folder: str, what: str) -> None
         if adapter.backbone == spec.backbone:
             why = f"was fitted through another {adapter.backbone} than the one in {folder}"
         raise DarsrError(what, why, "export a bundle from this adapter")
+    if adapter.modulation_sha256 != manifest.modulation_sha256:
+        why = f"modulates the backbone {adapter.backbone} in another way than {folder} does"
+        raise DarsrError(what, why, "export a bundle from this adapter")
+    if adapter.modulation_sha256 and len(adapter.arrays["modulation.scale"]) != manifest.modulated_channels:
+        raise DarsrError(
+            what, f"its modulation does not fit the backbone of {folder}", "make a new one with darsr adapt"
+        )
     side = adapter.arrays["kernel"].shape[0] if adapter.rounds else 0
     if side > manifest.kernel_side:
         why = f"its kernel is {side} pixels wide, and {folder} takes {manifest.kernel_side}"

@@ -34,6 +34,8 @@ class Manifest:
             ``whole_because`` then says why.
         alignment: tiles begin at multiples of it.
         bytes_per_pixel: values that are alive at a time, per LR pixel, by graph.
+        modulation_sha256: sha256 of the file of the networks whose backbone adapters modulate; empty for a frozen one.
+        modulated_channels: length of an adapter's scales and shifts; 0 for a frozen backbone.
     """
 
     spec: ModelSpec
@@ -44,6 +46,8 @@ class Manifest:
     alignment: int
     bytes_per_pixel: Mapping[str, int]
     whole_because: str = ""
+    modulation_sha256: str = ""
+    modulated_channels: int = 0
     kind: str = "bundle"
     version: int = VERSION
 
@@ -68,7 +72,9 @@ class Manifest:
 
     def bound_shapes(self, graph: str) -> dict[str, tuple[int, ...]]:
         """Return the inputs of a graph that arrays of an adapter are bound to, with their shapes; -1 is any size."""
-        others = {"backbone": {}, "filter": {"coeff": (-1, 13, -1, -1)}}
+        channels = (self.modulated_channels,)
+        modulation = {"scale": channels, "shift": channels} if self.modulation_sha256 else {}
+        others = {"backbone": modulation, "filter": {"coeff": (-1, 13, -1, -1)}}
         others["backprojection"] = {"kernel": (self.kernel_side, self.kernel_side)}
         if graph in others:
             return others[graph]
@@ -123,6 +129,7 @@ class Manifest:
             "weights": all(side > 0 for shape in self.weights.values() for side in shape),
             "kernel_side": self.kernel_side in range(0, MOST_KERNEL_SIDE + 1, 2),
             "alignment": self.alignment > 0,
+            "modulated_channels": (self.modulated_channels > 0) == bool(self.modulation_sha256),
         }
         for name, holds in checks.items():
             if not holds:

@@ -32,7 +32,7 @@ def open_bundle(folder: str | Path, provider: str = "cpu", threads: int = 0) -> 
     return _kept(str(folder), os.getcwd(), provider, threads, stamp)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=4)  # images of a folder may need several: noisy, blurred, sharp ones
 def _kept(folder: str, base: str, provider: str, threads: int, stamp: bytes) -> Bundle:
     return Bundle(folder, provider, threads)
 

@@ -34,6 +34,8 @@ class Adapter:
         facts: everything else, as JSON values: profile, options, seed, steps, chosen, kernel_sum, source, versions.
         arrays: float32; beside the correction's, ``kernel`` (k x k, the estimated degradation).
         rounds: rounds of back-projection by ``kernel`` after the backbone; 0 for none.
+        modulation_sha256: sha256 of the file of the networks whose backbone it modulates by the arrays ``modulation.scale``
+            and ``modulation.shift`` (one number a channel, layer by layer); empty for the frozen backbone.
     """
 
     correction: str
@@ -43,6 +45,7 @@ class Adapter:
     facts: dict = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     rounds: int = 0
+    modulation_sha256: str = ""
 
     def save(self, path: str | Path, replace: bool = True) -> str:
         """Write the file, whole or not at all, and return its sha256: the same content gives the same bytes.
@@ -53,6 +56,8 @@ class Adapter:
         own = {name: getattr(self, name) for name in _FIELDS}
         if self.rounds:
             own["backprojection"] = {"kernel": "kernel", "rounds": self.rounds}
+        if self.modulation_sha256:
+            own["modulation_sha256"] = self.modulation_sha256
         return write_container(path, "adapter", VERSION, own, self.arrays, replace=replace)
 
     @classmethod
@@ -73,7 +78,10 @@ class Adapter:
                     raise ValueError(f"field {name} is {shorten(facts[name])}, expected {expected}")
                 if type(facts[name]) is not kind or (kind is str and len(facts[name]) > _LONGEST):
                     raise ValueError(f"field {name} is {shorten(facts[name])}, expected {kind.__name__}")
-            own = {name: facts[name] for name in _FIELDS}
+            modulation = facts.get("modulation_sha256", "")
+            if type(modulation) is not str or len(modulation) > _LONGEST:
+                raise ValueError(f"field modulation_sha256 is {shorten(modulation)}, expected str")
+            own = {name: facts[name] for name in _FIELDS} | {"modulation_sha256": modulation}
             adapter = cls(**own, arrays=arrays, rounds=_rounds(facts.get("backprojection")))
             adapter._check_arrays()
         except ValueError as error:
@@ -94,6 +102,9 @@ class Adapter:
             if array.ndim != rank or not array.size or array.dtype != np.float32:
                 found = f"{array.dtype} of shape {array.shape}"
                 raise ValueError(f"array {shorten(name)[1:-1]} is {found}, expected float32 with {rank} dimensions")
+        scale, shift = (self.arrays.get(f"modulation.{name}", np.empty((0, 0))).shape for name in ("scale", "shift"))
+        if self.modulation_sha256 and (len(scale) != 1 or scale != shift):
+            raise ValueError("arrays modulation.scale and modulation.shift are missing or not of one length")
         side = self.arrays.get("kernel", np.empty(0)).shape
         if self.rounds and (len(side) != 2 or side[0] != side[1] or side[0] % 2):
             raise ValueError(f"array kernel is {side}, back-projection needs a square of even side")

@@ -17,6 +17,9 @@ from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.images.arrays import read_image
 
 from ..backbones import Backbone
+from ..blind.compression import read_jpeg_quality
+from ..blind.estimator import estimator_path
+from ..blind.modulation import REGIMES, has_modulated, modulated_path
 from ..blur.camera_traces import traces_path
 from ..blur.estimate import blur_path
 from ..networks.darm import DARM
@@ -28,6 +31,7 @@ from .fast import adapt_fast
 from .inputs import check_size
 from .options import AdaptOptions
 from .paper import adapt_paper
+from .told import adapt_told
 
 Report = Callable[[dict], None]
 _STATE = 2  # layout of the unfinished state: 2 holds the losses
@@ -70,7 +74,10 @@ def adapt_image(
         "sha256": hash_file(image),
     }
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
-    if options.name == "fast":
+    told = options.name == "fast" and not options.fits() and start is None and has_modulated(backbone)
+    if told:
+        identity["prior"] = [hash_file(path) for path in told_networks(options.scale)]
+    elif options.name == "fast":
         identity["prior"] = [hash_file(path) if path.is_file() else "" for path in shipped_networks(options.scale)]
     identity |= {"versions": versions(), "state": _STATE}
     if start is not None:
@@ -79,8 +86,11 @@ def adapt_image(
         return _finished(out, image, backbone, options, source), 0.0
     checkpoint = Checkpoint(Path(f"{out}.partial"), json.dumps(identity, sort_keys=True), resume)
     started = time.perf_counter()
-    run = adapt_fast if options.name == "fast" else adapt_paper
-    result = run(pixels, backbone.module, options, device, checkpoint, report, **more)
+    if told:
+        result = adapt_told(pixels, backbone, options, read_jpeg_quality(image))
+    else:
+        run = adapt_fast if options.name == "fast" else adapt_paper
+        result = run(pixels, backbone.module, options, device, checkpoint, report, **more)
     seconds = time.perf_counter() - started
     facts = {
         "profile": options.name,
@@ -93,7 +103,16 @@ def adapt_image(
         **result.facts,
     }
     arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in result.arrays.items()}
-    adapter = Adapter(result.correction, options.scale, backbone.name, backbone.sha256, facts, arrays, result.rounds)
+    adapter = Adapter(
+        correction=result.correction,
+        scale=options.scale,
+        backbone=backbone.name,
+        backbone_sha256=backbone.sha256,
+        facts=facts,
+        arrays=arrays,
+        rounds=result.rounds,
+        modulation_sha256=result.modulation_sha256,
+    )
     adapter.save(out, replace)
     checkpoint.remove()
     return adapter, seconds
@@ -103,6 +122,12 @@ def shipped_networks(scale: int) -> list[Path]:
     """Return the package's files that profile ``fast`` uses beside the backbone; some do not exist at every scale."""
     priors = [prior_path(scale, camera) for camera in (False, True)]
     return [*priors, family_path(scale), blur_path(scale), traces_path()]
+
+
+def told_networks(scale: int) -> list[Path]:
+    """Return the package's files that ``fast`` depends on where the networks are told the degradation."""
+    regimes = [modulated_path(scale, regime) for regime in REGIMES]
+    return [*regimes, estimator_path(), prior_path(scale), blur_path(scale), traces_path()]
 
 
 def versions() -> dict[str, str]:

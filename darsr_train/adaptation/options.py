@@ -17,6 +17,8 @@ class AdaptOptions:
     steps: int = 0  # of the per-image fit
     budget: float | None = None  # fast only: seconds of work; the steps follow from it
     amount: float = 1.0  # fast only: the blur is taken as so many times the variance that was estimated
+    denoise: float = 1.0  # fast only: share of the noise that was found to take away, 0 to 1
+    deblock: float = 1.0  # fast only: share of the compression that was found to take away, 0 to 1
     batch: int = 4  # crops a step
     crop: int = 64  # side of an LR crop in pixels
     rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
@@ -34,7 +36,10 @@ class AdaptOptions:
             raise ValueError(f"budget is {self.budget}; expected more than 0 seconds")
         if not 0.1 <= self.amount <= 4:
             raise ValueError(f"amount is {self.amount}; expected 0.1 to 4")
-        for field, default in (("budget", None), ("amount", 1.0)):
+        for field in ("denoise", "deblock"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{field} is {getattr(self, field)}; expected 0 to 1")
+        for field, default in (("budget", None), ("amount", 1.0), ("denoise", 1.0), ("deblock", 1.0)):
             if getattr(self, field) != default and self.name != "fast":
                 raise ValueError(f"{field} belongs to profile fast, and the profile is {self.name}")
         for field, least in (("seed", 0), ("steps", 0), ("batch", 1), ("crop", 1), ("references", 1), ("rounds", 0)):

@@ -46,6 +46,12 @@ def adapt(
             "strength of the correction of a camera's image."
         ),
     ] = None,
+    denoise: Annotated[
+        float | None, typer.Option(help="Share of the noise that was found to take away, 0 to 1. 1 if not given.")
+    ] = None,
+    deblock: Annotated[
+        float | None, typer.Option(help="Share of JPEG's blocks and ringing to take away, 0 to 1. 1 if not given.")
+    ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="Another image's adapter to start from (a burst, the next scene).")
     ] = None,
@@ -89,7 +95,9 @@ def adapt(
         raise typer.BadParameter("give only one of --steps and --budget")
     if start is not None and steps is None and budget is None and profile == "fast":
         steps = FIT_STEPS  # the other image's adapter is fitted to this image, not just copied
-    options = checked_options(profile, scale, seed=seed, steps=steps, budget=budget, amount=amount)
+    options = checked_options(
+        profile, scale, seed=seed, steps=steps, budget=budget, amount=amount, denoise=denoise, deblock=deblock
+    )
     started_from = Adapter.load(start) if start is not None else None
     targets = places.Targets(overwrite, [*images, gt, start, backbone])
     make_folder(out if several else None)
@@ -134,4 +142,5 @@ def adapt(
 
 def _line(row: dict) -> str:
     gain = f", {row['psnr_y']:.2f} dB (backbone alone {row['psnr_y_backbone']:.2f} dB)" if "psnr_y" in row else ""
-    return f"{row['input']} -> {row['adapter']}  ({row['seconds']:.1f} s{gain})"
+    decision = f"  {row['decision']}" if "decision" in row else ""
+    return f"{row['input']} -> {row['adapter']}{decision}  ({row['seconds']:.1f} s{gain})"

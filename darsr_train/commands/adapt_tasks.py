@@ -61,6 +61,7 @@ def adapt_task(task: AdaptTask, report: Report) -> dict:
     row = {"input": str(task.image), "adapter": str(task.target), "scale": options.scale, "profile": options.name}
     row |= {"backbone": network.name, "seconds": round(seconds, 3)}
     row |= {name: adapter.facts[name] for name in ("steps", "chosen", "kernel_sum")}
+    row |= {name: adapter.facts[name] for name in ("found", "decision") if name in adapter.facts}
     row |= {"seed": options.seed, "device": task.device}
     if task.corrected is not None:
         save_corrected(task.image, adapter, task.corrected, task.device)

@@ -60,6 +60,14 @@ class Camera:
             taken = (round(width / self.zoom), round(height / self.zoom))
             image = cv2.resize(image, taken, interpolation=cv2.INTER_AREA)
         image = image + self._noise(image, random)
+        image = self.treat(image)
+        if self.zoom > 1:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        pixels = to_uint8(image * 255)
+        return (pixels if self.jpeg is None else through_jpeg(pixels, self.jpeg)).astype(np.float32) / 255
+
+    def treat(self, image: np.ndarray) -> np.ndarray:
+        """Denoise, smooth the colours and sharpen: float32 H x W x 3 in [0, 1] -> the same."""
         if self.denoising:
             image = cv2.bilateralFilter(image.astype(np.float32), 5, self.denoising / 255, 1.5)
         if self.chroma:
@@ -67,10 +75,7 @@ class Camera:
             image = y + cv2.GaussianBlur(image - y, (0, 0), self.chroma)
         if self.sharpening:
             image = image + self.sharpening * (image - cv2.GaussianBlur(image, (0, 0), self.radius))
-        if self.zoom > 1:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-        pixels = to_uint8(image * 255)
-        return (pixels if self.jpeg is None else through_jpeg(pixels, self.jpeg)).astype(np.float32) / 255
+        return image
 
     def _noise(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         noise = random.standard_normal(image.shape, np.float32)

@@ -29,9 +29,10 @@ class DarmFamily(nn.Module):
         start: the network that all of them start as.
         experts: sets of deltas.
         hidden: units of the gate.
+        inputs: numbers that the gate is told; 3 are the logarithm of a covariance.
     """
 
-    def __init__(self, start: DARM, experts: int = 8, hidden: int = 32) -> None:
+    def __init__(self, start: DARM, experts: int = 8, hidden: int = 32, inputs: int = 3) -> None:
         super().__init__()
         self.channels, self.experts = start.channels, experts
         self.shapes = {name: tuple(weight.shape) for name, weight in start.named_parameters()}
@@ -39,7 +40,7 @@ class DarmFamily(nn.Module):
         # Deltas are scaled by what they change: every layer's weights have their own size.
         size = torch.cat([torch.full((w.numel(),), w.detach().std(unbiased=False).item()) for w in start.parameters()])
         self.deltas = nn.Parameter(0.05 * size * torch.randn(experts, len(self.common)))
-        self.gate = nn.Sequential(nn.Linear(3, hidden), nn.Tanh(), nn.Linear(hidden, experts))
+        self.gate = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, experts))
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         """Load weights under their earlier names too, which the shipped files have."""
@@ -48,18 +49,24 @@ class DarmFamily(nn.Module):
             state_dict[prefix + today] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def weights(self, covariance: np.ndarray) -> dict[str, Tensor]:
-        """Return the weights of the member for a covariance (2 x 2, order y, x, HR pixels squared)."""
-        logarithm = torch.as_tensor(moments.logarithm(covariance), dtype=torch.float32, device=self.common.device)
-        flat = self.common + self.gate(logarithm) @ self.deltas
+    def weights(self, vector: Tensor) -> dict[str, Tensor]:
+        """Return the weights of the member for what the gate is told: ``inputs`` numbers."""
+        return dict(self.named_weights(self.common + self.gate(vector) @ self.deltas))
+
+    def named_weights(self, flat: Tensor) -> list[tuple[str, Tensor]]:
+        """Return all weights in a row as the tensors of a DARM."""
         parts = flat.split([int(np.prod(shape)) for shape in self.shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)}
+        return [(name, part.view(shape)) for (name, shape), part in zip(self.shapes.items(), parts)]
+
+    def vector(self, covariance: np.ndarray) -> Tensor:
+        """Return what a gate of 3 inputs is told of a covariance (2 x 2, order y, x, HR pixels squared)."""
+        return torch.as_tensor(moments.logarithm(covariance), dtype=torch.float32, device=self.common.device)
 
     @torch.no_grad()
     def member(self, covariance: np.ndarray) -> DARM:
         """Return the network for a covariance: in eval mode, with gradients on its weights."""
         darm = DARM(channels=self.channels).to(self.common.device)
-        darm.load_state_dict(self.weights(covariance))
+        darm.load_state_dict(self.weights(self.vector(covariance)))
         return darm.eval()
 
 

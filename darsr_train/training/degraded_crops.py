@@ -109,7 +109,7 @@ class DegradedCrops:
             blurs = [kernels.shifted(k, *shift) for k in blurs]
         stack = torch.from_numpy(np.stack(blurs)).float()
         target, *reduced = apply_kernels_by_fft(hr, torch.cat([self.bicubic[None], stack]), s)
-        degraded = torch.lerp(*reduced, _ramp(random, patch)) if variant else reduced[0]
+        degraded = torch.lerp(*reduced, ramp(random, patch)) if variant else reduced[0]
         first = (self.size - s) // 2  # HR coordinate of the first LR pixel's corner
         window = slice(first, first + s * patch)
         return self.sensor(degraded, camera, random), target, hr[..., window, window]
@@ -171,7 +171,7 @@ def _sharpened(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return to_uint8(image + amount * (image - cv2.GaussianBlur(image, (0, 0), radius)))
 
 
-def _ramp(random: np.random.Generator, side: int) -> Tensor:
+def ramp(random: np.random.Generator, side: int) -> Tensor:
     """Weights in 0..1 that change along a random direction, from abruptly to over the whole crop."""
     angle, place = random.uniform(0, 2 * np.pi), random.uniform(0.25, 0.75)
     axis = np.linspace(-0.5, 0.5, side)

@@ -146,7 +146,9 @@ def train_family(
             images = (image.to(device, memory_format=torch.channels_last) for image in images)
             group = Group(covariance, *images)
             with options.autocast(device):
-                corrected = torch.func.functional_call(plain, family.weights(covariance), (group.degraded,))
+                corrected = torch.func.functional_call(
+                    plain, family.weights(family.vector(covariance)), (group.degraded,)
+                )
             losses.append(error(corrected.float(), group))
         return torch.stack(losses).mean()
 

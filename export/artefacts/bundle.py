@@ -21,6 +21,7 @@ from darsr_deploy.files.atomic import atomic_folder
 from darsr_deploy.files.hashing import hash_bytes, hash_file
 from darsr_deploy.files.model_spec import ModelSpec
 from darsr_train.backbones.onnx_cost import multiply_adds
+from darsr_train.blind.modulation import modulated_by
 from darsr_train.pipeline import Pipeline
 
 from ..folding.forms import Formed
@@ -38,17 +39,20 @@ Also = Callable[[Path, Path], None]
 _TEST_TILE = 24  # LR pixels: several tiles in a test picture
 
 
-def build_graphs(backbone: nn.Module, widths: tuple[int, int], side: int, precision: str) -> dict[str, ModelProto]:
+def build_graphs(
+    backbone: nn.Module, widths: tuple[int, int], side: int, precision: str, *, modulated: bool = False
+) -> dict[str, ModelProto]:
     """Build the graphs of a bundle, by name.
 
     Args:
+        backbone: frozen, or the base of modulated ones, of which adapters bring scales and shifts.
         widths: of the correction network, as of :func:`.widths_of`.
         side: of the kernels of back-projection.
     """
     opset, shapes = opset_for(precision, OPSET), weight_shapes(*widths)
     alone = build.build_model(Pipeline(nn.Identity(), backbone).eval(), opset)
     graphs = {
-        "backbone": _unclipped(alone),
+        "backbone": pieces.modulated(_unclipped(alone)) if modulated else _unclipped(alone),
         "backprojection": pieces.backprojection(backbone.scale, side, opset),
         "correction": pieces.correction(shapes, opset),
         "correction_tile": pieces.correction_tile(shapes, opset),
@@ -94,9 +98,14 @@ def export_bundle(
         raise DarsrError(f"precision {spec.precision}", "a bundle has fp32 or fp16", "leave out --split")
     floor = FLOORS_DB[spec.precision] if floor_db is None else floor_db
     widths, side = widths_of(adapter), kernel_side(adapter)
-    graphs = build_graphs(pipeline.backbone, widths, side, spec.precision)
+    networks = modulated_by(adapter.scale, adapter.modulation_sha256) if adapter.modulation_sha256 else None
+    base = pipeline.backbone if networks is None else networks.backbone
+    graphs = build_graphs(base, widths, side, spec.precision, modulated=networks is not None)
     form, spec = spec.form, spec.extended(form="network", adapter_sha256="", opset=_opset(graphs["backbone"]))
     manifest = _manifest(graphs, spec, widths, side)
+    if networks is not None:
+        channels = {"modulation_sha256": networks.sha256, "modulated_channels": sum(networks.widths)}
+        manifest = Manifest(**vars(manifest) | channels)
     with atomic_folder(target) as folder:
         contents = {f"{name}.onnx": build.serialised(build.inline_functions(graph)) for name, graph in graphs.items()}
         contents |= {} if own is None else {OWN_ADAPTER: own.read_bytes()}

@@ -87,6 +87,7 @@ def cached_model_path(subject: Subject, precision: str, form: str | None = None)
 def _bundle_folder(subject: Subject, precision: str) -> Path:
     adapter = subject.adapter
     facts = (adapter.backbone_sha256, adapter.scale, precision, widths_of(adapter), kernel_side(adapter))
+    facts += (adapter.modulation_sha256,) if adapter.modulation_sha256 else ()
     return cache_folder() / "bundles" / _key((*facts, OPSET, BUNDLE_VERSION, SPEC_VERSION))
 
 

@@ -14,6 +14,7 @@ The graphs are small and written node by node, so an adapter becomes a model wit
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -61,6 +62,43 @@ def statistics(shapes: dict[str, list[int]], stage: int, opset: int = OPSET) -> 
     own = graph.add("Mul", graph.stage(features, stage), core, name="own")
     graph.output(graph.add("ReduceSum", own, graph.constant("area", [2, 3])), "sum", ["n", *_channels(shapes), 1, 1])
     return graph.model()
+
+
+def modulated(backbone: ModelProto) -> ModelProto:
+    """Return a copy of a stack of 3x3 convolutions that scales and shifts the result of each, channel by channel.
+
+    ``scale`` and ``shift`` are inputs, one number a channel, layer by layer. Bound as constants, a runtime fuses them into
+    the convolutions, so that the copy costs what the original does.
+
+    Args:
+        backbone: of an ``edge`` network: lr -> sr; convolutions of other sizes are left as they are.
+    """
+    model = ModelProto()
+    model.CopyFrom(backbone)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    nodes, first = [], 0
+    for node in model.graph.node:
+        nodes.append(node)
+        shape = shapes.get(node.input[1], ()) if node.op_type == "Conv" else ()
+        if shape[2:] != (3, 3):
+            continue
+        value, last = node.output[0], first + shape[0]
+        node.output[0] = before = f"{value}_plain"
+        ends = {f"{value}_first": [first], f"{value}_last": [last], f"{value}_axes": [1, shape[0], 1, 1]}
+        model.graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), n) for n, v in ends.items())
+        for kind, name, after in (("Mul", "scale", f"{value}_scaled"), ("Add", "shift", value)):
+            part, ready = f"{value}_{name}", f"{value}_{name}_4d"
+            nodes.append(helper.make_node("Slice", [name, f"{value}_first", f"{value}_last"], [part]))
+            nodes.append(helper.make_node("Reshape", [part, f"{value}_axes"], [ready]))
+            nodes.append(helper.make_node(kind, [before, ready], [after]))
+            before = after
+        first = last
+    del model.graph.node[:], model.graph.value_info[:]
+    model.graph.node.extend(nodes)
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [first]) for name in ("scale", "shift")]
+    model.graph.input.extend(inputs)
+    onnx.checker.check_model(model)
+    return model
 
 
 def given_filter(opset: int = OPSET) -> ModelProto:

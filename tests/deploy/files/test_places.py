@@ -132,12 +132,12 @@ def test_an_adapter_that_appears_while_another_is_made_stays(desk, monkeypatch):
     from darsr_train.adaptation import adapt
     from tests.support.commands import refused
 
-    real = adapt.adapt_fast
+    real = adapt.adapt_told
 
     def slow(*arguments, **more):
         Path("s.darsr").write_bytes(b"of another program")
         return real(*arguments, **more)
 
-    monkeypatch.setattr(adapt, "adapt_fast", slow)
+    monkeypatch.setattr(adapt, "adapt_told", slow)
     assert "exists already" in refused("adapt", "s.png", "--device", "cpu", name="s.darsr")
     assert Path("s.darsr").read_bytes() == b"of another program"

@@ -37,7 +37,8 @@ def blurred(photo: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def backbone():
-    return load_backbone("edge", 2)
+    """A backbone without networks of its own that are told the degradation, as imported ones are."""
+    return replace(load_backbone("edge", 2), sha256="0" * 64)
 
 
 @pytest.fixture
@@ -318,7 +319,8 @@ def test_gray_and_odd_sizes_are_adapted(backbone, tmp_path):
     assert upscale_with(correction_of(adapter), image).shape == image.shape
 
 
-def test_an_adapter_names_its_origin(photo, backbone, tmp_path):
+def test_an_adapter_names_its_origin(photo, tmp_path):
+    backbone = load_backbone("edge", 2)
     adapt_image(photo, tmp_path / "a.darsr", backbone, QUICK)
     pipeline, adapter, _ = load_pipeline(tmp_path / "a.darsr")
     assert (adapter.scale, adapter.backbone, adapter.backbone_sha256) == (2, "edge-x2", backbone.sha256)

@@ -49,7 +49,7 @@ def test_a_member_is_the_common_weights_and_its_share_of_all_deltas(fresh):
 
 def test_a_member_computes_what_its_weights_compute(fresh):
     member, y = fresh.member(COVARIANCE), PHOTO[..., :40, :48]
-    called = torch.func.functional_call(load_prior(2), fresh.weights(COVARIANCE), (y,))
+    called = torch.func.functional_call(load_prior(2), fresh.weights(fresh.vector(COVARIANCE)), (y,))
     torch.testing.assert_close(member(y), called)
     assert not torch.equal(member(y), fresh.member(OTHER)(y))
 

@@ -1,0 +1,1 @@
+"""Networks that are told what happened to an image, and the one that finds it out."""

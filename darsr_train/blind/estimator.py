@@ -1,0 +1,137 @@
+"""A small network that looks at one image and says what happened to it: blur, noise, compression, treatment.
+
+Features at three resolutions are averaged over the image by a few heads of attention each, so that parts that say nothing
+(sky, black bars, captions) count little; the averages give a :class:`.condition.Condition` and how sure each part of it is.
+Blur is measured in LR pixels, so one network serves every scale.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from darsr_deploy.files.container import read_container, write_container
+
+from ..degradation import covariance as moments
+from ..degradation.condition import LOSSLESS, Condition
+
+VERSION = 1
+_WEIGHTS = Path(__file__).parent.parent / "weights"
+VALUES = ("width", "stretch", "cross", "noise", "compression", "enlarged")  # with a variance each
+FLAGS = ("treated", "unblurred", "drawn", "compressed")
+_LEAST_LOG, _MOST_LOG = -7.0, 3.0  # of the variances of the values' errors
+
+
+class Estimator(nn.Module):
+    """N x 3 x H x W RGB in [0, 1], sides of at least 32 -> N x (6 values, 6 log variances, 4 log odds)."""
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 96), heads: int = 4, hidden: int = 128) -> None:
+        super().__init__()
+        self.hyper = {"widths": list(widths), "heads": heads, "hidden": hidden}
+        stages, looks, before = [], [], 3
+        for index, width in enumerate(widths):
+            first = nn.Conv2d(before, width, 3, stride=1 if index == 0 else 2, padding=1)
+            stages.append(nn.Sequential(first, nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()))
+            looks.append(nn.Conv2d(width, heads, 1))
+            before = width
+        self.stages, self.looks = nn.ModuleList(stages), nn.ModuleList(looks)
+        inputs = 2 * heads * sum(widths) + 8
+        outputs = 2 * len(VALUES) + len(FLAGS)
+        self.judge = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = [blockiness(x)]
+        for stage, look in zip(self.stages, self.looks):
+            x = stage(x)
+            attention = look(x).flatten(2).float().softmax(2)  # N, heads, HW
+            features = x.flatten(2).float()  # N, C, HW
+            mean = attention @ features.transpose(1, 2)  # N, heads, C
+            square = attention @ features.square().transpose(1, 2)
+            found += [mean.flatten(1), (square - mean.square()).clamp(min=1e-8).sqrt().flatten(1)]
+        return self.judge(torch.cat(found, 1))
+
+
+def blockiness(x: Tensor) -> Tensor:
+    """N x 3 x H x W -> N x 8: how much the steps between neighbours depend on their place in a grid of 8 pixels.
+
+    The spectrum (harmonics 1 to 4) of the mean absolute second difference over the eight phases, along rows and columns:
+    the same wherever the grid begins.
+    """
+    y = x.mean(1)
+    found = []
+    for plane in (y, y.transpose(1, 2)):
+        step = (plane[..., 1:-2] - plane[..., 2:-1]).abs()
+        around = 0.5 * ((plane[..., :-3] - plane[..., 1:-2]).abs() + (plane[..., 2:-1] - plane[..., 3:]).abs())
+        excess = (step - around).clamp(-0.04, 0.04)  # N, H, W: strong edges of the scene count no more than blocks
+        excess = excess[..., : excess.shape[-1] // 8 * 8].mean(1)
+        phases = excess.unflatten(1, (-1, 8)).mean(1)  # N, 8
+        found.append(torch.fft.rfft(phases, dim=1).abs()[:, 1:])
+    return (torch.cat(found, 1) * 200).log1p()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an image looks like: the likeliest condition, and how sure it is.
+
+    Attributes:
+        condition: the estimate.
+        doubt: standard deviations of ``width, stretch, cross`` (logarithm of the covariance), ``noise`` (/10),
+            ``compression`` ((101 - quality) / 40), ``enlarged`` (log2).
+        unblurred, drawn, compressed: probabilities that it was only reduced, is no photograph, was compressed.
+    """
+
+    condition: Condition
+    doubt: dict[str, float]
+    unblurred: float
+    drawn: float
+    compressed: float
+
+
+def read_output(output: np.ndarray, scale: int) -> Found:
+    """What one row of the network's output says of an image that is to be enlarged by ``scale``."""
+    values, logs = output[: len(VALUES)], output[len(VALUES) : 2 * len(VALUES)].clip(_LEAST_LOG, _MOST_LOG)
+    flags = dict(zip(FLAGS, 1 / (1 + np.exp(-output[2 * len(VALUES) :].astype(np.float64)))))
+    parts = values[:3] + np.array([to_kernel_units(scale), 0, 0])
+    quality = LOSSLESS - 40 * max(float(values[4]), 0.0) if flags["compressed"] > 0.5 else LOSSLESS
+    condition = Condition(
+        covariance=moments.from_logarithm(parts),
+        noise=10 * max(float(values[3]), 0.0),
+        quality=quality,
+        treated=float(flags["treated"]),
+        enlarged=float(2 ** max(values[5], 0.0)),
+    )
+    doubt = {name: float(math.exp(0.5 * log)) for name, log in zip(VALUES, logs)}
+    return Found(condition, doubt, *(float(flags[name]) for name in ("unblurred", "drawn", "compressed")))
+
+
+def to_kernel_units(scale: int) -> float:
+    """What to add to the logarithm of a variance in LR pixels squared for that of the x2 kernel in HR pixels squared."""
+    return math.log(4.0 if scale == 2 else 16 / 5)  # at x4 the kernel acts twice: 1 + 2^2 of its variance
+
+
+def estimator_path() -> Path:
+    """Where the estimator lies in the package."""
+    return _WEIGHTS / "estimator.safetensors"
+
+
+def load_estimator(path: Path | None = None) -> Estimator:
+    """The estimator, in eval mode, without gradients.
+
+    Raises:
+        DarsrError: a damaged file.
+    """
+    facts, arrays, _ = read_container(path or estimator_path(), "estimator", VERSION, "install the package again")
+    network = Estimator(tuple(facts["hyper"]["widths"]), facts["hyper"]["heads"], facts["hyper"]["hidden"])
+    network.load_state_dict({name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()})
+    return network.eval().requires_grad_(False)
+
+
+def save_estimator(network: Estimator, path: str | Path, facts: dict) -> str:
+    """Write an estimator; returns the file's sha256."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+    return write_container(path, "estimator", VERSION, {**facts, "hyper": network.hyper}, arrays)

@@ -1,0 +1,219 @@
+"""What the networks are told of an image, from everything that looks at it.
+
+Overestimating a clean image's blur costs more PSNR than underestimating it; overestimating noise costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from darsr_deploy.images.arrays import to_tensor
+
+from ..blur.camera_traces import log_odds
+from ..blur.estimate import estimate_covariance
+from ..degradation import covariance as moments
+from ..degradation.condition import LOSSLESS, Condition
+from ..networks.prior import load_prior
+from .analysis import analysis_windows, smooth_over_drawings, split_in_thirds, trim_borders
+from .compression import estimate_quality
+from .enlargement import estimate_enlargement
+from .estimator import Estimator, Found, read_output
+
+_CLEAN_NOISE, _CLEAN_QUALITY = 1.5, 90.0  # within which the closed form was trained
+_LEAST_NOISE = 1.0  # grey levels that a clean image's texture is taken for
+_NO_BLUR = 0.4  # mean variance in HR pixels squared up to which a blur is worth less than its estimate's error costs
+_UNBLURRED = 0.6  # probability above which a noisy or compressed image counts as only reduced
+_WIDER = 0.2  # standard deviations that such an image's blur is taken wider by: guesses lean to the average
+_CAUTION = 0.5  # standard deviations that the guess at a clean image's blur is taken narrower by
+_GENEROUS = 0.6  # standard deviations that noise is taken stronger by
+_SUSPICIOUS = 0.3  # by which a guess at the logarithm of the variance must exceed what is measured
+_SURELY_BLURRED = math.log(0.6)
+_CAMERA_BLUR = 0.6  # variance, HR pixels squared, that a camera's own processing leaves
+_CAMERA_ENLARGED = 1.5
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What somebody wants instead of what was found.
+
+    Attributes:
+        amount: the blur is taken as so many times the variance that was estimated.
+        denoise, deblock: shares of the noise and of the compression to take away, 0 to 1.
+    """
+
+    amount: float = 1.0
+    denoise: float = 1.0
+    deblock: float = 1.0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What everything that looks at an image says of it.
+
+    Attributes:
+        guess: of the estimator network.
+        quality: of JPEG; :data:`LOSSLESS` for none.
+        enlarged: the factor by which it was enlarged before; 1 for not.
+        treated: probability that a camera's treatment, noise or compression shows.
+        measured: covariance of a clean image's blur in closed form, :data:`LEAST` on both axes where there is none; None
+            for an image that is not clean.
+    """
+
+    guess: Found
+    quality: float
+    enlarged: float
+    treated: float
+    measured: np.ndarray | None
+
+    @property
+    def regime(self) -> str:
+        """Return which networks know such an image, one of :data:`.modulation.REGIMES`."""
+        return "wild" if self.measured is None else "clean"
+
+    @property
+    def noise(self) -> float:
+        """Return the standard deviation in grey levels, rather too much than too little."""
+        noise = self.guess.condition.noise
+        return (
+            noise + _GENEROUS * 10 * self.guess.doubt["noise"] if self.treated > 0.5 and noise > _LEAST_NOISE else 0.0
+        )
+
+    @property
+    def camera(self) -> bool:
+        """Say whether there is a camera's treatment, and neither noise nor compression that would explain it."""
+        photograph = self.guess.unblurred < 0.3 and self.guess.drawn < 0.3
+        return photograph and self.treated > 0.5 and not self.noise and self.quality >= LOSSLESS
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the networks are told of an image, and why.
+
+    Attributes:
+        found: the estimates, as facts of an adapter: ``blur_px, noise, jpeg_quality, enlarged_before, graphics, camera``.
+        condition: None where nothing is to be corrected.
+        chosen: ``none`` or ``told``.
+        sentence: both in words, for people.
+    """
+
+    found: dict
+    condition: Condition | None
+    chosen: str
+    sentence: str
+
+
+@torch.no_grad()
+def examine(
+    pixels: np.ndarray, estimator: Estimator, backbone: nn.Module, scale: int, jpeg_quality: float | None = None
+) -> Findings:
+    """Look at an image (uint8, H x W or H x W x 3, sides of at least 32).
+
+    Args:
+        backbone: frozen; what it makes of the image tells a clean one's blur.
+        jpeg_quality: what a JPEG file's own tables say; None for other files.
+    """
+    windows = analysis_windows(pixels)
+    guess = read_output(torch.stack([estimator(to_input(w))[0] for w in windows]).median(0).values.numpy(), scale)
+    quality = jpeg_quality or estimate_quality(windows[0]) or LOSSLESS
+    treated = 1 / (1 + math.exp(-log_odds(windows[0])))
+    enlarged = estimate_enlargement(trim_borders(pixels), scale)
+    clean = guess.condition.noise < _CLEAN_NOISE and quality >= _CLEAN_QUALITY and treated <= 0.5 and enlarged == 1
+    width = moments.logarithm(guess.condition.covariance)[0]
+    measured = measure_blur(smooth_over_drawings(windows[0]), backbone, scale, width) if clean else None
+    return Findings(guess, quality, enlarged, treated, measured)
+
+
+@torch.no_grad()
+def measure_blur(pixels: np.ndarray, backbone: nn.Module, scale: int, width: float | None = None) -> np.ndarray:
+    """Return the covariance of a clean image's blur in closed form: 2 x 2, order y, x, HR pixels squared.
+
+    Args:
+        width: what the estimator guesses, as logarithm of the variance. Where it is much wider than what is measured, a
+            caption may have made the image sharp: then its thirds are measured too, and their median is taken if wider.
+    """
+    y = to_input(pixels)
+    prior = load_prior(scale).to(memory_format=torch.channels_last)
+    x = backbone(prior(y).contiguous(memory_format=torch.channels_last))
+    whole = estimate_covariance(x.clamp(0, 1), y, scale)
+    if width is None or width - moments.logarithm(whole)[0] < _SUSPICIOUS:
+        return whole
+    medians = [_median([measure_blur(part, backbone, scale) for part in parts]) for parts in split_in_thirds(pixels)]
+    return max([whole, *medians], key=lambda found: moments.logarithm(found)[0])
+
+
+def _median(covariances: list[np.ndarray]) -> np.ndarray:
+    return sorted(covariances, key=lambda found: moments.logarithm(found)[0])[len(covariances) // 2]
+
+
+def to_input(window: np.ndarray) -> Tensor:
+    """Return a uint8 picture as networks take it: 1 x 3 x H x W in [0, 1]."""
+    return torch.from_numpy(to_tensor(window)).contiguous(memory_format=torch.channels_last)
+
+
+def judge(findings: Findings, wishes: Wishes | None = None) -> Judgement:
+    """Decide what the networks are told."""
+    wishes = wishes or Wishes()
+    covariance, enlarged, treated = judge_blur(findings), findings.enlarged, 0.0
+    if (
+        findings.camera or enlarged > 1
+    ):  # what was resampled or sharpened has no blur of its own that could be told apart
+        covariance = (_CAMERA_BLUR if findings.camera else moments.LEAST) * np.eye(2)
+        enlarged, treated = max(enlarged, _CAMERA_ENLARGED), 1.0 if findings.camera else 0.5
+    unblurred = np.trace(covariance) / 2 < _NO_BLUR
+    told = Condition(
+        covariance=covariance if wishes.amount == 1 else moments.scaled(covariance, wishes.amount),
+        noise=wishes.denoise * findings.noise,
+        quality=LOSSLESS if findings.regime == "clean" else LOSSLESS - wishes.deblock * (LOSSLESS - findings.quality),
+        treated=treated,
+        enlarged=enlarged,
+    )
+    facts = {
+        "blur_px": 0.0 if unblurred else round(float(np.sqrt(np.trace(covariance) / 2)), 2),
+        "noise": round(findings.noise, 1),
+        "jpeg_quality": None if findings.quality >= LOSSLESS else round(findings.quality),
+        "enlarged_before": round(findings.enlarged, 1),
+        "camera": findings.camera,
+        "graphics": findings.guess.drawn > 0.5,
+    }
+    if told.is_clean() and unblurred and wishes.amount == 1:
+        return Judgement(facts, None, "none", "sharp already: nothing to correct")
+    return Judgement(facts, told, "told", _sentence(facts))
+
+
+def judge_blur(findings: Findings) -> np.ndarray:
+    """Return the covariance that the estimates speak for, on the side of too little."""
+    guess, measured = findings.guess, findings.measured
+    doubt = guess.doubt["width"]
+    cautious = moments.scaled(guess.condition.covariance, math.exp(-_CAUTION * doubt))
+    none = moments.LEAST * np.eye(2)
+    if measured is None:
+        wider = moments.scaled(guess.condition.covariance, math.exp(_WIDER * doubt))
+        return none if guess.unblurred > _UNBLURRED else wider
+    width = moments.logarithm(guess.condition.covariance)[0]
+    if np.trace(measured) / 2 < _NO_BLUR:
+        # What was drawn over a picture looks sharp to the closed form; the network has learned to look past it.
+        return cautious if guess.unblurred < 0.1 and width - doubt > _SURELY_BLURRED else none
+    parts = moments.logarithm(measured)
+    if guess.unblurred > _UNBLURRED:
+        parts[0] = min(parts[0], width)
+    return moments.from_logarithm(parts)
+
+
+def _sentence(facts: dict) -> str:
+    parts = []
+    if facts["enlarged_before"] > 1:
+        parts.append(f"was enlarged about {facts['enlarged_before']:g}x before")
+    elif facts["camera"]:
+        parts.append("processed by its camera")
+    elif facts["blur_px"]:
+        parts.append(f"blur of {facts['blur_px']:.1f} px")
+    if facts["noise"]:
+        parts.append(f"noise {facts['noise']:.0f}")
+    if facts["jpeg_quality"]:
+        parts.append(f"JPEG {facts['jpeg_quality']}")
+    return f"{', '.join(parts)}: corrected"
