@@ -6,7 +6,7 @@ Overestimating a clean image's blur costs more PSNR than underestimating it; ove
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,14 +24,16 @@ from .compression import estimate_quality
 from .enlargement import estimate_enlargement
 from .estimator import Estimator, Found, read_output
 
-_CLEAN_NOISE, _CLEAN_QUALITY = 1.5, 90.0  # within which the closed form was trained
+_CLEAN_QUALITY = 90.0  # of JPEG, from which the closed form was trained
 _LEAST_NOISE = 1.0  # grey levels that a clean image's texture is taken for
 _NO_BLUR = 0.4  # mean variance in HR pixels squared up to which a blur is worth less than its estimate's error costs
-_UNBLURRED = 0.6  # probability above which a noisy or compressed image counts as only reduced
-_WIDER = 0.2  # standard deviations that such an image's blur is taken wider by: guesses lean to the average
+_UNBLURRED = 0.6  # probability above which an image counts as only reduced
+_WIDER = 0.4  # standard deviations that such an image's blur is taken wider by: guesses lean to the average
 _CAUTION = 0.5  # standard deviations that the guess at a clean image's blur is taken narrower by
+_SURE_NOISE = 0.5  # standard deviations that noise must exceed the least one by, in a picture that was not compressed
 _GENEROUS = 0.6  # standard deviations that noise is taken stronger by
 _SUSPICIOUS = 0.3  # by which a guess at the logarithm of the variance must exceed what is measured
+_SURELY = 0.1  # probability of no blur below which an image surely has one
 _SURELY_BLURRED = math.log(0.6)
 _CAMERA_BLUR = 0.6  # variance, HR pixels squared, that a camera's own processing leaves
 _CAMERA_ENLARGED = 1.5
@@ -76,12 +78,17 @@ class Findings:
         return "wild" if self.measured is None else "clean"
 
     @property
+    def clean(self) -> bool:
+        """Return whether blur is all that could have happened, so that the closed form may measure it."""
+        untreated = self.treated <= 0.5 or not (self.noise or self.camera)
+        return untreated and self.quality >= _CLEAN_QUALITY and self.enlarged == 1
+
+    @property
     def noise(self) -> float:
-        """Return the standard deviation in grey levels, rather too much than too little."""
-        noise = self.guess.condition.noise
-        return (
-            noise + _GENEROUS * 10 * self.guess.doubt["noise"] if self.treated > 0.5 and noise > _LEAST_NOISE else 0.0
-        )
+        """Return the standard deviation in grey levels, rather too much than too little; 0 where it may be texture."""
+        noise, doubt = self.guess.condition.noise, 10 * self.guess.doubt["noise"]
+        sure = noise if self.quality < LOSSLESS else noise - _SURE_NOISE * doubt
+        return noise + _GENEROUS * doubt if self.treated > 0.5 and sure > _LEAST_NOISE else 0.0
 
     @property
     def camera(self) -> bool:
@@ -121,11 +128,11 @@ def examine(
     guess = read_output(torch.stack([estimator(to_input(w))[0] for w in windows]).median(0).values.numpy(), scale)
     quality = jpeg_quality or estimate_quality(windows[0]) or LOSSLESS
     treated = 1 / (1 + math.exp(-log_odds(windows[0])))
-    enlarged = estimate_enlargement(trim_borders(pixels), scale)
-    clean = guess.condition.noise < _CLEAN_NOISE and quality >= _CLEAN_QUALITY and treated <= 0.5 and enlarged == 1
-    width = moments.logarithm(guess.condition.covariance)[0]
-    measured = measure_blur(smooth_over_drawings(windows[0]), backbone, scale, width) if clean else None
-    return Findings(guess, quality, enlarged, treated, measured)
+    findings = Findings(guess, quality, estimate_enlargement(trim_borders(pixels), scale), treated, None)
+    if not findings.clean:
+        return findings
+    width = moments.logarithm(guess.condition.covariance)[0] if guess.unblurred < _SURELY else None
+    return replace(findings, measured=measure_blur(smooth_over_drawings(windows[0]), backbone, scale, width))
 
 
 @torch.no_grad()
@@ -197,11 +204,8 @@ def judge_blur(findings: Findings) -> np.ndarray:
     width = moments.logarithm(guess.condition.covariance)[0]
     if np.trace(measured) / 2 < _NO_BLUR:
         # What was drawn over a picture looks sharp to the closed form; the network has learned to look past it.
-        return cautious if guess.unblurred < 0.1 and width - doubt > _SURELY_BLURRED else none
-    parts = moments.logarithm(measured)
-    if guess.unblurred > _UNBLURRED:
-        parts[0] = min(parts[0], width)
-    return moments.from_logarithm(parts)
+        return cautious if guess.unblurred < _SURELY and width - doubt > _SURELY_BLURRED else none
+    return none if guess.unblurred > _UNBLURRED else measured
 
 
 def _sentence(facts: dict) -> str:
