@@ -73,6 +73,7 @@ def open_engine(
             if asked not in (None, own):
                 raise DarsrError(str(path), f"is a model of {what} {own}, asked for {asked}", f"use --{what} {own}")
 
+    opened: Tileable
     if path.is_dir():
         file = None if backbone_alone else _adapter_of(path, adapter, check)
         runtime = engine_of_bundle(path, engine)

@@ -48,8 +48,9 @@ class Worker:
         except (EOFError, ConnectionResetError):
             self.process.join(_PATIENCE)
             code = self.process.exitcode
-            died = code is not None and code < 0
-            return "dead", f"signal {signal.Signals(-code).name}" if died else f"exit code {code}"
+            if code is not None and code < 0:
+                return "dead", f"signal {signal.Signals(-code).name}"
+            return "dead", f"exit code {code}"
 
     def ask(self, *question: object) -> Any:
         """Send a question and return the answer to it; without a question, what the process says of its own accord.

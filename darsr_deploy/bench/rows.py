@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def _memory_and_energy(one: Measured, batch: int, reasons: dict[str, str]) -> di
 def _quality(one: Measured, context: dict, reasons: dict[str, str]) -> dict:
     output, scale = one.output, one.cold["scale"]
     finite = np.isfinite(output)
-    figures = {"not_finite": int(output.size - finite.sum())}
+    figures: dict[str, float] = {"not_finite": int(output.size - finite.sum())}
     shown = np.where(finite, output, 0.0)
     reference = context["references"].get(one.row.form)
     if reference is not None:
@@ -178,7 +178,7 @@ def _warnings(result: dict) -> list[str]:
     return found
 
 
-def _round(value: object) -> object:
+def _round(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, dict):

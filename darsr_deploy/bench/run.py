@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
@@ -154,7 +154,7 @@ def _take_turn(one: Measured, setting: Setting) -> None:
 
 
 @contextlib.contextmanager
-def _failure_noted(one: Measured):
+def _failure_noted(one: Measured) -> Iterator[None]:
     """Note why a row fails; the others go on."""
     try:
         yield

@@ -87,6 +87,7 @@ class _Run:
         self.row, self.image, self.batch = row, image, batch
         self.base_mb = peak_memory_mb()
         started = time.perf_counter()
+        assert row.opener is not None  # rows that cannot run have no process
         self.engine = row.opener()
         opened = time.perf_counter()
         self.lr = to_tensor(image)
@@ -160,7 +161,7 @@ class _Run:
 
     def _whole(self) -> dict[str, float]:
         times = [time.perf_counter()]
-        images = [cv2.imdecode(self.png, cv2.IMREAD_COLOR)[:, :, ::-1] for _ in range(self.batch)]
+        images = [np.asarray(cv2.imdecode(self.png, cv2.IMREAD_COLOR))[:, :, ::-1] for _ in range(self.batch)]
         times.append(time.perf_counter())
         tensors = np.concatenate([to_tensor(image) for image in images])
         times.append(time.perf_counter())
@@ -209,9 +210,9 @@ class Measured:
     """What one row's process told."""
 
     row: Row
-    worker: Worker | None = None
+    worker: Worker = field(init=False)  # this, the output and the meter from when the row's process is started
     cold: dict = field(default_factory=dict)
-    output: np.ndarray | None = None
+    output: np.ndarray = field(init=False)
     slow: bool = False  # one query fills more than a turn
     blocks: list[list[float]] = field(default_factory=list)  # ms of the queries of each block
     queries: int = 0  # that took energy, those that did not count included
@@ -220,5 +221,5 @@ class Measured:
     memory: dict = field(default_factory=dict)
     device_mb: float | None = None
     correction_share: float | None = None
-    meter: Meter | None = None
+    meter: Meter = field(init=False)
     failure: str | None = None

@@ -108,8 +108,9 @@ def _describe_tiles(manifest: Manifest, kind: str, rounds: int) -> Locality:
     most = held + max(manifest.bytes_per_pixel[graph] for graph in alive)
     if halos["backbone"] is None:
         return Locality(bytes_per_pixel=most, why=f"the backbone takes whole images ({manifest.whole_because})")
-    halo = halos["backbone"] + sum(halos[graph] for graph in graphs) + rounds * halos["backprojection"]
-    return Locality(halo, manifest.alignment, most, tuple(halos[f"stats{stage}"] for stage in range(stages)))
+    local = {graph: halo for graph, halo in halos.items() if halo is not None}
+    halo = local["backbone"] + sum(local[graph] for graph in graphs) + rounds * local["backprojection"]
+    return Locality(halo, manifest.alignment, most, tuple(local[f"stats{stage}"] for stage in range(stages)))
 
 
 def _check(adapter: Adapter, manifest: Manifest, folder: str, what: str) -> None:

@@ -33,7 +33,7 @@ class BundleEngine:
         """Accept any size."""
 
     def sums(self, lr: np.ndarray, core: np.ndarray, pooled: list[np.ndarray]) -> np.ndarray:
-        """Sum over a tile's own pixels; see :meth:`darsr_deploy.engines.base.Tileable.sums`."""
+        """Sum over a tile's own pixels; see :meth:`darsr_deploy.engines.base.Staged.sums`."""
         return self._execute([step(f"stats{len(pooled)}")], {"lr": check_input(lr), "core": core} | named(pooled))
 
     def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:

@@ -73,8 +73,8 @@ class Manifest:
     def bound_shapes(self, graph: str) -> dict[str, tuple[int, ...]]:
         """Return the inputs of a graph that arrays of an adapter are bound to, with their shapes; -1 is any size."""
         channels = (self.modulated_channels,)
-        modulation = {"scale": channels, "shift": channels} if self.modulation_sha256 else {}
-        others = {"backbone": modulation, "filter": {"coeff": (-1, 13, -1, -1)}}
+        others: dict[str, dict[str, tuple[int, ...]]] = {"filter": {"coeff": (-1, 13, -1, -1)}}
+        others["backbone"] = {"scale": channels, "shift": channels} if self.modulation_sha256 else {}
         others["backprojection"] = {"kernel": (self.kernel_side, self.kernel_side)}
         if graph in others:
             return others[graph]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class Bundle:
         """
         return OrtBundleEngine(self, adapter, str(what), sha256)
 
-    def session(self, graph: str, arrays: dict[str, np.ndarray] | None = None):
+    def session(self, graph: str, arrays: dict[str, np.ndarray] | None = None) -> Any:
         """Return a session of one graph: with arrays as its constants, or without any, opened once and shared."""
         what = self.folder / f"{graph}.onnx"
         if arrays is not None:
@@ -108,7 +109,7 @@ class OrtBundleEngine(BundleEngine):
     def __exit__(self, *_: object) -> None:
         self._sessions.clear()
 
-    def _session(self, graph: str):
+    def _session(self, graph: str) -> Any:
         if graph not in self._sessions:
             bound = self._bundle.manifest.bound_shapes(graph)
             arrays = {name: self.inputs.arrays[name] for name in bound} or None

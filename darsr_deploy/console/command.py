@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -182,11 +182,11 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
 
     figures = {"loss": "loss {:.4f}", "psnr_y": "{:.2f} dB", "fps": "{:.1f} fps"}
     count = TextColumn("{task.completed:.0f}/{task.fields[steps]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), count, TextColumn("{task.fields[figures]}"))
+    shown = TextColumn("{task.fields[figures]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), count, shown, TimeRemainingColumn())
     above = (
         sys.stdout.isatty()
     )  # a line printed meanwhile goes above the bar, on a terminal; to a file it goes as it is
-    columns = (*columns, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=above, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -195,8 +195,8 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
             if phase not in tasks:
                 name = f"{title}: {phase}" if phase != title else title
                 tasks[phase] = bar.add_task(name, total=steps, figures="", steps="?")
-            shown = "  ".join(form.format(entry[name]) for name, form in figures.items() if name in entry)
-            fields = {"figures": shown, "steps": "?" if steps is None else steps}
+            fields: dict[str, Any] = {"steps": "?" if steps is None else steps}
+            fields["figures"] = "  ".join(form.format(entry[name]) for name, form in figures.items() if name in entry)
             over = entry.get("passing", False) and step >= steps
             bar.update(tasks[phase], completed=step, total=steps, visible=not over, **fields)
 

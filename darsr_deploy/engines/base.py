@@ -42,15 +42,27 @@ class Tileable(Engine, Protocol):
 
     Attributes:
         locality: what its tiles need. Where it takes whole images alone, the methods below are not called.
-        stages: averages over the whole image that must be known first, each found with those before it.
     """
 
     locality: Locality
-    stages: int
 
     def check_size(self, lr: np.ndarray) -> None:
         """Refuse images that it cannot run, before a tile of them is cut."""
         ...
+
+    def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
+        """Enlarge a tile with its surroundings, which lies at ``rows`` and ``columns`` of the image."""
+        ...
+
+
+class Staged(Tileable, Protocol):
+    """An engine that must know averages over the whole image first, each found with those before it.
+
+    Attributes:
+        stages: how many; ``locality`` has a halo for each.
+    """
+
+    stages: int
 
     def sums(self, lr: np.ndarray, core: np.ndarray, pooled: list[np.ndarray]) -> np.ndarray:
         """Sum a tile over its own pixels, for the stage behind those in ``pooled``.
@@ -63,10 +75,6 @@ class Tileable(Engine, Protocol):
         Returns:
             float32 N x C x 1 x 1.
         """
-        ...
-
-    def run_tile(self, lr: np.ndarray, pooled: list[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
-        """Enlarge a tile with its surroundings, which lies at ``rows`` and ``columns`` of the image."""
         ...
 
 

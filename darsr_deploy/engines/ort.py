@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def import_onnxruntime():
     return onnxruntime
 
 
-def open_session(model: bytes | str | Path, what: str | Path, provider: str = "cpu", threads: int = 0):
+def open_session(model: bytes | str | Path, what: str | Path, provider: str = "cpu", threads: int = 0) -> Any:
     """Open an ONNX Runtime session on one provider.
 
     Args:
@@ -121,7 +122,7 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
     return session
 
 
-def run_session(session, output: str, feeds: dict[str, np.ndarray], what: str) -> np.ndarray:
+def run_session(session: Any, output: str, feeds: dict[str, np.ndarray], what: str) -> np.ndarray:
     """Run a session for one of its outputs; the first input is an image, N x C x H x W.
 
     Raises:
@@ -215,7 +216,7 @@ class OrtEngine:
         self._session = None
 
 
-def _start(ort, model: bytes | str, options, provider: str):
+def _start(ort: Any, model: bytes | str, options: Any, provider: str) -> Any:
     """Start a session; where a provider other than the CPU fails on the local function, with its body inlined."""
     try:
         return ort.InferenceSession(model, options, providers=[provider])

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
+from typing import cast
 
 import numpy as np
 
 from ..errors import DarsrError, OutOfMemory
 from ..images.arrays import to_image, to_tensor
 from ..memory import free_memory
-from .base import Engine, Tileable
+from .base import Staged, Tileable
 from .tiling import LEAST_TILE, Span, automatic_tile, grid, whole_bytes
 
 _Take = Callable[[Span, Span], np.ndarray]
@@ -51,14 +52,14 @@ class TiledEngine:
 
     def __init__(
         self,
-        engine: Engine | Tileable,
+        engine: Tileable,
         tile: int | None = None,
         say: Callable[[str], None] = lambda _: None,
         report: Callable[[dict], None] = lambda _: None,
         free: Callable[[], int | None] | None = None,
     ) -> None:
         self.engine, self.tile, self._say, self.report = engine, tile, say, report
-        self._free = free or getattr(engine, "free_memory", free_memory)
+        self._free: Callable[[], int | None] = getattr(engine, "free_memory", free_memory) if free is None else free
         self.spec, self.name, self.provider = engine.spec, engine.name, engine.provider
         self.locality = engine.locality
         self._chosen: tuple[tuple[int, int], int] = (0, 0), 0  # of the last image: its size, and the side of its tiles
@@ -120,10 +121,11 @@ class TiledEngine:
 
     def _decide(self, height: int, width: int) -> int:
         tile, most = self._fit_memory(height, width), self._most_tile()
-        if most is None or self.tile == 0 or (tile == 0 and max(height, width) <= self.locality.most):
+        longest = self.locality.most
+        if most is None or longest is None or self.tile == 0 or (tile == 0 and max(height, width) <= longest):
             return tile
         if self.tile is not None and tile > most:
-            self._say(f"the engine takes {self.locality.most} pixels at a time: tiles of {most} instead of {tile}")
+            self._say(f"the engine takes {longest} pixels at a time: tiles of {most} instead of {tile}")
         return min(tile or most, most)
 
     def _most_tile(self) -> int | None:
@@ -166,6 +168,7 @@ class TiledEngine:
 
     def _run_tiles(self, height: int, width: int, tile: int, take: _Take, put: _Put) -> None:
         local, s = self.locality, self.spec.scale
+        assert local.halo is not None  # a model without one runs whole images
         passes = [list(grid(height, width, tile, halo, local.alignment)) for halo in (*local.stage_halos, local.halo)]
         step, steps = 0, sum(map(len, passes))
         pooled: list[np.ndarray] = []
@@ -175,7 +178,7 @@ class TiledEngine:
                 lr = take(rows, columns)
                 core = np.zeros((1, 1, *lr.shape[2:]), np.float32)
                 core[:, :, rows.inner(), columns.inner()] = 1
-                total = total + self.engine.sums(lr, core, pooled).astype(np.float64)
+                total = total + cast(Staged, self.engine).sums(lr, core, pooled).astype(np.float64)
                 step += 1
                 self.report({"step": step, "steps": steps})
             pooled.append((total / (height * width)).astype(np.float32))
@@ -193,7 +196,8 @@ class TiledEngine:
         """
         if self.locality.halo is None or self.tile == 0 or tile <= LEAST_TILE:
             if isinstance(error, DarsrError):
-                raise error if self.locality.halo is not None else OutOfMemory(*error.args[:2], self._hint())
+                what, why, _ = error.args
+                raise error if self.locality.halo is not None else OutOfMemory(what, why, self._hint())
             raise OutOfMemory("memory", "does not suffice for this image", self._hint()) from error
         smaller = max(LEAST_TILE, tile // 2)
         self._say(f"out of memory with {tile} pixels at a time; going on with tiles of {smaller}")

@@ -17,7 +17,7 @@ from ..errors import DarsrError
 try:
     import fcntl
 except ImportError:  # Windows, where an open file cannot be renamed: nothing is locked there, and nothing removed
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _MARK = ".darsr-"  # in the names of temporary files and folders; eight letters follow
 _OLD_S = 60.0  # younger ones may belong to a process that has not locked them yet
@@ -39,6 +39,7 @@ def atomic_path(target: str | os.PathLike[str], replace: bool = True) -> Iterato
     target = Path(target)
     start = f".{target.stem[:40]}{_MARK}"
     _remove_leftovers(target.parent, start, target.suffix)
+    handle: int | None
     try:
         handle, name = tempfile.mkstemp(prefix=start, suffix=target.suffix, dir=target.parent)
     except OSError as error:

@@ -134,10 +134,11 @@ class TrtBundleEngine(BundleEngine):
         super().__init__(bundle.manifest, inputs, sha256)
         self._bundle, self._what = bundle, what
         self.name, self.provider = bundle.library.family.name, bundle.provider
+        assert bundle.shapes is not None  # engines of its graphs are open
         self.device, self.shapes = bundle.device, bundle.shapes
         command = f"darsr export {bundle.folder} --format {self.name} --shapes MIN,OPT,MAX"
         self._hint = f"build engines for other sizes ({command}), or use --engine ort"
-        self.locality = replace(inputs.locality, most=min(bundle.shapes.max))
+        self.locality = replace(inputs.locality, most=min(self.shapes.max))
         if self.shapes.static:
             self.locality = Locality(why="its engines take images of one size", hint=self._hint)
         with bundle.lock, contextlib.ExitStack() as held:

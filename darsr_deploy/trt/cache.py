@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -135,7 +136,7 @@ class EngineCache:
                 status = engine.stat()
                 sizes[engine.stem], used[engine.stem] = status.st_size, status.st_mtime
         removed = []
-        for key in sorted(used, key=used.get):
+        for key in sorted(used, key=used.__getitem__):
             if sum(sizes.values()) <= limit:
                 break
             lock = FileLock(self.folder / f"{key}.lock")
@@ -165,9 +166,10 @@ class JitCache:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._cache, self._loaded = path, None, ""
+        self._path, self._loaded = path, ""
+        self._cache: Any = None  # the library's
 
-    def attach(self, config: object) -> None:
+    def attach(self, config: Any) -> None:
         """Give a runtime configuration what is kept. The library itself refuses what is of another GPU, driver or version."""
         self._cache = config.create_runtime_cache()
         data = self._path.read_bytes() if self._path.is_file() else b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from ..errors import DarsrError
 from .cache import JIT_SUFFIX, JitCache
@@ -45,8 +46,9 @@ class TrtContext:
         jit = jit_folder and jit_folder / f"{facts.sha256[:32]}{JIT_SUFFIX}"
         self._jit = JitCache(jit) if jit is not None and library.family.name == "trt-rtx" else None
         self.logger = make_logger(self.module)
-        self._runtime, self._context = self.module.Runtime(self.logger), None
-        self.engine = self._runtime.deserialize_cuda_engine(data)
+        self._runtime: Any = self.module.Runtime(self.logger)
+        self._context: Any = None
+        self.engine: Any = self._runtime.deserialize_cuda_engine(data)
         with contextlib.ExitStack() as held:
             held.callback(self.close)
             if self.engine is None:
@@ -135,7 +137,7 @@ class TrtContext:
         self.engine = None
         self._runtime = None
 
-    def _created(self, library: Library, graphs: bool):
+    def _created(self, library: Library, graphs: bool) -> Any:
         strategy = self.module.ExecutionContextAllocationStrategy.USER_MANAGED
         if library.family.name == "trt":
             return self.engine.create_execution_context(strategy)

@@ -160,7 +160,8 @@ class Device:
 class _Memory:
     """Memory that grows when more is asked for. ``address`` is 0 while it holds nothing."""
 
-    _alloc, _free, _pointer, _where = "", "", c_uint64, ""
+    _alloc, _free, _where = "", "", ""
+    _pointer: type[c_uint64] | type[c_void_p] = c_uint64
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -174,7 +175,7 @@ class _Memory:
         address = self._pointer()
         doing = f"reserving {size / 2**20:.0f} MiB{self._where}"
         self._device.call(self._alloc, byref(address), size, doing=doing)
-        self.address, self.size = address.value, size
+        self.address, self.size = address.value or 0, size
 
     def free(self) -> None:
         """Give the memory back."""
@@ -192,7 +193,8 @@ class DeviceMemory(_Memory):
 class HostMemory(_Memory):
     """Page-locked memory of the host, which copies to and from the device without a detour."""
 
-    _alloc, _free, _pointer, _where = "cuMemAllocHost_v2", "cuMemFreeHost", c_void_p, " of the host"
+    _alloc, _free, _where = "cuMemAllocHost_v2", "cuMemFreeHost", " of the host"
+    _pointer = c_void_p
 
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return a float32 view of its beginning, valid until the next ``reserve`` or ``free``."""

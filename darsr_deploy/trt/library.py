@@ -10,6 +10,7 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from ..errors import DarsrError
 from ..install import install, works_here
@@ -60,7 +61,7 @@ class Library:
     @property
     def release(self) -> tuple[int, int]:
         """Return major and minor version, to be compared as numbers."""
-        major, minor = re.match(r"(\d+)\.(\d+)", self.version).groups()
+        major, minor = re.findall(r"\d+", self.version)[:2]
         return int(major), int(minor)
 
     @property
@@ -107,7 +108,7 @@ def import_library(family: Family) -> Library:
         ) from error
 
 
-def make_logger(module: ModuleType):
+def make_logger(module: Any) -> Any:
     """Return a logger that keeps errors for the one line a user gets, instead of printing them."""
 
     class Logger(module.ILogger):

@@ -142,7 +142,9 @@ def _open_bundle(folder: Path, library: Library, gpu: str, target: str, jit_fold
 
 def _open_own(place: _Place, inputs: AdapterInputs, trust: bool) -> dict[str, EngineFacts]:
     """Open what a bundle brings for an adapter, as far as it fits; return the facts of what was opened now, by graph."""
-    bundle, opened, refused, tried = place.bundle, {}, {}, set()
+    bundle, tried = place.bundle, set[str]()
+    opened: dict[str, EngineFacts] = {}
+    refused: dict[str, list[str]] = {}
     if not own_engines(bundle.folder):
         return opened
     while untried := [graph for graph in bundle.lacks(inputs) if graph not in tried]:
@@ -178,8 +180,10 @@ def _complete(
     shapes = bundle.shapes or DEFAULT_SHAPES
     files = {graph: bundle.manifest.read(bundle.folder, f"{graph}.onnx") for graph in bundle.lacks(inputs)}
     precision, library = bundle.manifest.spec.precision, bundle.library
-    here = {"gpu": place.gpu, "target": place.target}
-    keys = {graph: engine_key(data, precision, library, shapes, **here) for graph, data in files.items()}
+    keys = {
+        graph: engine_key(data, precision, library, shapes, gpu=place.gpu, target=place.target)
+        for graph, data in files.items()
+    }
     with contextlib.ExitStack() as locks:
         # in the order of their names, so that two processes never wait for each other
         places = {

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -17,12 +18,12 @@ from ..engines.ort import OrtEngine, installed_runtimes
 from ..engines.tiled import TiledEngine
 from ..errors import DarsrError
 from ..files.adapter import Adapter
-from ..files.model_spec import FLOORS_DB
+from ..files.model_spec import FLOORS_DB, ModelSpec
 from ..images.detail import find_detailed_crops
 from ..images.metrics import psnr
 from ..images.synthetic import natural_noise
 from .bundle import TrtBundleEngine
-from .engine import TrtEngine
+from .cuda import Device
 from .shapes import Shapes
 
 _SIZES = ((48, 64), (61, 75))  # two sizes, one of them odd, where the engine takes more than one
@@ -64,7 +65,22 @@ def pictures(shapes: Shapes, photo: np.ndarray | None, one_image: bool = False) 
     return found
 
 
-def device_parity_db(engine: TrtEngine, reference: Reference, tests: list[np.ndarray]) -> float:
+class Compared(Protocol):
+    """What is compared: an engine, one adapter in a bundle, or that in tiles."""
+
+    spec: ModelSpec
+    device: Device
+
+    def run(self, lr: np.ndarray) -> np.ndarray:
+        """Enlarge images."""
+        ...
+
+    def inspect(self) -> str:
+        """Return what TensorRT says of every layer."""
+        ...
+
+
+def device_parity_db(engine: Compared, reference: Reference, tests: list[np.ndarray]) -> float:
     """Return the worst PSNR (peak 1) over the images: 200 if equal, 0 for NaN. Each runs twice, as a CUDA graph is replayed."""
     figures = []
     for lr in tests:
@@ -76,7 +92,7 @@ def device_parity_db(engine: TrtEngine, reference: Reference, tests: list[np.nda
 
 
 def require_device_parity(
-    engine: TrtEngine, reference: Reference, tests: list[np.ndarray], what: str, min_psnr_db: float | None = None
+    engine: Compared, reference: Reference, tests: list[np.ndarray], what: str, min_psnr_db: float | None = None
 ) -> float:
     """Run the parity check on the device and return its PSNR in dB.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from ..engines.base import LEAST_SIDE
 from ..errors import DarsrError
@@ -36,7 +37,7 @@ class Shapes:
         return [list(size) for size in (self.min, self.opt, self.max)]
 
     @classmethod
-    def from_json(cls, sizes: object, path: str) -> Shapes:
+    def from_json(cls, sizes: Any, path: str) -> Shapes:
         """Return the shapes that :meth:`to_json` made.
 
         Raises:
@@ -74,8 +75,10 @@ DEFAULT_SHAPES = Shapes((LEAST_SIDE, LEAST_SIDE), (480, 640), (1920, 1920))
 
 def fixed_shapes(spec: ModelSpec) -> Shapes | None:
     """Return the one size of a model of form ``filters``, whose coefficients belong to their pixels; None of another."""
+    if spec.form != "filters" or spec.source_height is None or spec.source_width is None:
+        return None
     size = (spec.source_height, spec.source_width)
-    return Shapes(size, size, size) if spec.form == "filters" else None
+    return Shapes(size, size, size)
 
 
 def parse_shapes(shape: str | None, shapes: str | None) -> Shapes | None:
@@ -90,10 +93,10 @@ def parse_shapes(shape: str | None, shapes: str | None) -> Shapes | None:
     if given is None:
         return None
     found = [_SIZE.fullmatch(part.strip()) for part in given.split(",")]
-    if len(found) != count or not all(found):
+    sizes = [(int(match[1]), int(match[2])) for match in found if match]
+    if len(sizes) != count or len(found) != count:
         example = "160x240" if count == 1 else "16x16,480x640,1080x1920"
         raise DarsrError(f"{option} {given}", f"is not {count} size{'s' * (count > 1)} HxW", f"write it as {example}")
-    sizes = [(int(m[1]), int(m[2])) for m in found]
     profile = Shapes(sizes[0], sizes[count // 2], sizes[-1])
     if min(profile.min) < LEAST_SIDE:
         raise DarsrError(f"{option} {given}", f"has a side under {LEAST_SIDE} pixels", "give larger sizes")
