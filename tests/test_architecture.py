@@ -48,6 +48,8 @@ PACKAGES = {  # which packages a package may import
 CONSOLE = "darsr_deploy.console"
 USERS_OF_CONSOLE = (CONSOLE, "darsr_train.commands", "export.commands")
 MOST_MODULES = 12  # in a folder, its __init__.py not counted
+MOST_POSITIONAL = 6  # parameters of a function that may be given without their names, in the packages below
+FEW_POSITIONAL = ("darsr_deploy", "export")
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,23 @@ def test_no_folder_is_crowded():
         folders[path.parent] = folders.get(path.parent, 0) + (path.name != "__init__.py")
     crowded = {str(f.relative_to(ROOT)): count for f, count in folders.items() if count > MOST_MODULES}
     assert not crowded, f"more than {MOST_MODULES} modules: {crowded}"
+
+
+def _positional(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> list[str]:
+    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names
+
+
+def test_no_function_takes_many_positional_parameters():
+    wrong = [
+        f"{module}, line {node.lineno}: {', '.join(_positional(node))}"
+        for module, path in MODULES.items()
+        if module.partition(".")[0] in FEW_POSITIONAL
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        and len(_positional(node)) > MOST_POSITIONAL
+    ]
+    assert not wrong, f"more than {MOST_POSITIONAL}; make the rest keyword-only\n" + "\n".join(wrong)
 
 
 def test_one_function_imports_onnx_runtime():

@@ -13,7 +13,7 @@ _LETTERS = string.ascii_letters + string.digits + ".,:;!?()-+/%&$@"
 
 
 def draw_scene(random: np.random.Generator, side: int) -> np.ndarray:
-    """A picture of text and shapes: uint8, side x side x 3, drawn without antialiasing of shapes half of the time."""
+    """Draw a picture of text and shapes: uint8, side x side x 3, its shapes antialiased half of the time."""
     fine = int(random.integers(1, 3))  # drawn larger and averaged: antialiased
     image = Image.new("RGB", (side * fine, side * fine), _colour(random))
     draw = ImageDraw.Draw(image)

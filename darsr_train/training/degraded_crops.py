@@ -172,7 +172,7 @@ def _sharpened(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def ramp(random: np.random.Generator, side: int) -> Tensor:
-    """Weights in 0..1 that change along a random direction, from abruptly to over the whole crop."""
+    """Return weights in 0..1 that change along a random direction, from abruptly to over the whole crop."""
     angle, place = random.uniform(0, 2 * np.pi), random.uniform(0.25, 0.75)
     axis = np.linspace(-0.5, 0.5, side)
     along = axis[:, None] * np.sin(angle) + axis[None] * np.cos(angle)
