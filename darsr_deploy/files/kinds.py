@@ -45,11 +45,19 @@ _MAGIC = (
     (b"BM", "image"),
     (b"\x1a\x45\xdf\xa3", "video"),  # Matroska, WebM
     (b"YUV4MPEG2 ", "video"),
+    (b"\x00\x00\x01\xba", "video"),  # MPEG program stream
+    (b"\x00\x00\x01\xb3", "video"),  # MPEG-1 and MPEG-2 without a container
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video"),  # ASF, WMV
+    (b"FLV\x01", "video"),
+    (b"OggS", "video"),
+    (b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02", "video"),  # MXF
+    (b"\x1f\x07\x00", "video"),  # DV
 )
 _SUFFIXES = {".darsr": "adapter", ".onnx": "model", ".engine": "engine", ".pth": "weights", ".pt": "weights"}
 _STILL = (b"hei", b"hev", b"mif", b"msf", b"avi", b"crx")  # brands of pictures in the container of MP4
 # The second field of an ONNX file, behind its version: producer, its version, domain, graph or operator sets.
 _ONNX_SECOND = b"\x12\x1a\x22\x3a\x42"
+_PACKETS = ((0, 188), (4, 192))  # of an MPEG transport stream: where the first begins, and how long they are
 _MOST_HEADER = 1 << 20
 
 
@@ -93,6 +101,8 @@ def _by_content(head: bytes) -> str | None:
         return {b"WEBP": "image", b"AVI ": "video"}.get(head[8:12])
     if head[4:8] == b"ftyp":
         return "image" if head[8:11] in _STILL else "video"
+    if any(len(head) > at + 3 * step and head[at : at + 3 * step + 1 : step] == b"GGGG" for at, step in _PACKETS):
+        return "video"
     if head[:1] == b"\x08" and head[1:2] < b"\x20" and head[2:3] in [bytes([byte]) for byte in _ONNX_SECOND]:
         return "model"
     length = int.from_bytes(head[:8], "little")

@@ -73,6 +73,7 @@ def infer(
     from darsr_deploy.engines.upscale import upscale
     from darsr_deploy.files import places
     from darsr_deploy.files.adapter import Adapter
+    from darsr_deploy.files.kinds import recognised
     from darsr_deploy.images.arrays import read_picture, write_image
     from darsr_deploy.images.formats import SUFFIXES, check_target
     from darsr_deploy.images.writer import lost_metadata
@@ -98,10 +99,15 @@ def infer(
         from darsr_train.evaluation.measure import save_corrected
     if as_json and (out == STREAM or (out is None and STREAM in inputs)):
         raise typer.BadParameter("--json and the video would both be written to stdout; give -o FILE")
+
+    def is_clip(path: Path) -> bool:
+        kind = recognised(path) if path != STREAM else None  # the content decides, where it can be told
+        return kind == "video" or (kind is None and is_video(path))
+
     images = jobs.expand(inputs, failures)
     several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
     make_folder(out if several and out != STREAM else None)
-    if out is not None and not several and not out.is_dir() and not any(map(is_video, images)):
+    if out is not None and not several and not out.is_dir() and not any(map(is_clip, images)):
         check_target(out, 1, 1, 3, 8)  # by its suffix, before anything is opened or exported
     targets = places.Targets(overwrite, [*images, adapter, model, backbone])
     opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
@@ -142,7 +148,7 @@ def infer(
         return Source(places.adapter_for(image, adapter, several), None, backbone, scale)
 
     def one(image: Path) -> dict:
-        if is_video(image):
+        if is_clip(image):
             return video(image)
         picture = read_picture(image)
         source = source_of(image)
