@@ -1,1 +1,1 @@
-"""Videos as sequences of frames: readers, writers, and work done meanwhile."""
+"""Read and write videos as sequences of frames."""

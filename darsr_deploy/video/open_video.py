@@ -1,4 +1,4 @@
-"""Which reader and which writer a video gets."""
+"""Choose the reader and the writer of a video."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import DarsrError
 from .frames import STREAM, Y4M, Reader, VideoInfo, Writer
 
 
-def open_reader(path: Path) -> Reader:
-    """PyAV where it is installed, else OpenCV; y4m needs neither.
+def open_reader(path: Path, say: Callable[[str], None] = lambda _: None) -> Reader:
+    """Open a video with PyAV where it is installed, else with OpenCV; y4m needs neither.
+
+    Args:
+        say: told about what is done to the frames, such as deinterlacing.
 
     Raises:
         DarsrError: missing, damaged, or no video.
@@ -23,16 +28,16 @@ def open_reader(path: Path) -> Reader:
     if not path.is_file():
         raise DarsrError(str(path), "there is no such file", "check the name")
     if has_pyav():
-        from .pyav import AvReader
+        from .pyav_reader import AvReader
 
-        return AvReader(path)
+        return AvReader(path, say)
     from .opencv import CvReader
 
     return CvReader(path)
 
 
 def open_writer(path: Path, target: Path, info: VideoInfo, reader: Reader, say: Callable[[str], None]) -> Writer:
-    """A writer for frames of ``info``.
+    """Open a writer for frames of ``info``.
 
     Args:
         path: the file to be written now (of the target's suffix), or ``-``.
@@ -48,7 +53,7 @@ def open_writer(path: Path, target: Path, info: VideoInfo, reader: Reader, say: 
 
         return Y4mWriter(path, info)
     if has_pyav():
-        from .pyav import AvWriter
+        from .pyav_writer import AvWriter
 
         return AvWriter(path, target, info, reader, say)
     from .opencv import CvWriter
@@ -56,5 +61,16 @@ def open_writer(path: Path, target: Path, info: VideoInfo, reader: Reader, say: 
     return CvWriter(path, target, info, say)
 
 
+def sample_frames(path: Path, count: int = 8) -> list[np.ndarray]:
+    """Return up to ``count`` frames spread over a video file, one from the middle of each equal part.
+
+    Raises:
+        DarsrError: as :func:`open_reader`.
+    """
+    with open_reader(path) as reader:
+        return reader.sample(count)
+
+
 def has_pyav() -> bool:
+    """Return whether PyAV is installed, without importing it."""
     return importlib.util.find_spec("av") is not None

@@ -1,4 +1,4 @@
-"""Reading, working and writing at once, in order, with bounded memory."""
+"""Read, work and write at once, in order and with bounded memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _END = object()
-_PATIENCE = 0.1  # seconds between two looks at whether another stage has stopped
+_POLL_SECONDS = 0.1  # between two looks at whether another stage has stopped
 
 
 class _Stopped(Exception):
@@ -27,7 +27,7 @@ class _Lane:
     def put(self, item: object) -> None:
         while not self._stopped.is_set():
             try:
-                return self._items.put(item, timeout=_PATIENCE)
+                return self._items.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
         raise _Stopped
@@ -35,7 +35,7 @@ class _Lane:
     def get(self) -> Any:
         while not self._stopped.is_set():
             try:
-                return self._items.get(timeout=_PATIENCE)
+                return self._items.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 continue
         raise _Stopped
@@ -44,7 +44,7 @@ class _Lane:
 def pipelined(
     read: Iterable[Item], work: Callable[[Item], Result], write: Callable[[Result], None], depth: int = 4
 ) -> None:
-    """``for item in read: write(work(item))``, with reading and writing in threads of their own.
+    """Run ``for item in read: write(work(item))``, with reading and writing in threads of their own.
 
     ``work`` is called in the calling thread, where Ctrl-C arrives. At most ``depth`` items wait before and behind it.
     When it returns or raises, both threads have ended.

@@ -1,4 +1,4 @@
-"""Scene changes of a video: hard cuts, after which another correction may be right."""
+"""Find the hard cuts of a video, and the frame of a clip that stands for it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import numpy as np
 _THUMBNAIL = (64, 36)
 _CUT = 0.1  # mean absolute difference of two frames, of the full range: PySceneDetect's content detector uses 27/255
 _ABRUPT = 3.0  # times what the frames before differed by: fast motion is no cut
+_TILES = 8  # along each side, whose detail is compared
 _MEMORY = 0.8  # of the running mean of differences
 
 
 class SceneCuts:
-    """Tells, frame by frame, where a new scene begins."""
+    """Find, frame by frame, where a new scene begins."""
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
         self._usual = 0.0
 
     def __call__(self, pixels: np.ndarray) -> bool:
-        """Whether this frame (uint8 or uint16, H x W or H x W x 3) is the first of another scene than the one before."""
+        """Return whether a frame (uint8 or uint16, H x W or H x W x 3) begins another scene than the one before."""
         small = cv2.resize(pixels, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
         small /= np.iinfo(pixels.dtype).max
         last, self._last = self._last, small
@@ -31,14 +32,22 @@ class SceneCuts:
         return cut
 
 
-def most_detailed(frames: list[np.ndarray]) -> np.ndarray:
-    """The frame to adapt to: many a clip begins in black, or with a blurred frame of a transition.
+def choose_frame(frames: list[np.ndarray]) -> np.ndarray:
+    """Return the frame that stands for a clip: one with texture all over.
 
-    Detail is the spread of the luma's gradient, which black, flat and blurred frames lack.
+    Black and blurred frames have little detail, a title card or a logo has it in few places: the detail of a frame is the
+    median of its tiles'. The best of five or more frames may be an exception too, such as noise: then the second best.
+
+    Args:
+        frames: uint8 or uint16, H x W or H x W x 3, from all over the clip.
     """
+    order = sorted(range(len(frames)), key=lambda index: _detail(frames[index]))
+    return frames[order[-2 if len(frames) > 4 else -1]]
 
-    def detail(pixels: np.ndarray) -> float:
-        gray = pixels if pixels.ndim == 2 else pixels.mean(2)
-        return float(cv2.Laplacian(gray.astype(np.float32), cv2.CV_32F).std())
 
-    return max(frames, key=detail)
+def _detail(pixels: np.ndarray) -> float:
+    """Return the median, over the tiles of a picture, of the Laplacian's standard deviation."""
+    gray = pixels if pixels.ndim == 2 else pixels.mean(2)
+    edges = cv2.Laplacian(gray.astype(np.float32), cv2.CV_32F)
+    tiles = [tile for rows in np.array_split(edges, _TILES) for tile in np.array_split(rows, _TILES, axis=1)]
+    return float(np.median([tile.std() for tile in tiles if tile.size]))

@@ -1,7 +1,8 @@
-"""YUV4MPEG2, the plainest video: a line of text, then raw planes. What other programs pipe in and out."""
+"""Read and write YUV4MPEG2, the plainest video: a line of text, then raw planes; other programs pipe it in and out."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -13,16 +14,19 @@ import numpy as np
 
 from ..errors import DarsrError
 from . import yuv
-from .frames import STREAM, Frame, Passed, VideoInfo, guess_matrix
+from .frames import STREAM, Frame, Passed, VideoInfo, guess_matrix, spread
 
 _LONGEST_LINE = 1024
-_MOST_PIXELS = 1 << 27  # of a frame: a damaged header must not fill the memory
+_MAX_PIXELS = 1 << 27  # of a frame: a damaged header must not fill the memory
+_SAMPLED_SECONDS = 10  # a file has no index, so all of this is read
 _COLOURS = {"420": "420jpeg", "mono": "gray", **{name: name for name in yuv.LAYOUTS}}
 _HINT = "give YUV4MPEG2 of 8 bits, progressive, 4:2:0, 4:2:2, 4:4:4 or mono"
 
 
 class Y4mReader:
-    """See :class:`.frames.Reader`. The header is read strictly: what it names and this does not know is an error."""
+    """Read 8-bit progressive streams; anything unknown in the header is an error. See :class:`.frames.Reader`."""
+
+    lost: str | None = None  # a stream that was cut off is an error
 
     def __init__(self, path: Path) -> None:
         self._name = "standard input" if path == STREAM else str(path)
@@ -33,21 +37,16 @@ class Y4mReader:
         self.info = self._header()
 
     def __iter__(self) -> Iterator[Frame]:
-        info, shapes = self.info, [(self.info.height, self.info.width)]
-        if info.layout != "gray":
-            shapes += [yuv.chroma_shape(*shapes[0], info.layout)] * 2
-        index = 0
-        while line := self._line():
-            if line.split(b" ")[0] != b"FRAME":
-                raise self._bad(f"frame {index + 1} does not begin with FRAME")
-            planes = [self._plane(shape, index) for shape in shapes]
-            pixels = (
-                yuv.luma_to_gray(planes[0], info.full_range)
-                if len(planes) == 1
-                else yuv.to_rgb(planes, info.layout, info.matrix, info.full_range)
-            )
-            yield Frame(pixels, index, 1 / info.rate, 1)
-            index += 1
+        for index, planes in enumerate(self._frames()):
+            yield Frame(self._pixels(planes), index, 1 / self.info.rate, 1)
+
+    def sample(self, count: int) -> list[np.ndarray]:
+        """Return frames spread over the first seconds. See :class:`.frames.Reader`."""
+        size = sum(height * width for height, width in self._shapes()) + len(b"FRAME\n")
+        total = os.fstat(self._file.fileno()).st_size // size
+        total = max(1, min(total, round(_SAMPLED_SECONDS * self.info.rate)))
+        wanted, frames = spread(total, count), itertools.islice(self._frames(), total)
+        return [self._pixels(planes) for index, planes in enumerate(frames) if index in wanted]
 
     def __enter__(self) -> Y4mReader:
         return self
@@ -56,10 +55,29 @@ class Y4mReader:
         if self._file is not getattr(sys.stdin, "buffer", None):
             self._file.close()
 
+    def _shapes(self) -> list[tuple[int, int]]:
+        luma = self.info.height, self.info.width
+        return [luma] if self.info.layout == "gray" else [luma, *[yuv.chroma_shape(*luma, self.info.layout)] * 2]
+
+    def _frames(self) -> Iterator[list[np.ndarray]]:
+        """Yield the planes of every frame."""
+        index, shapes = 0, self._shapes()
+        while line := self._line():
+            if line.split(b" ")[0] != b"FRAME":
+                raise self._bad(f"frame {index + 1} does not begin with FRAME")
+            yield [self._plane(shape, index) for shape in shapes]
+            index += 1
+
+    def _pixels(self, planes: list[np.ndarray]) -> np.ndarray:
+        info = self.info
+        if len(planes) == 1:
+            return yuv.luma_to_gray(planes[0], info.full_range)
+        return yuv.to_rgb(planes, info.layout, info.matrix, info.full_range)
+
     def _header(self) -> VideoInfo:
         words = self._line().split(b" ")
         if words[0] != b"YUV4MPEG2":
-            raise self._bad("is no YUV4MPEG2 stream")
+            raise self._bad("is not a YUV4MPEG2 stream")
         fields, full = {"I": "p", "C": "420", "A": "1:1"}, False
         for word in words[1:]:
             text = word.decode("ascii", "replace")
@@ -75,7 +93,7 @@ class Y4mReader:
             across, down = map(int, fields["A"].split(":"))
         except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
             raise self._bad("its header lacks a width, height or rate that can be used") from error
-        if not (width > 0 and height > 0 and rate > 0 and width * height <= _MOST_PIXELS):
+        if not (width > 0 and height > 0 and rate > 0 and width * height <= _MAX_PIXELS):
             raise self._bad(f"its header names {width}x{height} pixels at {rate} frames a second")
         if fields["I"] not in ("p", "?"):
             raise self._bad("it is interlaced")
@@ -86,10 +104,10 @@ class Y4mReader:
         return VideoInfo(width, height, rate, None, _COLOURS[fields["C"]], 8, matrix, full, aspect)
 
     def _line(self) -> bytes:
-        """The next line without its end; empty at the end of the stream."""
+        """Return the next line without its end; empty at the end of the stream."""
         line = self._file.readline(_LONGEST_LINE)
         if line and not line.endswith(b"\n"):
-            raise self._bad("is cut off or no YUV4MPEG2 stream")
+            raise self._bad("is cut off or not a YUV4MPEG2 stream")
         return line[:-1]
 
     def _plane(self, shape: tuple[int, int], index: int) -> np.ndarray:
@@ -106,7 +124,10 @@ class Y4mReader:
 
 
 class Y4mWriter:
-    """See :class:`.frames.Writer`. Chroma as in a y4m source; of other sources 4:2:0 sited as in MPEG-2, 4:2:2 or 4:4:4."""
+    """Write 8-bit frames; chroma as in a y4m source, else 4:2:0 sited as in MPEG-2, 4:2:2 or 4:4:4.
+
+    See :class:`.frames.Writer`.
+    """
 
     def __init__(self, path: Path, info: VideoInfo) -> None:
         self._name, self._info = "standard output" if path == STREAM else str(path), info

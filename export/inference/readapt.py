@@ -1,4 +1,4 @@
-"""Adapting to the frames of a video: to its beginning, and again in the background where its scene changes."""
+"""Adapt to frames of a video: to one at first, and again in the background where its scene changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def adapt_to_frame(
 
 
 class Readaptation:
-    """Gives every frame its engine: the old one until the adaptation to a new scene is done.
+    """Give every frame its engine: the old one until the adaptation to a new scene is done.
 
     One adaptation runs at a time, in a thread of its own; a further cut makes it stop, and the newer scene's begins.
 
@@ -75,7 +75,7 @@ class Readaptation:
         self.changes = 0  # how often another engine took over
 
     def engine_for(self, pixels: np.ndarray) -> Engine:
-        """The engine for the next frame of the video; called for every frame, in order."""
+        """Return the engine for the next frame of the video; to be called for every frame, in order."""
         self._count += 1
         if self._cuts(pixels):
             self._cancel.set()

@@ -1,13 +1,14 @@
-"""A video through an engine: decoding, inference and encoding at once."""
+"""Super-resolve a video: decoding, inference and encoding at once."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,22 +18,22 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.files import places
 from darsr_deploy.files.adapter import adapter_path
 from darsr_deploy.files.atomic import atomic_path
-from darsr_deploy.video.frames import STREAM, Frame, Passed, Reader, check_video_target
-from darsr_deploy.video.open_video import open_reader, open_writer
+from darsr_deploy.video.frames import STREAM, Frame, Passed, Reader, check_video_target, result_suffix
+from darsr_deploy.video.open_video import open_reader, open_writer, sample_frames
 from darsr_deploy.video.pipeline import pipelined
-from darsr_deploy.video.scenes import most_detailed
+from darsr_deploy.video.scenes import choose_frame
 from darsr_train.runtime import require_torch
 
 from ..artefacts.subject import Source
 from .session import Progress, no_progress
 
-_FIRST_FRAMES = 24  # that the one to adapt to is chosen from
-_FIRST_BYTES = 200_000_000  # and the memory that they may take
+if TYPE_CHECKING:
+    from .readapt import Readaptation
 
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """What the command line says of a video.
+    """The options that the command line gives for a video.
 
     Attributes:
         open_source: from what is to be run to an engine, which is closed here.
@@ -58,22 +59,24 @@ def infer_video(clip: Path, out: Path | None, several: bool, targets: places.Tar
 
     Raises:
         DarsrError: the clip cannot be read, its adapter is missing or unfit, or the result cannot be written. Nothing
-            is left under the result's name then.
+            is left under the result's name then. Of a clip with frames missing, the others are kept as
+            ``NAME.incomplete.SUFFIX``.
     """
     if options.readapt not in ("never", "scene"):
         raise DarsrError(f"--readapt {options.readapt}", "is not known", "choose never or scene")
     if options.readapt == "scene":
         require_torch()
-    with open_reader(clip) as reader, contextlib.ExitStack() as held:
-        items = iter(reader)
-        source, items = _source(clip, several, targets, options, reader, items)
+    with open_reader(clip, options.say) as reader, contextlib.ExitStack() as held:
+        source = _source(clip, several, targets, options)
         engine = held.enter_context(options.open_source(source))
         target = _target(clip, out, several, engine.spec.scale)
         check_video_target(target)
         if target != STREAM:
             targets.claim(target)
-        frames, seconds, last = _run(reader, items, target, engine, source, options)
-    row = {"input": str(clip), "output": str(target), "engine": last.name, "provider": last.provider}
+        choose = _chooser(engine, options)
+        held.callback(choose.close)
+        frames, seconds = _run(clip, reader, target, choose, options)
+    row = {"input": str(clip), "output": str(target), "engine": choose.engine.name, "provider": choose.engine.provider}
     info = reader.info.enlarged(engine.spec.scale)
     row |= {"seconds": round(seconds, 4), "height": info.height, "width": info.width}
     return row | {"frames": frames, "fps": round(frames / seconds, 3)}
@@ -84,22 +87,15 @@ def _target(clip: Path, out: Path | None, several: bool, scale: int) -> Path:
         return STREAM
     if clip == STREAM and (several or out.is_dir()):
         return out / f"stream_x{scale}.y4m"
-    return out if out == STREAM else places.output_path(clip, out, several, f"_x{scale}")
+    return out if out == STREAM else places.output_path(clip, out, several, f"_x{scale}", result_suffix(clip))
 
 
 def _run(
-    reader: Reader,
-    items: Iterator[Frame | Passed],
-    target: Path,
-    engine: Engine,
-    source: Source,
-    options: VideoOptions,
-) -> tuple[int, float, Engine]:
-    """Returns the number of frames, the seconds, and the engine that ran last."""
-    scale, count = engine.spec.scale, 0
-    choose, started = _chooser(engine, source, options), time.perf_counter()
+    clip: Path, reader: Reader, target: Path, choose: _Always | Readaptation, options: VideoOptions
+) -> tuple[int, float]:
+    """Return the number of frames and the seconds that they took."""
+    scale, count, started = choose.engine.spec.scale, 0, time.perf_counter()
     with contextlib.ExitStack() as stack:
-        stack.callback(choose.close)
         path = target if target == STREAM else stack.enter_context(atomic_path(target))
         writer = open_writer(path, target, reader.info.enlarged(scale), reader, options.say)
         stack.enter_context(writer)
@@ -114,9 +110,21 @@ def _run(
             report({"step": count, "steps": reader.info.frames, "fps": count / (time.perf_counter() - started)})
             return result
 
-        pipelined(items, work, writer.write)
+        pipelined(reader, work, writer.write)
         writer.finish()
-    return count, time.perf_counter() - started, choose.engine
+        if lost := reader.lost:
+            kept = "" if target == STREAM else f", kept in {_keep_apart(path, target)}"
+            raise DarsrError(str(clip), f"{lost}; {count} frames are there{kept}", "copy it again from its source")
+    return count, time.perf_counter() - started
+
+
+def _keep_apart(path: Path, target: Path) -> Path:
+    """Rename what was written of a clip that is not whole, so that nobody takes it for the result; return its name."""
+    names = (target.with_name(f"{target.stem}.incomplete{number}{target.suffix}") for number in ("", *range(2, 1000)))
+    kept = next(name for name in names if not os.path.lexists(name))
+    with atomic_path(kept) as temporary:
+        os.replace(path, temporary)
+    return kept
 
 
 class _Always:
@@ -129,10 +137,10 @@ class _Always:
         return self.engine
 
     def close(self) -> None:
-        """Nothing runs beside it."""
+        """Stop nothing: nothing runs beside it."""
 
 
-def _chooser(engine: Engine, source: Source, options: VideoOptions):
+def _chooser(engine: Engine, options: VideoOptions) -> _Always | Readaptation:
     if options.readapt == "never":
         return _Always(engine)
     from .readapt import Readaptation, adapt_to_frame
@@ -146,17 +154,10 @@ def _chooser(engine: Engine, source: Source, options: VideoOptions):
     return Readaptation(engine, adapt, opener, options.say)
 
 
-def _source(
-    clip: Path,
-    several: bool,
-    targets: places.Targets,
-    options: VideoOptions,
-    reader: Reader,
-    items: Iterator[Frame | Passed],
-) -> tuple[Source, Iterator[Frame | Passed]]:
-    """What the clip is run with, and its frames; where it has no adapter, one is made from the first of them."""
+def _source(clip: Path, several: bool, targets: places.Targets, options: VideoOptions) -> Source:
+    """Return what the clip is run with; where it has no adapter, one is made from its own frames."""
     if options.source is not None:
-        return options.source, items
+        return options.source
     try:
         own = (
             options.adapter
@@ -164,43 +165,28 @@ def _source(
             else places.adapter_for(clip, options.adapter, several)
         )
     except DarsrError:
-        own = None
-    if own is None:
-        _require_torch_to_adapt(clip)
-        own, items = _adapted_to_first(clip, targets, options, reader, items)
-    return Source(own, None, options.backbone, options.scale), items
+        own = _adapt(clip, targets, options)
+    return Source(own, None, options.backbone, options.scale)
 
 
-def _require_torch_to_adapt(clip: Path) -> None:
+def _adapt(clip: Path, targets: places.Targets, options: VideoOptions) -> Path:
+    """Adapt to the frame that stands for a clip, among some that are spread over it; return the adapter beside the clip."""
     try:
         require_torch()
     except DarsrError as error:
         raise DarsrError(
             str(clip),
-            "has no adapter, and making one from its first frames needs PyTorch, which is not installed",
+            "has no adapter, and making one from its frames needs PyTorch, which is not installed",
             "run darsr export where you adapted and give the file with --model",
         ) from error
-
-
-def _adapted_to_first(
-    clip: Path, targets: places.Targets, options: VideoOptions, reader: Reader, items: Iterator[Frame | Passed]
-) -> tuple[Path, Iterator[Frame | Passed]]:
     from .readapt import adapt_to_frame
 
-    if clip == STREAM:
-        raise DarsrError(
-            "standard input", "has no place for an adapter beside it", "give --adapter, --model or --no-adapter"
-        )
-    target, info = targets.claim(adapter_path(clip)), reader.info
-    most = max(1, min(_FIRST_FRAMES, _FIRST_BYTES // (info.width * info.height * 3 * info.bits // 8)))
-    head, frames = [], []
-    for item in items:
-        head.append(item)
-        if isinstance(item, Frame):
-            frames.append(item.pixels)
-        if len(frames) == most:
-            break
-    options.say(f"adapting to the first frames -> {target}")
+    if not clip.is_file():  # a stream can be read but once
+        name = "standard input" if clip == STREAM else str(clip)
+        raise DarsrError(name, "has no place for an adapter beside it", "give --adapter, --model or --no-adapter")
+    target = targets.claim(adapter_path(clip))
+    options.say(f"adapting to one of its frames -> {target}")
     with options.progress(clip.name) as report:
-        adapt_to_frame(most_detailed(frames), target, options.backbone, options.scale or 2, report=report)
-    return target, itertools.chain(head, items)
+        frame = choose_frame(sample_frames(clip))
+        adapt_to_frame(frame, target, options.backbone, options.scale or 2, report=report)
+    return target

@@ -17,7 +17,7 @@ from darsr_deploy.video import yuv
 from darsr_deploy.video.frames import STREAM, Frame, VideoInfo, is_video
 from darsr_deploy.video.open_video import open_reader
 from darsr_deploy.video.pipeline import pipelined
-from darsr_deploy.video.scenes import SceneCuts, most_detailed
+from darsr_deploy.video.scenes import SceneCuts, choose_frame
 from darsr_deploy.video.y4m import Y4mReader, Y4mWriter
 
 HEADER = b"YUV4MPEG2 W5 H4 F30000:1001 Ip A1:1 C444"
@@ -110,7 +110,7 @@ def test_16_bits_are_rounded(tmp_path):
 @pytest.mark.parametrize(
     "header, why",
     [
-        (b"RIFF1234AVI ", "no YUV4MPEG2"),
+        (b"RIFF1234AVI ", "not a YUV4MPEG2"),
         (HEADER.replace(b"W5 ", b""), "lacks a width"),
         (HEADER.replace(b"W5", b"Wx"), "lacks a width"),
         (HEADER.replace(b"1001", b"0"), "lacks a width, height or rate"),
@@ -241,4 +241,4 @@ def test_black_and_blurred_frames_are_not_adapted_to():
     random = np.random.default_rng(0)
     sharp = random.integers(0, 256, (40, 40, 3), np.uint8)
     blurred = np.repeat(np.repeat(sharp[::8, ::8], 8, 0), 8, 1)
-    assert most_detailed([np.zeros_like(sharp), blurred, sharp, blurred]) is sharp
+    assert choose_frame([np.zeros_like(sharp), blurred, sharp, blurred]) is sharp
