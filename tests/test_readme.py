@@ -134,3 +134,10 @@ def test_every_command_runs(page, furnished, adapted, kept_exports, tmp_path, mo
     monkeypatch.setenv("DARSR_CACHE", str(desk / "cache"))
     for command in commands_to_run(page):
         run(command, desk, kept_exports)
+
+
+def test_ports_of_servers_are_published_on_this_machine_alone():
+    commands = [line for page in PAGES for line in page.read_text().splitlines() if line.startswith("$ docker run")]
+    ports = [port for line in commands for port in re.findall(r"(?:-p|--publish)[ =](\S+)", line)]
+    assert ports and all(port.startswith("127.0.0.1:") for port in ports), ports
+    assert not any("--network" in line or "--net" in line for line in commands)
