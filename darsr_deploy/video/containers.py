@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from fractions import Fraction
+from typing import Any
 
 from .frames import VideoInfo
 
 # The same codec where it can be written; nearly lossless where it is lossy: a result is not the place to save bits.
-_ENCODERS = {
+_ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"crf": "16"}),
     "hevc": ("libx265", {"crf": "18", "x265-params": "log-level=none"}),
     "vp9": ("libvpx-vp9", {"crf": "18", "b": "0", "row-mt": "1", "cpu-used": "4"}),
@@ -21,10 +22,7 @@ _ENCODERS = {
 }
 _WRITTEN_AS = {"vp8": "vp9"} | dict.fromkeys(("huffyuv", "ffvhuff", "utvideo", "rawvideo", "png", "qtrle"), "ffv1")
 FORMATS = {".qt": "mov", ".mpg": "vob", ".mpeg": "vob", ".vob": "vob"}  # where FFmpeg's own guess is none or worse
-_WITHOUT_B_FRAMES = (
-    "avi",
-    "asf",
-)  # a time of decoding alone is stored, so frames must come in the order they are shown
+_WITHOUT_B_FRAMES = ("avi", "asf")  # they store no time of showing: frames must come in that order
 # What muxers hold that do not answer FFmpeg's question.
 _PROGRAM_STREAM = {"mpeg2video", "mpeg1video", "mp2", "mp3", "ac3", "dts", "pcm_dvd", "dvd_subtitle"}
 _HELD = {
@@ -38,12 +36,12 @@ WITH_ATTACHMENTS = ("matroska",)
 _MPEG2_RATES = [Fraction(r) for r in (24, 25, 30, 50, 60)] + [Fraction(r * 1000, 1001) for r in (24, 30, 60)]
 
 
-def holds(container, *names: str) -> bool:
+def holds(container: Any, *names: str) -> bool:
     """Return whether an output container of PyAV can hold a codec, by any of its names."""
     return not {*container.supported_codecs, *_HELD.get(container.format.name, ())}.isdisjoint(names)
 
 
-def choose_encoder(container, wanted: str, rate: Fraction) -> tuple[str, str, dict[str, str]] | None:
+def choose_encoder(container: Any, wanted: str, rate: Fraction) -> tuple[str, str, dict[str, str]] | None:
     """Return a codec, its encoder and the encoder's options; None where the container holds none that can be written.
 
     Args:
@@ -54,7 +52,7 @@ def choose_encoder(container, wanted: str, rate: Fraction) -> tuple[str, str, di
 
     own = () if wanted == "mpeg2video" else (_WRITTEN_AS.get(wanted, wanted),)
     for codec in (*own, "h264", container.default_video_codec, "mpeg4"):
-        encoder, options = _ENCODERS.get(codec, (None, {}))
+        encoder, options = _ENCODERS.get(codec, ("", {}))
         if encoder not in av.codecs_available or not holds(container, codec):
             continue
         if codec == "mpeg2video" and rate not in _MPEG2_RATES:
@@ -66,16 +64,16 @@ def choose_encoder(container, wanted: str, rate: Fraction) -> tuple[str, str, di
     return None
 
 
-def choose_pixel_format(codec, own: str | None, info: VideoInfo) -> str:
+def choose_pixel_format(codec: Any, own: str | None, info: VideoInfo) -> str:
     """Return the source's ``own`` pixel format, or the nearest that the encoder takes."""
     known = [f.name for f in codec.video_formats or ()]
     deep = "10le" if info.bits == 16 else ""
     layout = info.layout[:3] if info.layout.startswith("4") else info.layout  # without where chroma lies
     layouts = {"gray": ["gray"], "rgb": [f"gbrp{deep}", "bgr0", f"yuv444p{deep}"]}.get(layout, [])
     layouts += [f"yuv{layout}p{deep}", f"yuv420p{deep}", f"yuv422p{deep}", "yuv420p", "yuvj420p"]
-    plain = own and own.replace("yuvj", "yuv")  # the range is told by the stream
-    wanted = [own, *layouts] if codec.name == "mjpeg" else [plain, *layouts]
-    return next((f for f in wanted if f in known), "yuv420p")
+    own = own or ""
+    own = own if codec.name == "mjpeg" else own.replace("yuvj", "yuv")  # the range is told by the stream
+    return next((f for f in (own, *layouts) if f in known), "yuv420p")
 
 
 def describe_hdr(encoder: str, mastering: bytes | None, light: bytes | None) -> dict[str, str]:

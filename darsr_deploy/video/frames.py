@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Frame:
 class Passed:
     """A packet of audio or subtitles, which goes from a reader to its writer as it is."""
 
-    packet: object
+    packet: Any
 
 
 class Reader(Protocol):
@@ -75,7 +75,13 @@ class Reader(Protocol):
     """
 
     info: VideoInfo
-    lost: str | None
+
+    @property
+    def lost(self) -> str | None: ...
+
+    def __enter__(self) -> Reader: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
     def __iter__(self) -> Iterator[Frame | Passed]: ...
 
@@ -85,6 +91,10 @@ class Reader(Protocol):
 
 class Writer(Protocol):
     """A context manager; leaving it frees what it holds, ``finish`` makes the file whole."""
+
+    def __enter__(self) -> Writer: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
     def write(self, item: Frame | Passed) -> None: ...
 

@@ -16,7 +16,8 @@ from .frames import Frame, Passed, VideoInfo, guess_matrix, spread
 from .truncation import find_cut
 
 _DEEP = ("Y1", "Y3", "Y4", "G3", "G4")  # tags of pixel formats whose fourth byte is the number of bits
-_ROUNDING = (2, 0, 1, 0)  # blue, green, red: OpenCV rounds luma and chroma down, which gives gray a cast
+# Of blue, green and red: OpenCV rounds luma and chroma down, which gives gray a cast.
+_ROUNDING = np.array((2, 0, 1, 0), float)
 _CODES = {".avi": "MJPG", ".webm": "VP90"}  # of the others: mp4v, which every build of OpenCV can write
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,8 @@ class AvReader:
         rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
         if self.container.format.flags & av.format.Flags.no_timestamps.value:  # then the codec alone knows it
             rate = self.stream.codec_context.framerate or rate
-        self._rate, self._clock, self._graph, self._resized = rate, FrameClock(rate), None, False
+        self._rate, self._clock, self._resized = rate, FrameClock(rate), False
+        self._graph: Any = None  # of the filter that deinterlaces
         self._decoded_frames, self._damaged, self._end, self._broken = 0, 0, Fraction(0), ""
         self._raw = self._decoded()
         self._head = []  # up to the first frame, which alone knows how it is turned and stored
@@ -109,7 +111,7 @@ class AvReader:
                 self._graph = None
                 yield from map(self._pixels, frames)
 
-    def read_cover(self, stream) -> bytes:
+    def read_cover(self, stream: Any) -> bytes:
         """Return the picture file that a stream of :attr:`covers` holds."""
         with self._library.open(str(self._path)) as container:
             return next(bytes(packet) for packet in container.demux(container.streams[stream.index]) if packet.size)
@@ -126,7 +128,7 @@ class AvReader:
             return f"is cut off: {float(self._end):.0f} of {float(seconds):.0f} seconds are there"
         return None
 
-    def _decoded(self) -> Iterator[object]:
+    def _decoded(self) -> Iterator[Any]:
         """Yield the frames as they are stored, at increasing times, and the packets to be passed on."""
         kept = {s.index for s in (*self.passed, *self.covers)}
         timeline = Timeline(self.container.format)
@@ -154,14 +156,14 @@ class AvReader:
         if self._graph:
             yield from self._deinterlaced(None)
 
-    def _decode(self, packet) -> list:
+    def _decode(self, packet: Any) -> list:
         try:
             return packet.decode()
         except self._library.error.InvalidDataError:
             self._damaged += self._decoded_frames > 0  # a recording may begin between two keyframes
             return []
 
-    def _deinterlaced(self, frame) -> Iterator[object]:
+    def _deinterlaced(self, frame: Any) -> Iterator[Any]:
         """Yield a frame as it is until the first interlaced one comes; from there all go through a filter."""
         if self._graph is None:
             if not frame.interlaced_frame:
@@ -179,7 +181,7 @@ class AvReader:
             while True:
                 yield self._graph.vpull()
 
-    def _examine(self, frame) -> VideoInfo:
+    def _examine(self, frame: Any) -> VideoInfo:
         parts, name = frame.format.components, frame.format.name
         self._matrix_of_display = _display_matrix(frame, self._library)
         turned = self._matrix_of_display is not None and _is_transposed(self._matrix_of_display)
@@ -202,7 +204,7 @@ class AvReader:
         aspect = 1 / aspect if turned else aspect
         return VideoInfo(width, height, self._rate, frames, self._layout, bits, self._matrix, self._full, aspect)
 
-    def _pixels(self, frame) -> np.ndarray:
+    def _pixels(self, frame: Any) -> np.ndarray:
         options = {} if self._layout == "rgb" else colours(self._matrix, self._full, decoding=True)
         if (frame.width, frame.height) != self._size:
             if not self._resized:
@@ -211,7 +213,7 @@ class AvReader:
         pixels = frame.reformat(format=self._pixel_format, **options).to_ndarray()
         return pixels if self._matrix_of_display is None else _upright(pixels, self._matrix_of_display)
 
-    def _frame(self, frame) -> Frame:
+    def _frame(self, frame: Any) -> Frame:
         return Frame(self._pixels(frame), frame.pts, frame.time_base, getattr(frame, "duration", 0) or 0)
 
     @contextlib.contextmanager
@@ -235,7 +237,7 @@ def colours(matrix: str, full: bool, decoding: bool = False) -> dict[str, int]:
     }
 
 
-def _layout(pixel_format) -> str:
+def _layout(pixel_format: Any) -> str:
     if len([p for p in pixel_format.components if not p.is_alpha]) < 3:
         return "gray"
     if pixel_format.components[1].width == pixel_format.components[0].width:
@@ -243,7 +245,7 @@ def _layout(pixel_format) -> str:
     return "422" if pixel_format.components[1].height == pixel_format.components[0].height else "420"
 
 
-def _display_matrix(frame, av) -> tuple[int, int, int, int] | None:
+def _display_matrix(frame: Any, av: Any) -> tuple[int, int, int, int] | None:
     """Return a, b, c, d of x' = a x + c y, y' = b x + d y, which turn a frame upright; None where it is already."""
     data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
     if data is None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import DarsrError
 from .containers import (
@@ -72,7 +73,7 @@ class AvWriter:
         with contextlib.suppress(self._library.error.FFmpegError):  # finish has said what there is to say
             self._container.close()
 
-    def _add_video(self, source: AvReader | None, info: VideoInfo):
+    def _add_video(self, source: AvReader | None, info: VideoInfo) -> Any:
         wanted = source.stream.codec_context.codec.canonical_name if source else "h264"
         rate = info.rate.limit_denominator(100_000)
         chosen = choose_encoder(self._container, wanted, rate)
@@ -105,7 +106,7 @@ class AvWriter:
             stream.metadata.update({k: v for k, v in source.stream.metadata.items() if k != "rotate"})
         return stream
 
-    def _add_passed(self, source: AvReader | None, say: Callable[[str], None]) -> dict[int, object]:
+    def _add_passed(self, source: AvReader | None, say: Callable[[str], None]) -> dict[int, Any]:
         """Return the streams to be copied, by the index of the source's. Audio is never lost without a word."""
         passed = {}
         for stream in source.passed if source else ():
@@ -148,7 +149,7 @@ class AvWriter:
             left.append("HDR metadata" if not self._hdr else "dynamic HDR metadata")
         return left
 
-    def _pass_on(self, packet) -> None:
+    def _pass_on(self, packet: Any) -> None:
         if (stream := self._passed.get(packet.stream.index)) is None:
             return
         if packet.stream.type == "audio":  # muxers refuse a time that does not grow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 _BACK = Fraction(1, 10)  # seconds; less is a matter of order, not of another beginning
 _GAP = Fraction(10)  # seconds; what FFmpeg takes for a jump too, in formats that may restart
@@ -12,7 +13,7 @@ _PICTURE_OR_SOUND = ("video", "audio")
 class Timeline:
     """Carry the times of packets on where a file restarts, such as two recordings joined, alike for all its streams."""
 
-    def __init__(self, container_format) -> None:
+    def __init__(self, container_format: Any) -> None:
         from av.format import Flags
 
         self._gap = _GAP if container_format.flags & Flags.ts_discont.value else None
@@ -21,7 +22,7 @@ class Timeline:
         self._last: dict[int, Fraction] = {}
         self._steps: dict[int, Fraction] = {}  # as the times have it: durations may be those of fields
 
-    def place(self, packet) -> None:
+    def place(self, packet: Any) -> None:
         """Shift a packet in time; packets come in the order of the file."""
         index, base = packet.stream.index, packet.time_base
         offset = self._offsets.get(index, self._latest) if packet.stream.type in _PICTURE_OR_SOUND else self._latest
@@ -51,7 +52,7 @@ class FrameClock:
         self._last: Fraction | None = None
         self._due = Fraction(0)  # exact, so that rounding to a coarse time base does not add up
 
-    def set_time(self, frame, time: Fraction | None = None) -> None:
+    def set_time(self, frame: Any, time: Fraction | None = None) -> None:
         """Set ``frame.pts``, in increasing order.
 
         Args:
