@@ -130,10 +130,6 @@ class TrtEngine:
             for mark in marks:
                 mark.close()
 
-    def memory_bytes(self) -> int:
-        """Return what the engine holds on the device for the sizes that ran, weights and code not counted."""
-        return self._chain.held_bytes()
-
     def inspect(self) -> str:
         """Return what TensorRT says of every layer of the built engine, as JSON."""
         return self._chain.engines["model"].inspect()

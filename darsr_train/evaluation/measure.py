@@ -58,14 +58,7 @@ class Workplace:
     resume: bool = False
 
 
-def evaluate_image(
-    lr_path: Path,
-    hr_path: Path,
-    backbone: Backbone,
-    options: AdaptOptions | None,
-    device: str = "cpu",
-    report: Report = lambda _: None,
-) -> dict:
+def evaluate_image(lr_path: Path, hr_path: Path, backbone: Backbone, options: AdaptOptions | None) -> dict:
     """Adapt to one LR image and compare the result with its ground truth.
 
     Args:
@@ -80,7 +73,7 @@ def evaluate_image(
     plan = Plan("none" if options is None else options.name, options)
     with tempfile.TemporaryDirectory() as folder:
         pair = Pair(lr_path, hr_path, Path(folder) / "none.npz")
-        return measure(pair, backbone, plan, Workplace(Path(folder) / "a.darsr"), device, report)[0]
+        return measure(pair, backbone, plan, Workplace(Path(folder) / "a.darsr"))[0]
 
 
 def measure(

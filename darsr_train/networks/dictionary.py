@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-SIZE = 72
-
 
 def gaussian(sigma: float, ratio: float, degrees: float, side: int = 5) -> Tensor:
     """Return an anisotropic Gaussian, side x side, sum 1; ``ratio`` = minor / major sigma, turned by ``degrees``."""

@@ -49,7 +49,7 @@ def near_identity(channels: int) -> DARM:
     return darm
 
 
-def save_prior(darm: DARM, path: str | Path, facts: dict, dtype: torch.dtype = torch.float32) -> str:
+def save_prior(darm: DARM, path: str | Path, facts: dict) -> str:
     """Write a prior and return the file's sha256."""
-    arrays = {name: tensor.detach().to("cpu", dtype).numpy() for name, tensor in darm.state_dict().items()}
+    arrays = {name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in darm.state_dict().items()}
     return write_container(path, "prior", VERSION, {**facts, "channels": darm.channels}, arrays)

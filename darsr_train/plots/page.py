@@ -42,19 +42,15 @@ class Page:
                 break
         self._draw.text((x, y), words, colour, font, anchor)
 
-    def paste(self, x: int, y: int, picture: np.ndarray, frame: bool = True) -> None:
-        """Paste a picture with its upper left corner at (x, y)."""
+    def paste(self, x: int, y: int, picture: np.ndarray) -> None:
+        """Paste a picture in a thin frame, with its upper left corner at (x, y)."""
         self._image.paste(Image.fromarray(to_rgb(picture)), (x, y))
-        if frame:
-            height, width = picture.shape[:2]
-            self.box(x - 1, y - 1, width + 2, height + 2, LINE)
+        height, width = picture.shape[:2]
+        self.box(x - 1, y - 1, width + 2, height + 2, LINE)
 
-    def box(
-        self, x: float, y: float, width: float, height: float, outline: Colour | None, fill: Colour | None = None,
-        thickness: int = 1,
-    ) -> None:  # fmt: skip
-        """Draw a rectangle; no outline or no fill where the colour is None."""
-        self._draw.rectangle((x, y, x + width - 1, y + height - 1), fill, outline, thickness)
+    def box(self, x: float, y: float, width: float, height: float, outline: Colour, fill: Colour | None = None) -> None:
+        """Draw a rectangle, not filled where that colour is None."""
+        self._draw.rectangle((x, y, x + width - 1, y + height - 1), fill, outline)
 
     def line(self, x: float, y: float, to_x: float, to_y: float, colour: Colour = LINE, thickness: int = 1) -> None:
         """Draw a straight line."""

@@ -122,7 +122,6 @@ def train_family(
     start: DARM | DarmFamily,
     device: str = "cpu",
     resume: bool = False,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
     report: Callable[[dict], None] = lambda _: None,
 ) -> DarmFamily:
     """Train a family on a folder of photographs.
@@ -152,7 +151,7 @@ def train_family(
             losses.append(error(corrected.float(), group))
         return torch.stack(losses).mean()
 
-    return train(family, options, loss_of, out, validate, device, resume, report)
+    return train(family, options, loss_of, out, None, device, resume, report)
 
 
 def _corrected_error(corrected: Tensor, group: Group) -> Tensor:

@@ -141,9 +141,9 @@ BODIES: dict[str, Callable[[], list[NodeProto]]] = {
 }
 
 
-def model_of(nodes: list[NodeProto], opset: int = OPSET) -> ModelProto:
+def model_of(nodes: list[NodeProto]) -> ModelProto:
     """Return the filter alone as a model: inputs ``x`` and ``c``, output ``y``, all sizes dynamic."""
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(FILTER_DOMAIN, 1)]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FILTER_DOMAIN, 1)]
     function = helper.make_function(FILTER_DOMAIN, "CorrectionFilter", ["x", "c"], ["y"], nodes, opsets[:1])
     x, c, y = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, "h", "w"])

@@ -105,7 +105,6 @@ def test_times_on_the_device(machine, model):
     with TrtEngine(machine.build(model)) as engine:
         parts = engine.time(image(8, 8))
         assert list(parts) == ["upload", "compute", "download"] and all(v > 0 for v in parts.values())
-        assert engine.memory_bytes() >= 4 * 3 * 64 * 5
 
 
 def test_sizes_outside_the_profile_are_refused_before_the_library_sees_them(machine, model):
