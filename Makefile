@@ -4,6 +4,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 # Passed on to pytest: make test TESTFLAGS="-k deploy"
 TESTFLAGS ?=
+# Photographs to train on: make weights PHOTOS=folder
+PHOTOS ?= photos
 # Processes that run the tests, each with one thread
 JOBS ?= 2
 
@@ -15,13 +17,14 @@ TEST_STAMP := $(VENV)/.darsr-test
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both stamps install into one environment
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format clean weights
 
 help:
 	@echo 'make demo    install into $(VENV), then run darsr demo'
 	@echo 'make test    install into $(VENV) with the developer tools, then run the tests (TESTFLAGS="-k name -m '"'"'not slow'"'"'")'
 	@echo 'make lint    ruff check, format check and mypy'
 	@echo 'make format  let ruff repair what it can'
+	@echo 'make weights PHOTOS=folder  train everything that ships, into weights/; can be stopped and run again (days)'
 	@echo 'make clean   remove $(VENV) and everything that was built'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) JOBS=$(JOBS)'
 
@@ -53,6 +56,9 @@ lint: $(TEST_STAMP)
 format: $(TEST_STAMP)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+weights: $(TEST_STAMP)
+	$(VENV)/bin/python -m darsr_train.training.recipe '$(PHOTOS)' weights
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -29,7 +29,12 @@ def save_preview(image: Path, adapter: Adapter, backbone: Backbone, target: Path
     """
     pixels = read_image(image)
     facts = [f"{pixels.shape[1]} x {pixels.shape[0]} px, x{adapter.scale}", f"backbone {adapter.backbone}"]
-    for name, words in (("profile", "profile {}"), ("steps", "{} steps"), ("chosen", "chosen: {}")):
+    told = "decision" in adapter.facts
+    for name, words in (
+        ("profile", "profile {}"),
+        ("steps", "{} steps"),
+        ("decision" if told else "chosen", "{}" if told else "chosen: {}"),
+    ):
         if name in adapter.facts:
             facts.append(words.format(adapter.facts[name]))
     write_image(target, draw(find(pixels, adapter, backbone, device), image.name, " · ".join(facts)))

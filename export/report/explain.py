@@ -17,6 +17,12 @@ _CANDIDATES = {
 }
 
 
+_FOUND = {
+    "blur_px": "Blur found, standard deviation in HR pixels",
+    "noise": "Noise found, grey levels",
+    "jpeg_quality": "JPEG quality found",
+    "enlarged_before": "Enlarged before, times",
+}
 _REASONS = {
     "loss": "A bolder one is taken only if it explains the image clearly better.",
     "width": "The blur is far wider or narrower than what the pre-trained one is made for, so the one for this blur is taken.",
@@ -67,7 +73,9 @@ def why(adapter: Adapter) -> list[str]:
     if chosen == "last iterate":
         return ["The published procedure has no truth to choose by: its last iterate is kept."]
     words = []
-    if camera is not None and camera > 0.5:
+    if chosen == "told":
+        words += _told(facts)
+    elif camera is not None and camera > 0.5:
         strength = number(facts, "strength")
         words.append(
             f"The image shows a camera’s treatment (denoising, sharpening, JPEG), with a certainty of {camera:.0%}."
@@ -87,6 +95,20 @@ def why(adapter: Adapter) -> list[str]:
         words.append(
             f"After the backbone, {adapter.rounds} rounds of back-projection add what the given image says and the result lacks."
         )
+    return words
+
+
+def _told(facts: dict) -> list[str]:
+    """Describe networks that are functions of what was found."""
+    words = [f"Found: {facts['decision']}."] if isinstance(facts.get("decision"), str) else []
+    words.append(
+        "The correction network and the scale of every channel of the backbone are set for just that; nothing is fitted."
+    )
+    options = facts.get("options")
+    for name, thing in (("denoise", "noise"), ("deblock", "compression")):
+        share = number(options, name) if isinstance(options, dict) else None
+        if share is not None and share < 1:
+            words.append(f"As asked for, {share:.0%} of the {thing} is taken away.")
     return words
 
 
@@ -114,6 +136,11 @@ def facts_table(adapter: Adapter, lr_size: tuple[int, int]) -> list[tuple[str, s
         if isinstance(facts.get(key), str | int):
             rows.append((name, str(facts[key])))
     rows.append(("Rounds of back-projection", str(adapter.rounds)))
+    found = facts.get("found")
+    for key, name in _FOUND.items():
+        value = number(found, key) if isinstance(found, dict) else None
+        if value:
+            rows.append((name, f"{value:g}"))
     if (camera := number(facts, "camera_probability")) is not None:
         rows.append(("Probability of a camera’s treatment", f"{camera:.1%}"))
     if isinstance(versions := facts.get("versions"), dict):

@@ -289,6 +289,22 @@ def test_the_reason_is_that_of_the_choice(facts, words):
     assert nothing.startswith("Nothing is corrected: " + ("0.5 times the blur" if "options" in facts else "the blur"))
 
 
+def test_what_networks_were_told_is_said():
+    facts = {
+        "chosen": "told",
+        "decision": "blur of 1.2 px, noise 6: corrected",
+        "options": {"denoise": 0.5, "deblock": 1.0},
+    }
+    facts["found"] = {"blur_px": 1.2, "noise": 6.0, "jpeg_quality": None, "enlarged_before": 1.0}
+    adapter = Adapter("network", 2, "edge-x2", "0" * 64, facts)
+    said = explain.why(adapter)
+    assert said[0] == "Found: blur of 1.2 px, noise 6: corrected." and "50% of the noise" in said[-1]
+    rows = dict(explain.facts_table(adapter, (100, 80)))
+    assert rows["Noise found, grey levels"] == "6" and "JPEG quality found" not in rows
+    odd = Adapter("network", 2, "edge-x2", "0" * 64, {"chosen": "told", "decision": 3, "found": [1], "options": None})
+    assert len(explain.why(odd)) == 1
+
+
 def test_a_benchmark_shows_every_row(page):
     words = " ".join(Reader(page).words)
     expected = ["Measured on Xeon, Orin.", "ort · CPU · fp32", "161 ms", "135.2 dB", "no TensorRT <here>", "trt · fp16"]
