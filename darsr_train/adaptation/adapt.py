@@ -74,7 +74,9 @@ def adapt_image(
         "sha256": hash_file(image),
     }
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
-    told = options.name == "fast" and not options.fits() and start is None and has_modulated(backbone)
+    told = (
+        options.name == "fast" and options.family and not options.fits() and start is None and has_modulated(backbone)
+    )
     if told:
         identity["prior"] = [hash_file(path) for path in told_networks(options.scale)]
     elif options.name == "fast":

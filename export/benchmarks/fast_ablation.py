@@ -33,7 +33,7 @@ VARIANTS: dict[str, dict] = {
 
 def measure(folders: list[Path], changes: dict, backbone_name: str, scale: int, limit: int | None) -> list[dict]:
     """Return a row of :func:`darsr_train.evaluation.measure.evaluate_image` for every image, with changed options."""
-    backbone = load_backbone(backbone_name, scale)
+    backbone = replace(load_backbone(backbone_name, scale), sha256="")  # frozen: no networks of its own are told
     options = replace(AdaptOptions.profile("fast", scale), **changes)
     pairs = [pair for folder in folders for pair in find_pairs(folder)[:limit]]
     return [evaluate_image(pair.lr, pair.hr, backbone, options) for pair in pairs]
