@@ -1,59 +1,6 @@
-"""The command line: register the commands. Heavy packages are imported by the command that needs them."""
+"""The command line of a clone: ``python cli.py``. An installed package has it as ``darsr`` (see docs/python.md)."""
 
-from __future__ import annotations
-
-from darsr_deploy.console import interrupts
-
-interrupts.install_sigint_exit()  # before the imports below, which take the time in which Ctrl-C would be a traceback
-interrupts.guard_streams()
-
-import importlib.metadata
-import sys
-from typing import Annotated
-
-import typer
-
-from darsr_deploy.console.command import say
-from darsr_train.commands import adapt, backbone, degrade, evaluate
-from export.commands import bench, demo, doctor, export, infer, report
-
-app = typer.Typer(
-    name="darsr",
-    help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-evaluation = typer.Typer()
-evaluation.command("eval")(evaluate.evaluate)
-evaluation.command("degrade")(degrade.degrade)
-app.add_typer(backbone.app, name="backbone")
-app.add_typer(evaluation)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(importlib.metadata.version("darsr"))
-        raise typer.Exit
-
-
-@app.callback(help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.")
-def start(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print it.")] = False,
-) -> None:
-    """Warn of two distributions of ONNX Runtime, which overwrite each other's files, before anything fails strangely."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name that is not text must not stop the others
-            stream.reconfigure(errors="backslashreplace")
-    from darsr_deploy.engines.ort import installed_runtimes, repair
-
-    if len(installed_runtimes()) > 1 and context.invoked_subcommand != "doctor":
-        say(f"warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: {repair()}")
-
-
-for one in (adapt.adapt, export.export, infer.infer, bench.bench, report.report, demo.demo, doctor.doctor):
-    app.command()(one)
-
+from export.cli import app
 
 if __name__ == "__main__":
     app()

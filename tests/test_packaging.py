@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -31,6 +32,8 @@ else:
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
+FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]  # where a package is not in the folder of its name
+TOPS = {name: FOLDERS.get(name, name) for name in PACKAGES if "." not in name}
 HEAVY = (
     "av",
     "onnx",
@@ -47,6 +50,11 @@ HEAVY = (
 UNREACHABLE = re.compile(
     r"Retry\(total=0\b.*|Max retries exceeded.*|Failed to connect to .*|ReadTimeoutError.*|.*Read timed out.*"
 )
+IMPORT_DARSR = """
+import darsr, sys
+assert not {"PIL", "cv2", "darsr_deploy", "numpy"} & set(sys.modules), sys.modules.keys()
+darsr.upscale, darsr.adapt, darsr.open_engine
+"""
 IMPORT_DEPLOY = """
 import importlib, pkgutil, darsr_deploy
 for module in pkgutil.walk_packages(darsr_deploy.__path__, "darsr_deploy."):
@@ -55,7 +63,7 @@ for module in pkgutil.walk_packages(darsr_deploy.__path__, "darsr_deploy."):
 SHOW_HELP = """
 import sys
 sys.argv = ["darsr", "--help"]
-from cli import app
+from darsr.cli import app
 try:
     app()
 except SystemExit as stop:
@@ -125,7 +133,11 @@ def lowest(requirement: Requirement) -> str:
 def is_for_devices(test_file: Path) -> bool:
     """Whether a test file needs darsr_deploy only; imports inside its functions do not count."""
     needed = imported(test_file)
-    return test_file != Path(__file__) and "darsr_deploy" in needed and not needed & {"darsr_train", "export", *HEAVY}
+    return (
+        test_file != Path(__file__)
+        and "darsr_deploy" in needed
+        and not needed & {"darsr", "darsr_train", "export", *HEAVY}
+    )
 
 
 def imported(test_file: Path) -> set[str]:
@@ -143,12 +155,9 @@ def imported(test_file: Path) -> set[str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the source archive, which is built from a copy: nothing is left in the checkout."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    files = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "cli.py")]
+    files = [ROOT / name for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "cli.py", "darsr.py")]
     files += [
-        path
-        for top in {name.split(".")[0] for name in PACKAGES}
-        for path in (ROOT / top).rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        path for top in TOPS.values() for path in (ROOT / top).rglob("*") if path.is_file() and path.suffix != ".pyc"
     ]
     for path in files:
         copy = source / path.relative_to(ROOT)
@@ -180,9 +189,10 @@ class Environment:
 
 
 def test_every_package_is_listed():
-    tops = {name.split(".")[0] for name in PACKAGES}
     found = {
-        ".".join(path.parent.relative_to(ROOT).parts) for top in tops for path in (ROOT / top).rglob("__init__.py")
+        ".".join((top, *path.parent.relative_to(ROOT / folder).parts))
+        for top, folder in TOPS.items()
+        for path in (ROOT / folder).rglob("__init__.py")
     }
     assert found == set(PACKAGES)
 
@@ -211,17 +221,18 @@ def test_every_requirement_has_a_lower_bound():
 def test_console_script_is_the_typer_app():
     import typer
 
-    assert PROJECT["project"]["scripts"] == {"darsr": "cli:app"}
-    (script,) = importlib.metadata.entry_points(group="console_scripts", name="darsr")
-    assert script.value == "cli:app"
-    assert isinstance(script.load(), typer.Typer)
+    ((name, value),) = PROJECT["project"]["scripts"].items()
+    assert (name, value) == ("darsr", "darsr.cli:app")
+    assert isinstance(importlib.metadata.EntryPoint(name, value, "console_scripts").load(), typer.Typer)
 
 
 def test_installed_version_is_that_of_pyproject():
     assert importlib.metadata.version("darsr") == PROJECT["project"]["version"]
 
 
-@pytest.mark.parametrize("code", [SHOW_HELP, IMPORT_DEPLOY], ids=["darsr --help", "import darsr_deploy"])
+@pytest.mark.parametrize(
+    "code", [SHOW_HELP, IMPORT_DEPLOY, IMPORT_DARSR], ids=["darsr --help", "import darsr_deploy", "import darsr"]
+)
 def test_starts_without_heavy_imports(code):
     report = f"import sys, json; print(json.dumps([name for name in {HEAVY} if name in sys.modules]), file=sys.stderr)"
     done = subprocess.run(
@@ -237,28 +248,52 @@ def test_two_onnx_runtimes_at_once_are_an_error(monkeypatch):
         ort_engine.import_onnxruntime()
 
 
-def test_wheel_holds_the_packages_and_the_weights(wheel):
+def test_wheel_installs_names_of_its_own_and_the_weights(wheel):
     names = [name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")]
     info = f"darsr-{PROJECT['project']['version']}.dist-info"
-    assert {name.split("/")[0] for name in names} == {"cli.py", "darsr_deploy", "darsr_train", "export", info}
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"darsr", "darsr_deploy", "darsr_train", info}  # names of our own: neither cli.py nor export/
     assert f"{info}/licenses/LICENSE" in names
     weights = {name for name in names if name.endswith(".safetensors")}
     assert weights == {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_train" / "weights").glob("*.safetensors")
     }
     assert weights, "no weights are shipped"
-    sources = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "export" / "plugin").glob("*.*") if path.suffix != ".py"
-    }
+    sources = {f"darsr/plugin/{path.name}" for path in (ROOT / "export/plugin").glob("*.*") if path.suffix != ".py"}
     assert len(sources) == 3 and sources <= set(names)
-    assert {f"export/report/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
-    assert "darsr_deploy/bench/bench_schema.json" in names
+    assert {f"darsr/report/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
+    assert {"darsr_deploy/bench/bench_schema.json", "darsr/py.typed", "darsr_deploy/py.typed"} <= set(names)
     modules = {
-        path.relative_to(ROOT).as_posix()
-        for package in PACKAGES
-        for path in (ROOT / package.replace(".", "/")).glob("*.py")
+        f"{top}/{path.relative_to(ROOT / folder).as_posix()}"
+        for top, folder in TOPS.items()
+        for path in (ROOT / folder).rglob("*.py")
     }
-    assert {name for name in names if name.endswith(".py")} == modules | {"cli.py"}
+    assert {name for name in names if name.endswith(".py")} == modules
+
+
+def test_source_archive_holds_what_a_clone_runs(wheel):
+    (archive,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    assert {"cli.py", "darsr.py", "export/cli.py", "pyproject.toml", "LICENSE", "README.md"} <= names
+
+
+@pytest.mark.slow
+def test_editable_install_finds_the_clone(wheel, tmp_path):
+    """Outside the clone the package's own names are found, and nothing called export or cli."""
+    clone = wheel.parent / "clone"
+    with tarfile.open(next(wheel.parent.glob("*.tar.gz"))) as files:
+        files.extractall(clone, filter="data")
+    (folder,) = clone.iterdir()
+    environment = Environment(tmp_path / "editable")
+    environment.install("setuptools>=77", "wheel")
+    environment.install("--no-build-isolation", "-e", folder)
+    where = environment.python("import darsr, darsr_deploy; print(darsr.__file__, darsr_deploy.__file__, sep='\\n')")
+    assert where.split() == [str(folder / "export/__init__.py"), str(folder / "darsr_deploy/__init__.py")]
+    find = "from importlib.util import find_spec; print([find_spec(name) for name in ('cli', 'export')])"
+    assert environment.python(find).strip() == "[None, None]"
+    assert "Usage: darsr" in run(environment.scripts / "darsr", "--help", cwd=tmp_path)
+    assert "Usage: cli.py" in run(environment.scripts / "python", folder / "cli.py", "--help", cwd=tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +342,7 @@ def test_runs_without_torch_in_a_fresh_environment(wheel, exported, tmp_path):
     assert json.loads(run(fresh.scripts / "darsr", "doctor", "--json", cwd=tmp_path))["works"]
     assert "Usage: darsr" in run(fresh.scripts / "darsr", "--help", cwd=tmp_path)
     fresh.python(IMPORT_DEPLOY)
+    fresh.python(IMPORT_DARSR)
     versions = fresh.versions()
     assert "onnxruntime" in versions
     assert not {"torch", "onnx", "onnxscript", "scikit-image"} & set(versions)

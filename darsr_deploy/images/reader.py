@@ -89,7 +89,7 @@ def read_picture(path: str | Path) -> Picture:
                 _check(file, image)
                 info = dict(image.info)
                 orientation = file.tiff.orientation if file.tiff else image.getexif().get(ORIENTATION, 1)
-                pixels = _upright(_decode_png(file), orientation) if file.deep else _decode_shallow(file, image)
+                pixels = _upright(_decode_png(file), orientation) if file.deep else decode_shallow(file.path, image)
         metadata = read_metadata(file.kind, file.data, info, file.tiff, orientation in (5, 6, 7, 8))
     icc = file.tiff.icc if file.tiff else info.get("icc_profile") or None
     lossless = file.kind in ("PNG", "TIFF", "BMP") or (
@@ -244,15 +244,15 @@ def _check(file: _File, image: Image.Image) -> None:
         raise damaged(file.path, f" (its size is {file.width}x{file.height} and its pixels are {found})")
 
 
-def _decode_shallow(file: _File, image: Image.Image) -> np.ndarray:
-    """Decode 8 bits a channel or less, upright."""
+def decode_shallow(path: Path, image: Image.Image) -> np.ndarray:
+    """Decode an image that Pillow has opened, of 8 bits a channel or less, and turn it upright."""
     clear = "transparency" in image.info or image.mode in ("PA", "RGBa", "La")
     image.load()  # where Pillow turns a TIFF
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     gray = image.mode in ("1", "L", "LA", "La")
     if image.mode not in _MODES:
-        raise unsupported(file.path, f"is an image of kind {image.mode}, which is not supported")
+        raise unsupported(path, f"is an image of kind {image.mode}, which is not supported")
     alpha = clear or image.mode in ("LA", "RGBA")
     return _in_bands(image, ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB"))
 

@@ -47,6 +47,7 @@ def adapt_image(
     report: Report = lambda _: None,
     start: Adapter | None = None,
     replace: bool = True,
+    jpeg_quality: float | None = None,
 ) -> tuple[Adapter, float]:
     """Adapt to one image and write the adapter file.
 
@@ -57,6 +58,7 @@ def adapt_image(
         report: called with ``{phase, step, steps, loss}`` after every step.
         start: another image's adapter to start from (profile ``fast``): a burst, a video's next scene.
         replace: False refuses an adapter that another program has written meanwhile.
+        jpeg_quality: what a JPEG's tables say, where ``image`` is a lossless copy of its pixels.
 
     Returns:
         ``(adapter, seconds)``.
@@ -89,7 +91,7 @@ def adapt_image(
     checkpoint = Checkpoint(Path(f"{out}.partial"), json.dumps(identity, sort_keys=True), resume)
     started = time.perf_counter()
     if told:
-        result = adapt_told(pixels, backbone, options, read_jpeg_quality(image))
+        result = adapt_told(pixels, backbone, options, jpeg_quality or read_jpeg_quality(image))
     else:
         run = adapt_fast if options.name == "fast" else adapt_paper
         result = run(pixels, backbone.module, options, device, checkpoint, report, **more)
