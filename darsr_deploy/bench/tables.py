@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Callable
+
+from .stats import median_interval
 
 # heading, figure of a row
 _COLUMNS: tuple[tuple[str, Callable[[dict], object]], ...] = (
@@ -27,13 +30,37 @@ _COLUMNS: tuple[tuple[str, Callable[[dict], object]], ...] = (
     ("Y-PSNR", lambda r: r["psnr_y_truth_db"]),
     ("of roof", lambda r: r["roofline"] and f"{100 * r['roofline']['reached']:.0f} %"),
 )
+_NAMES = ("engine", "provider", "precision", "form")
+_CONFIDENCE = 0.95  # of each row's median, by which rows are told apart
 
 
-def text(report: dict) -> str:
-    """Format the rows that ran as an aligned table, then where their time goes, warnings, and reasons for what is missing."""
-    ran = [row for row in report["rows"] if row["n"] is not None]
+def verdict(report: dict) -> str:
+    """Say in one line how long the fastest row takes for a picture, and which it is; rows alike within the noise are all named."""
+    ran = sorted(_rows_that_ran(report), key=lambda row: row["median_ms"])
+    if not ran:
+        return "nothing ran here"
+    best, bounds = ran[0], [_median_bounds(row) for row in ran]
+    ms = best["median_ms"] / report["setting"]["samples_per_query"]
+    *_, height, width = best["shape"].split("x")
+    speed = f"{_cell(ms)} ms a picture of {width}x{height}, {_cell(1e3 / ms)} a second"
+    differing = [key for key in _NAMES if len({row[key] for row in ran}) > 1]
+    name = lambda row: " ".join(row[key] for key in differing or _NAMES if row[key])  # noqa: E731
+    alike = [name(row) for row, (low, _) in zip(ran[1:], bounds[1:]) if low <= bounds[0][1]]
+    if alike:
+        return f"{speed}; {name(best)} and {', '.join(alike)} are too close to tell which is the fastest here"
+    return f"{speed}; {name(best)} {'is the fastest' if len(ran) > 1 else 'alone ran'} here"
+
+
+def text(report: dict, verbose: bool = False) -> str:
+    """Format the verdict, the rows that ran as an aligned table, where their time goes, and warnings.
+
+    Args:
+        verbose: also why rows and figures are missing, which otherwise are counted.
+    """
+    ran = _rows_that_ran(report)
     columns = [c for c in _COLUMNS if any(c[1](row) is not None for row in ran)]
     lines = [
+        verdict(report),
         _machine_line(report),
         *_aligned([[c[0] for c in columns], *([_cell(c[1](r)) for c in columns] for r in ran)]),
     ]
@@ -46,16 +73,23 @@ def text(report: dict) -> str:
             for r in ran
         ]
         lines += ["", *_aligned([head, *body])]
-    return "\n".join(lines + _notes(report))
+    return "\n".join(lines + _notes(report, verbose))
 
 
-def markdown(report: dict) -> str:
+def markdown(report: dict, verbose: bool = False) -> str:
     """Format the same as Markdown tables."""
-    ran = [row for row in report["rows"] if row["n"] is not None]
+    ran = _rows_that_ran(report)
     columns = [c for c in _COLUMNS if any(c[1](row) is not None for row in ran)]
-    lines = [_machine_line(report), "", _bars([c[0] for c in columns]), "|" + "---|" * len(columns)]
+    lines = [
+        f"**{verdict(report)}**",
+        "",
+        _machine_line(report),
+        "",
+        _bars([c[0] for c in columns]),
+        "|" + "---|" * len(columns),
+    ]
     lines += [_bars([_cell(c[1](row)) for c in columns]) for row in ran]
-    notes = _notes(report)
+    notes = _notes(report, verbose)
     return "\n".join(lines + [""] * bool(notes) + [f"- {note}" for note in notes if note])
 
 
@@ -80,33 +114,49 @@ def _machine_line(report: dict) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
-def _notes(report: dict) -> list[str]:
-    """Return warnings, rows that did not run, and reasons, each once with the rows or figures it is about."""
-    lines: list[str] = []
+def _rows_that_ran(report: dict) -> list[dict]:
+    return [row for row in report["rows"] if row["n"] is not None]
+
+
+def _median_bounds(row: dict) -> tuple[float, float]:
+    """Return bounds of a row's median by the medians of its blocks, as :mod:`.compare` has them."""
+    low, high, _ = median_interval([statistics.median(block) for block in row["blocks_ms"]], _CONFIDENCE)
+    return low, high
+
+
+def _notes(report: dict, verbose: bool) -> list[str]:
+    """Return warnings, and the reasons for what is missing, each once with the rows or figures it is about, or their number.
+
+    Where nothing ran the reasons are what the reader needs.
+    """
+    ran, lines = _rows_that_ran(report), []
     about: dict[str, list[str]] = {}
     for row in report["rows"]:
         for warning in row["warnings"]:
             about.setdefault(warning, []).append(_name(row))
-    everywhere = sum(row["n"] is not None for row in report["rows"])
     for warning, names in about.items():
-        lines.append(f"warning: {'every row' if len(names) == everywhere > 1 else ', '.join(names)}: {warning}")
+        lines.append(f"warning: {'every row' if len(names) == len(ran) > 1 else ', '.join(names)}: {warning}")
     if report["machine"]["throttled"]:
         lines.append("warning: the machine slowed itself down (heat or power)")
     idle: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     for row in report["rows"]:
         if row["n"] is None:
             idle.setdefault(row["reason"], []).append(_name(row))
-    lines += [f"{', '.join(names)} did not run: {reason}" for reason, names in idle.items()]
-    why: dict[str, list[str]] = {}
-    for row in report["rows"]:
         for name, reason in row["reasons"].items():
-            why.setdefault(reason, []).append(name)
-    lines += [f"no {', '.join(dict.fromkeys(names))}: {reason}" for reason, names in why.items()]
+            missing.setdefault(reason, []).append(name)
+    if verbose or not ran:
+        lines += [f"{', '.join(names)} did not run: {reason}" for reason, names in idle.items()]
+        lines += [f"no {', '.join(dict.fromkeys(names))}: {reason}" for reason, names in missing.items()]
+    else:
+        rows, figures = sum(map(len, idle.values())), len({name for names in missing.values() for name in names})
+        counts = [f"{rows} rows did not run"] * bool(rows) + [f"{figures} figures could not be had"] * bool(figures)
+        lines += [f"{' and '.join(counts)} (--verbose says why)"] * bool(counts)
     return ["", *lines] if lines else []
 
 
 def _name(row: dict) -> str:
-    return " ".join(row[key] for key in ("engine", "provider", "precision", "form") if row[key])
+    return " ".join(row[key] for key in _NAMES if row[key])
 
 
 def _cell(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +77,10 @@ def bench(
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", help="Say why rows did not run and figures are missing, instead of their number."),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     failures: Failures = None,
@@ -114,14 +119,16 @@ def bench(
         result = measure(rows, picture, setting, known, truth, why_no_reference=why, report=report)
     texts: dict[str, Callable[[dict], str]] = {
         ".json": lambda r: json.dumps(r, indent=1, allow_nan=False),
-        ".md": bench_tables.markdown,
+        ".md": partial(bench_tables.markdown, verbose=verbose),
         ".csv": bench_tables.as_csv,
     }
     for target in out or []:
         write_text(target, texts[target.suffix.lower()](result).rstrip("\n") + "\n")
     if not as_json:
-        chosen = bench_tables.markdown if markdown else bench_tables.as_csv if as_csv else bench_tables.text
-        print(chosen(result).rstrip("\n"))
+        shown = (
+            texts[".md" if markdown else ".csv"] if markdown or as_csv else partial(bench_tables.text, verbose=verbose)
+        )
+        print(shown(result).rstrip("\n"))
     ran = [row for row in result["rows"] if row["n"] is not None]
     if not ran:
         failures(DarsrError("bench", "no engine runs here", "see darsr doctor"))

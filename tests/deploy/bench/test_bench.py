@@ -16,7 +16,7 @@ import pytest
 
 import darsr_deploy
 from darsr_deploy.bench.run import Setting, measure
-from darsr_deploy.bench.tables import as_csv, markdown, text
+from darsr_deploy.bench.tables import as_csv, markdown, text, verdict
 from darsr_deploy.bench.worker import Row
 from darsr_deploy.images.arrays import to_tensor, write_image
 from darsr_deploy.images.synthetic import natural_noise
@@ -124,7 +124,7 @@ def test_an_engine_that_fails_is_a_row_with_a_reason(report):
 
 
 def test_the_report_as_text_markdown_and_csv(report):
-    shown, bars = text(report), markdown(report)
+    shown, bars = text(report, verbose=True), markdown(report)
     for words in ("ort     cpu       fp32", "trt cuda fp32 none did not run: engine: is not made", "not finite"):
         assert words in shown
     assert "no power_w, energy_per_frame_j: " in shown or "power_w" not in shown
@@ -139,8 +139,32 @@ def test_rows_that_cannot_run_for_one_reason_are_one_line(report):
     idle = [row for row in changed["rows"] if row["n"] is None]
     for row in idle:
         row["reason"] = "there is no driver"
-    (line,) = [line for line in text(changed).splitlines() if "did not run" in line]
+    (line,) = [line for line in text(changed, verbose=True).splitlines() if "did not run" in line]
     assert line.endswith(" did not run: there is no driver") and line.count(", ") == len(idle) - 1
+
+
+def test_the_verdict_comes_first_and_reasons_are_counted(report):
+    fast = min((row for row in report["rows"] if row["n"]), key=lambda row: row["median_ms"])
+    for made in (text, markdown):
+        first = made(report).splitlines()[0].strip("*")
+        assert first == verdict(report) and first.endswith("; fp16 none is the fastest here")
+        assert first.startswith(f"{fast['median_ms']:.3g} ms a picture of 16x12, ")
+        assert "4 rows did not run and " in made(report) and " figures could not be had (--verbose says why)" in made(
+            report
+        )
+        assert "of a runtime" not in made(report) and "of a runtime" in made(report, verbose=True)
+
+
+def test_a_verdict_claims_no_more_than_was_measured(report):
+    changed = json.loads(json.dumps(report))
+    slow, quick = changed["rows"][:2]
+    quick.update(blocks_ms=slow["blocks_ms"], median_ms=slow["median_ms"])
+    assert "are too close to tell which is the fastest here" in verdict(changed)
+    changed["rows"] = [slow, *changed["rows"][2:]]
+    slow["median_ms"], changed["setting"]["samples_per_query"] = 80.0, 8
+    assert verdict(changed) == "10.0 ms a picture of 16x12, 100.0 a second; ort cpu fp32 network alone ran here"
+    changed["rows"] = changed["rows"][1:]
+    assert verdict(changed) == "nothing ran here" and "of a runtime" in text(changed), "the reasons are all there is"
 
 
 @pytest.mark.parametrize("scenario", ["multi-stream", "offline"])
