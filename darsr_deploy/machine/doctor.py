@@ -49,6 +49,15 @@ _TENSORRT = (("tensorrt", ("tensorrt",)), ("tensorrt_rtx", ("tensorrt_rtx", "ten
 _IMAGES = (".png", ".jpg", ".webp", ".tiff", ".bmp")
 _VIDEO = ("h264", "hevc", "vp9", "av1")
 _BASE = ("numpy", "opencv", "pillow")  # parts that no extra brings
+# task, parts that it needs beside those of infer
+_TASKS = (
+    ("adapt", ("opencv", "torch")),
+    ("infer", ()),
+    ("export", ("torch", "onnx", "onnxscript")),
+    ("video", ("video",)),
+)
+_FOR_GPU = ("nvidia driver", "nvidia-ml-py", *(part for part, _ in _TENSORRT))
+_NO_GPU = "no NVIDIA GPU was found"
 
 
 def examine(root: Path = Path("/")) -> list[Finding]:
@@ -65,7 +74,7 @@ def examine(root: Path = Path("/")) -> list[Finding]:
     ]
     findings += [_module(*part) for part in _PARTS]
     runtime = _runtime()
-    findings += [runtime, *_gpu(facts, runtime), *_jetson(facts), *_tensorrt(facts)]
+    findings += [runtime, *_gpu(facts, runtime, root), *_jetson(facts), *_tensorrt(facts)]
     findings += [_images(), _video(), *_folders()]
     return findings
 
@@ -82,6 +91,34 @@ def can_infer(findings: list[Finding]) -> bool:
         and cached
         and (state["onnxruntime"] == "ok" or (state["torch"] == "ok" and state["onnxruntime"] == "missing"))
     )
+
+
+def summarize(findings: list[Finding]) -> list[tuple[str, str]]:
+    """Return each task with ``ok``, or with what it needs and the command that brings it."""
+    of = {f.part: f for f in findings}
+    basis = () if can_infer(findings) else ("opencv", "onnxruntime", "cache")
+    rows = []
+    for task, parts in _TASKS:
+        lacking = [f for f in (of[part] for part in (*parts, *basis)) if f.state != "ok"]
+        rows.append((task, _say_need(lacking[0]) if lacking else "ok"))
+    families = [of[part] for part, _ in _TENSORRT if part in of]
+    installed = [f.part for f in families if f.state == "ok"]
+    if of["nvidia driver"].state != "ok":
+        trt = "no NVIDIA GPU here" if of["nvidia driver"].detail == _NO_GPU else _say_need(of["nvidia driver"])
+    else:
+        trt = f"ok ({', '.join(installed)})" if installed else _say_need(families[0])
+    return [*rows, ("TensorRT", trt)]
+
+
+def without_hardware(findings: list[Finding]) -> list[Finding]:
+    """Return what is missing for hardware that is not here, which nobody has to install."""
+    here = all(f.detail != _NO_GPU for f in findings if f.part == "nvidia driver")
+    return [] if here else [f for f in findings if f.part in _FOR_GPU and f.state == "missing"]
+
+
+def _say_need(finding: Finding) -> str:
+    verb = f"{finding.part} is broken" if finding.state == "broken" else f"needs {finding.part}"
+    return f"{verb}: {finding.repair or finding.detail}"
 
 
 def to_json(findings: list[Finding]) -> list[dict]:
@@ -119,13 +156,14 @@ def _runtime() -> Finding:
     return Finding("onnxruntime", purpose, "ok", f"{ort.__version__}: {', '.join(ort.get_available_providers())}")
 
 
-def _gpu(facts: dict, runtime: Finding) -> list[Finding]:
+def _gpu(facts: dict, runtime: Finding, root: Path) -> list[Finding]:
     """Examine the NVIDIA driver, and ONNX Runtime's CUDA provider where there is a driver for it."""
     purpose = "engines trt and trt-rtx, provider cuda"
     library = nvml.driver_library()
     if library is None:
         repair = "with an NVIDIA GPU in the machine, install its driver: sudo apt install nvidia-driver"
-        return [Finding("nvidia driver", purpose, "missing", "no libcuda can be loaded", repair)]
+        why = "no libcuda can be loaded" if facts["l4t"] or nvml.on_the_bus(root) else _NO_GPU
+        return [Finding("nvidia driver", purpose, "missing", why, repair)]
     names = [f"{gpu['name']} (sm_{(gpu['compute_capability'] or '?').replace('.', '')})" for gpu in facts["gpus"]]
     detail = f"{facts['driver'] or library}, CUDA {facts['cuda'] or 'version not told'}: {', '.join(names) or 'GPU not told'}"
     found = [Finding("nvidia driver", purpose, "ok", detail)]

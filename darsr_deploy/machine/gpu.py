@@ -5,10 +5,12 @@ Nothing here fails: a machine without the package, the driver or a GPU has empty
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..install import install
@@ -32,6 +34,16 @@ def driver_library() -> str | None:
             continue
         return name
     return None
+
+
+def on_the_bus(root: Path = Path("/")) -> bool:
+    """Return whether Linux sees an NVIDIA display controller on the PCI bus, with a driver or without."""
+    for device in (root / "sys/bus/pci/devices").glob("*"):
+        with contextlib.suppress(OSError):
+            vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
+            if vendor == "0x10de" and kind.startswith("0x03"):
+                return True
+    return False
 
 
 def missing() -> str | None:

@@ -20,6 +20,9 @@ from darsr_deploy.errors import DarsrError
 @command
 def doctor(
     *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also list what is missing for hardware that is not here.")
+    ] = False,
     as_json: Json = False,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Build, compare and time every engine that this machine has.")
@@ -41,7 +44,7 @@ def doctor(
             return [row.to_json() for row in rows]
         print("\n".join(map(str, rows)))
         return None
-    from darsr_deploy.machine.doctor import can_infer, examine, to_json
+    from darsr_deploy.machine.doctor import can_infer, examine, summarize, to_json, without_hardware
 
     findings = examine()
     works = can_infer(findings)
@@ -49,6 +52,15 @@ def doctor(
         failures(DarsrError("infer", "cannot run here", "see the parts that are missing or broken"))
     if as_json:
         return {"works": works, "parts": to_json(findings)}
+    for task, state in summarize(findings):
+        print(f"{task:10}{state}")
+    print()
+    hidden = [] if everything else without_hardware(findings)
     for f in findings:
-        print(f"{f.state:8}{f.part:14}{f.detail}  (for {f.purpose})" + (f"\n{'':22}-> {f.repair}" if f.repair else ""))
+        if f not in hidden:
+            print(
+                f"{f.state:8}{f.part:14}{f.detail}  (for {f.purpose})" + (f"\n{'':22}-> {f.repair}" if f.repair else "")
+            )
+    if hidden:
+        print(f"\nleft out, for hardware that is not here: {', '.join(f.part for f in hidden)} (--all shows them)")
     return None

@@ -51,6 +51,37 @@ def test_a_machine_with_the_base_install_only(monkeypatch):
     }
     assert parts["torch"]["repair"] == install("train")
     assert install("ort") in parts["onnxruntime"]["repair"]
+    lines = runner.invoke(cli.app, ["doctor"]).stdout.splitlines()
+    assert lines[0] == f"adapt     needs torch: {install('train')}"
+    assert lines[1] == f"infer     needs onnxruntime: {parts['onnxruntime']['repair']}"
+    assert [line.split()[0] for line in lines[:5]] == ["adapt", "infer", "export", "video", "TensorRT"]
+
+
+def test_the_tasks_come_first_and_what_no_hardware_asks_for_is_left_out(monkeypatch, states):
+    monkeypatch.setattr(doctor.nvml, "driver_library", lambda: None)
+    monkeypatch.setattr(doctor.nvml, "on_the_bus", lambda root: False)
+    shown = runner.invoke(cli.app, ["doctor"]).stdout
+    lines = dict(line.split(maxsplit=1) for line in shown.split("\n\n")[0].splitlines())
+    assert lines["infer"] == "ok" and lines["TensorRT"] == "no NVIDIA GPU here"
+    assert "nvidia driver" in shown.splitlines()[-1] and "(--all shows them)" in shown.splitlines()[-1]
+    assert "missing nvidia driver" not in shown
+    everything = runner.invoke(cli.app, ["doctor", "--all"]).stdout
+    assert "missing nvidia driver" in everything and "--all" not in everything
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor.nvml, "driver_library", lambda: None)
+    card = "sys/bus/pci/devices/0000:01:00.0"
+    found = states({f"{card}/vendor": "0x10de\n", f"{card}/class": "0x030000\n"})
+    assert found["nvidia driver"].detail == "no libcuda can be loaded" and not doctor.without_hardware(
+        [*found.values()]
+    )
+    assert dict(doctor.summarize([*found.values()]))["TensorRT"].startswith("needs nvidia driver: with an NVIDIA GPU")
+    found = states({f"{card}/vendor": "0x10ec\n"})
+    assert doctor.without_hardware([*found.values()])
+
+
+def test_what_is_broken_is_said_of_every_task_that_needs_it(both):
+    tasks = dict(doctor.summarize(doctor.examine()))
+    assert tasks["infer"].startswith("onnxruntime is broken: repair: ") and tasks["video"] == tasks["infer"]
 
 
 @pytest.fixture
