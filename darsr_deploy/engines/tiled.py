@@ -16,8 +16,9 @@ from ..errors import DarsrError, OutOfMemory
 from ..images.arrays import to_image, to_tensor
 from ..memory import free_memory
 from .base import Staged, Tileable
-from .tiling import LEAST_TILE, Span, automatic_tile, grid, whole_bytes
+from .tiling import LEAST_TILE, Span, automatic_tile, grid, overlap_factor, whole_bytes
 
+_COSTLY = 1.25  # times the multiply-adds of the tiles that memory allows: more is worth a line
 _Take = Callable[[Span, Span], np.ndarray]
 _Put = Callable[[Span, Span, np.ndarray], None]
 
@@ -62,6 +63,7 @@ class TiledEngine:
         self._free: Callable[[], int | None] = getattr(engine, "free_memory", free_memory) if free is None else free
         self.spec, self.name, self.provider = engine.spec, engine.name, engine.provider
         self.locality = engine.locality
+        self._warned = False
         self._chosen: tuple[tuple[int, int], int] = (0, 0), 0  # of the last image: its size, and the side of its tiles
         if tile and self.locality.halo is None:
             raise DarsrError(f"--tile {tile}", self.locality.why or "this model takes whole images", self._hint())
@@ -143,9 +145,11 @@ class TiledEngine:
 
     def _fit_memory(self, height: int, width: int) -> int:
         """Return what was asked for, or what the memory has room for."""
-        if self.tile is not None:
-            return 0 if self.tile >= max(height, width) else self.tile
         local, free = self.locality, self._free()
+        if self.tile is not None:
+            tile = 0 if self.tile >= max(height, width) else self.tile
+            self._say_what_overlap_costs(height, width, tile, free)
+            return tile
         if not local.bytes_per_pixel:
             return 0
         if local.halo is not None:
@@ -157,6 +161,19 @@ class TiledEngine:
                 f"an image of {width}x{height}", f"{why}({local.why})", f"{self._hint()}, or try --tile 0"
             )
         return 0
+
+    def _say_what_overlap_costs(self, height: int, width: int, tile: int, free: int | None) -> None:
+        """Say once where tiles are far smaller than they have to be: each is computed with its surroundings."""
+        local = self.locality
+        if not tile or local.halo is None or not local.bytes_per_pixel or self._warned:
+            return
+        allowed = automatic_tile(height, width, local.halo, local.bytes_per_pixel, free)
+        allowed = min(allowed or max(height, width), self._most_tile() or max(height, width))
+        factors = [overlap_factor(height, width, side, local.halo, local.alignment) for side in (tile, allowed)]
+        if 2 * tile <= allowed and factors[0] > _COSTLY * factors[1]:
+            self._warned = True
+            room = f"tiles of {allowed}" if allowed < max(height, width) else "the whole image at once (--tile 0)"
+            self._say(f"--tile {tile}: overlap makes {factors[0]:.1f} times the multiply-adds; memory allows {room}")
 
     def _try_tiles(self, height: int, width: int, tile: int, take: _Take, put: _Put) -> None:
         while True:

@@ -70,6 +70,14 @@ def grid(height: int, width: int, tile: int, halo: int, alignment: int = 1) -> I
             yield rows, column
 
 
+def overlap_factor(height: int, width: int, tile: int, halo: int, alignment: int = 1) -> float:
+    """Return how many times an image's pixels are computed in tiles with their surroundings; 1 for the whole image."""
+    rows, columns = (
+        sum(span.last - span.first for span in spans(side, tile, halo, alignment)) for side in (height, width)
+    )
+    return rows * columns / (height * width)
+
+
 def automatic_tile(height: int, width: int, halo: int, bytes_per_pixel: int, free: int | None) -> int:
     """Return the side of the tiles for an image, in LR pixels; 0 where the whole image fits.
 

@@ -19,6 +19,7 @@ from darsr_deploy.console.command import (
     Overwrite,
     Printed,
     Scale,
+    Threads,
     command,
     make_folder,
     one_or_list,
@@ -54,6 +55,7 @@ def infer(
     tile: Annotated[
         str, typer.Option(help="Side of the tiles in LR pixels; auto: by free memory, 0: no tiles.")
     ] = "auto",
+    threads: Threads = 0,
     readapt: Annotated[
         str, typer.Option(help="Videos: never, or scene (adapt again in the background when the scene changes).")
     ] = "never",
@@ -114,7 +116,7 @@ def infer(
     held = contextlib.ExitStack()
 
     def open_source(source: Source) -> TiledEngine:
-        options = {"precision": precision, "tile": side, "trust": trust, "progress": progress}
+        options = {"precision": precision, "tile": side, "threads": threads, "trust": trust, "progress": progress}
         return open_engine(source, engine, provider, **options)
 
     def running(source: Source) -> Engine:

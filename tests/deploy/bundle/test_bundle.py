@@ -429,9 +429,24 @@ def test_tiles_as_typed(desk):
     whole = read_image(Path("0.png")).astype(int)
     assert (whole == read_image(Path("auto.png"))).all()
     assert np.abs(whole - read_image(Path("32.png"))).max() <= 1
+    assert (
+        "--tile 16: overlap makes "
+        in done("infer", "photo.png", "--tile", "16", "-o", "16.png", "--threads", "1").stderr
+    )
     refused("infer", "photo.png", "--tile", "7", name="--tile 7")
     line = refused("infer", "photo.png", "--tile", "32", "--engine", "torch", name="--tile 32")
     assert "--engine ort" in line
     done("export", "photo.darsr")
     line = refused("infer", "photo.png", "--tile", "32", "--model", "photo.onnx", name="--tile 32")
     assert "ReduceMean over the whole picture" in line and "--split" in line
+
+
+@pytest.mark.parametrize("engine", ["ort", "torch"])
+def test_threads_reach_the_engine(desk, engine, monkeypatch):
+    done("infer", "photo.png", "-o", "exported.png")
+    module, name = (bundle_module, "open_session") if engine == "ort" else (torch, "set_num_threads")
+    asked, original = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *values: asked.append(values[-1]) or original(*values))
+    bundle_module._kept.cache_clear()
+    done("infer", "photo.png", "--engine", engine, "--threads", "1", "-o", "one.png")
+    assert asked and set(asked) == {1}

@@ -127,6 +127,26 @@ def test_out_of_memory_means_smaller_tiles_and_is_said():
         TiledEngine(Enlarger(room=100), 0, said.append).run(lr)
 
 
+def test_tiles_far_smaller_than_they_have_to_be_say_what_they_cost():
+    said, engine, image = [], Enlarger(), picture(100, 140)
+    tiled = TiledEngine(engine, 16, said.append, free=lambda: 1 << 33)
+    upscale(tiled, image)
+    computed = sum(engine.asked[len(engine.asked) // 2 :]) / (100 * 140)  # behind the pass that collects the average
+    assert said == [
+        f"--tile 16: overlap makes {computed:.1f} times the multiply-adds; memory allows the whole image at once (--tile 0)"
+    ]
+    upscale(tiled, picture(100, 150))
+    assert len(said) == 1, "once"
+    said.clear()
+    least = int(2 * tiling._OVERHEAD * BYTES * (48 + 2 * HALO) ** 2)
+    upscale(TiledEngine(Enlarger(), 16, said.append, free=lambda: least), picture(400, 300))
+    assert said[0].endswith("times the multiply-adds; memory allows tiles of 48")
+    said.clear()
+    for tile, free in ((16, 0), (80, 1 << 33), (0, 1 << 33), (None, 1 << 33), (200, 1 << 33)):
+        upscale(TiledEngine(Enlarger(), tile, said.append, free=lambda free=free: free), image)
+    assert said == [], "no more than they must, or hardly more"
+
+
 def test_a_model_that_takes_whole_images_alone_says_why():
     locality = Locality(None, 1, BYTES, why="it averages", hint="export it with --split")
     with pytest.raises(DarsrError, match=r"--tile 64: it averages; export it with --split"):
