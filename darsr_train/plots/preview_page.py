@@ -61,9 +61,15 @@ def draw(findings: Findings, title: str, remark: str) -> np.ndarray:
     page.text(MARGIN, MARGIN + TITLE + 26, remark, SMALL, FAINT, width=page.width - 2 * MARGIN)
     place = find_detailed_square(findings.after, _CROP)
     height, width = findings.after.shape[:2]
-    names = ("bicubic", "before: the backbone alone", "after: corrected, then the backbone")
-    for x, name, picture in zip(columns, names, (findings.bicubic, findings.before, findings.after)):
-        crop = picture[place]
+    crops = {"bicubic": findings.bicubic[place]}
+    if np.array_equal(findings.before, findings.after):
+        crops["nothing was corrected: the backbone alone"] = findings.after[place]
+        if crops["bicubic"].shape[:2] != (height, width):
+            crops[f"all of it, {width} x {height} px"] = findings.after
+    else:
+        crops["before: the backbone alone"] = findings.before[place]
+        crops["after: corrected, then the backbone"] = findings.after[place]
+    for x, (name, crop) in zip(columns, crops.items()):
         where = f"the most detailed {crop.shape[1]} x {crop.shape[0]} of {width} x {height} px"
         _panel(page, x, _HEAD, name, where if x == columns[0] else "")
         _centred(page, x, _HEAD, enlarge(crop, _SIDE))

@@ -66,6 +66,8 @@ def why(adapter: Adapter) -> list[str]:
     chosen, camera = facts.get("chosen"), number(facts, "camera_probability")
     amount = _amount(facts)
     if adapter.correction == "none":
+        if isinstance(facts.get("decision"), str):
+            return [f"Found: {facts['decision']}.", "The backbone alone is best for such an image."]
         found = "the blur that was found" if amount == 1 else f"{amount:g} times the blur that was found"
         words = [f"Nothing is corrected: {found} is no wider than that of a bicubic reduction."]
         words.append("The backbone alone is best for such an image.")

@@ -10,7 +10,7 @@
     constructor(root) {
       this.root = root;
       this.stage = root.querySelector(".stage");
-      this.slider = root.querySelector(".divider");
+      this.slider = root.querySelector(".divider"); // null, as the line, where there is one picture alone
       this.line = root.querySelector(".line");
       this.size = [Number(root.dataset.width), Number(root.dataset.height)];
       this.layers = new Map([...root.querySelectorAll(".layer")].map((layer) => [layer.dataset.name, layer]));
@@ -24,7 +24,7 @@
       this.root.querySelectorAll("[data-side]").forEach((radio) => radio.addEventListener("change", () => this.choose()));
       this.root.querySelectorAll("[data-do]").forEach((button) =>
         button.addEventListener("click", () => this.act(button.dataset.do)));
-      this.slider.addEventListener("input", () => this.draw());
+      this.slider?.addEventListener("input", () => this.draw());
       this.stage.addEventListener("keydown", (event) => this.key(event));
       this.stage.addEventListener("pointerdown", (event) => this.grab(event));
       this.stage.addEventListener("dblclick", (event) => this.toggle(event));
@@ -33,6 +33,7 @@
     }
 
     choose() {
+      if (!this.slider) return this.draw();
       const chosen = (side) => this.root.querySelector(`[data-side=${side}]:checked`);
       this.layers.forEach((layer) => layer.classList.remove("shown", "top"));
       for (const side of ["left", "right"]) {
@@ -70,7 +71,7 @@
         this.centre[axis] = clamp(this.centre[axis], Math.min(half, this.size[axis] / 2), Math.max(this.size[axis] - half, this.size[axis] / 2));
         return Math.round((box[axis] / 2 - (this.centre[axis] * zoom) / ratio) * ratio) / ratio;
       });
-      const share = Number(this.slider.value) / 1000;
+      const share = this.slider ? Number(this.slider.value) / 1000 : 0;
       const at = Math.round(box[0] * share * ratio) / ratio;
       Object.assign(this.stage.style, { width: `${box[0]}px`, height: `${box[1]}px` });
       this.stage.classList.toggle("crisp", zoom >= 1);
@@ -82,8 +83,10 @@
           clipPath: layer.classList.contains("top") ? `inset(-2px -2px -2px ${Math.max(0, at - place[0])}px)` : "none",
         });
       });
-      this.line.style.left = `${at}px`;
-      this.slider.setAttribute("aria-valuetext", this.words(share));
+      if (this.slider) {
+        this.line.style.left = `${at}px`;
+        this.slider.setAttribute("aria-valuetext", this.words(share));
+      }
       this.describe(zoom, whole);
     }
 
@@ -122,12 +125,13 @@
       if (act) this.act(act);
       else if (!step || event.target === this.slider) return; // the slider has keys of its own
       else if (this.zoom !== null) this.pan(step.map((side) => side * 40));
-      else if (step[0]) this.move(Number(this.slider.value) + step[0] * 20);
+      else if (step[0] && this.slider) this.move(Number(this.slider.value) + step[0] * 20);
       else return;
       event.preventDefault();
     }
 
     move(value) {
+      if (!this.slider) return;
       this.slider.value = clamp(value, 0, 1000);
       this.draw();
     }
@@ -171,14 +175,12 @@
     }
   }
 
-  /** Close-ups too: a whole number of screen pixels for each of theirs. */
+  /** Close-ups too: a whole number of screen pixels for each of theirs, and no smaller than without this. */
   const sharpen = () => {
     const ratio = window.devicePixelRatio;
-    document.querySelectorAll("[data-crisp]").forEach((image) => {
-      const pixels = Number(image.getAttribute("width"));
-      image.style.width = "";
-      const wanted = image.getBoundingClientRect().width * ratio;
-      image.style.width = `${(pixels * Math.max(1, Math.floor(wanted / pixels))) / ratio}px`;
+    document.querySelectorAll("[data-pixels]").forEach((image) => {
+      const pixels = Number(image.dataset.pixels);
+      image.style.width = `${(pixels * Math.ceil((Number(image.getAttribute("width")) * ratio) / pixels - 0.01)) / ratio}px`;
     });
   };
 

@@ -51,12 +51,17 @@ def _summary(subjects: list[Subject]) -> Markup:
     gains = [s.scores["adapted"]["psnr_y"] - s.scores["backbone"]["psnr_y"] for s in subjects if s.scores]
     if not subjects:
         return Markup()
-    words = "Super-resolved by a network that was adapted to this one image." if len(subjects) == 1 else (
-        "Super-resolved by networks that were each adapted to the one image."
-    )  # fmt: skip
+    changed = [subject for subject in subjects if not subject.unchanged]
+    if not changed:
+        words = "Super-resolved by the backbone alone: nothing was corrected."
+    elif len(subjects) == 1:
+        words = "Super-resolved by a network that was adapted to this one image."
+    else:
+        words = "Super-resolved by networks that were each adapted to the one image."
     if len(gains) > 1:
         words += f" On average {sum(gains) / len(gains):+.2f} dB over the backbone alone."
-    return element("p", words, " Drag the divider: before on the left, after on the right.", class_="lead")
+    words += " Drag the divider: before on the left, after on the right." if changed else ""
+    return element("p", words, class_="lead")
 
 
 def _contents(subjects: list[Subject], bench: dict | None) -> Markup | None:

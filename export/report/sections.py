@@ -12,6 +12,7 @@ from .pictures import Album, album, uri
 from .subject import Place, Subject, places
 
 _CROP = 88  # side of a close-up in HR pixels
+_SHOWN = 256  # least length of its longer side on the page
 _LEFT, _RIGHT = ("bicubic", "backbone"), ("adapted", "truth")
 _PHASES = {"adapting": "Loss of the fit", "degradation score": "Loss of the degradation score"}
 
@@ -24,16 +25,23 @@ def image_section(subject: Subject, key: str, budget: int, alone: bool = False) 
         budget: bytes that the large pictures may take.
         alone: whether the page's heading names the image already.
     """
-    pictures = album(subject.pictures, budget)
+    shown = subject.distinct_pictures()
+    pictures = album({"backbone": shown["backbone"]} if subject.unchanged else shown, budget)
     found = places(subject.pictures, _CROP)
     height, width = subject.lr_size
     scale = subject.adapter.scale
     remark = f"{width} × {height} px, enlarged {scale} times through {subject.adapter.backbone}"
     if not subject.whole:
-        shown = subject.pictures["adapted"].shape
-        remark += f"; the page shows its middle, {shown[1]} × {shown[0]} of {width * scale} × {height * scale}"
+        rows, columns = shown["backbone"].shape[:2]
+        remark += f"; the page shows its middle, {columns} × {rows} of {width * scale} × {height * scale}"
     title = element("h2", subject.image.name, class_="unseen" if alone else None, id=f"{key}-title")
-    head = element("header", title, element("p", remark, class_="remark"))
+    nothing = "Nothing was corrected: the result is that of the backbone alone, shown as one picture."
+    head = element(
+        "header",
+        title,
+        element("p", remark, class_="remark"),
+        element("p", nothing, class_="nothing") if subject.unchanged else None,
+    )
     compared = [_viewer(subject, pictures, found["most detail"], key), _scores(subject) if subject.scores else None]
     tall = subject.pictures["adapted"].shape[0] > subject.pictures["adapted"].shape[1] and subject.scores
     parts = [head, element("div", joined(*compared), class_="compared beside" if tall else "compared")]
@@ -49,22 +57,23 @@ def image_section(subject: Subject, key: str, budget: int, alone: bool = False) 
 
 
 def _viewer(subject: Subject, pictures: Album, detail: Place, key: str) -> Markup:
-    """Stack two pictures with a divider to drag; page.js moves it and zooms."""
+    """Stack the pictures with a divider to drag between two of them; page.js moves it and zooms. A single one has none."""
     height, width = subject.pictures["adapted"].shape[:2]
+    alone = len(pictures.uris) == 1
     images = []
     for name, source in pictures.uris.items():
         words = f"{NAMES[name]}: {subject.image.name}"
         size = {"width": width, "height": height}
-        images.append(element("img", src=source, **size, alt=words, data_name=name, class_="layer", draggable="false"))
+        layer = "layer shown" if alone else "layer"
+        images.append(element("img", src=source, **size, alt=words, data_name=name, class_=layer, draggable="false"))
     divider = element("input", type="range", min=0, max=1000, value=500, step=10, class_="divider",
                       aria_label="Divider between the two pictures")  # fmt: skip
-    tags = element("span", "", class_="tag left", aria_hidden="true") + element(
-        "span", "", class_="tag right", aria_hidden="true"
-    )
-    stage = element("div", joined(*images), Markup(tags), element("span", class_="line", aria_hidden="true"), divider,
-                    class_="stage", tabindex=0, role="group",
-                    aria_label="Comparison. Arrow keys move the divider, or the picture once it is enlarged; "
-                    "plus and minus enlarge and reduce, 0 shows it whole.")  # fmt: skip
+    tags = [element("span", "", class_=f"tag {side}", aria_hidden="true") for side in ("left", "right")]
+    between = [] if alone else [*tags, element("span", class_="line", aria_hidden="true"), divider]
+    moved = "the picture" if alone else "the divider, or the picture"
+    words = f"{'Picture' if alone else 'Comparison'}. Arrow keys move {moved} once it is enlarged; "
+    stage = element("div", joined(*images, *between), class_="stage alone" if alone else "stage", tabindex=0, role="group",
+                    aria_label=f"{words}plus and minus enlarge and reduce, 0 shows it whole.")  # fmt: skip
     zoom = element("div",
                    element("button", "−", type="button", data_do="out", aria_label="Reduce"),
                    element("output", "", class_="zoom", aria_live="polite"),
@@ -72,9 +81,10 @@ def _viewer(subject: Subject, pictures: Album, detail: Place, key: str) -> Marku
                    element("button", "Whole", type="button", data_do="whole"),
                    element("button", "Detail", type="button", data_do="detail"),
                    class_="buttons", role="group", aria_label="Zoom")  # fmt: skip
+    sides = [] if alone else [("left", _LEFT, "backbone"), ("right", _RIGHT, "adapted")]
     choices = [
         _choice(side, [name for name in names if name in pictures.uris], selected, key)
-        for side, names, selected in (("left", _LEFT, "backbone"), ("right", _RIGHT, "adapted"))
+        for side, names, selected in sides
     ]
     note = element("p", f"Real pixels, {pictures.how()}. ", element("span", class_="scale-note"), class_="remark")
     return element(
@@ -125,14 +135,15 @@ def _close_ups(subject: Subject, name: str, place: Place) -> Markup:
         "most detail": "Where there is most detail",
         "changed most": "Where adapting changes most",
     }
-    panels = []
-    for picture, pixels in subject.pictures.items():
-        crop = to_rgb(pixels[place])
-        image = element("img", src=uri(crop), width=crop.shape[1], height=crop.shape[0], class_="pixels",
-                        alt=f"{NAMES[picture]}, close-up", data_crisp=True)  # fmt: skip
-        panels.append(element("figure", image, element("figcaption", NAMES[picture])))
     rows, columns = place
-    remark = f"{columns.stop - columns.start} × {rows.stop - rows.start} px at {columns.start}, {rows.start}; pixels enlarged, not smoothed"
+    size = columns.stop - columns.start, rows.stop - rows.start
+    zoom = -(-_SHOWN // max(size))
+    panels = []
+    for picture, pixels in subject.distinct_pictures().items():
+        image = element("img", src=uri(to_rgb(pixels[place])), width=size[0] * zoom, height=size[1] * zoom, class_="pixels",
+                        alt=f"{NAMES[picture]}, close-up", data_pixels=size[0])  # fmt: skip
+        panels.append(element("figure", image, element("figcaption", NAMES[picture])))
+    remark = f"{size[0]} × {size[1]} px at {columns.start}, {rows.start}; each pixel a whole number of times as large"
     strip = element("div", joined(*panels), class_="strip", tabindex=0, role="region", aria_label=titles[name])
     return element("div", element("h3", titles[name]), strip, element("p", remark, class_="remark"), class_="close-ups")
 

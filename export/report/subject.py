@@ -47,6 +47,15 @@ class Subject:
     curves: dict[str, Curve]
     scores: dict[str, dict[str, float]]
 
+    @property
+    def unchanged(self) -> bool:
+        """Return whether adapting changed no pixel."""
+        return np.array_equal(self.pictures["backbone"], self.pictures["adapted"])
+
+    def distinct_pictures(self) -> dict[str, np.ndarray]:
+        """Return the pictures without the adapted one where that is the backbone's."""
+        return {name: p for name, p in self.pictures.items() if name != "adapted" or not self.unchanged}
+
 
 def look_at(
     path: Path, image: Path | None = None, truth: Path | None = None, backbone: str | None = None, device: str = "cpu"

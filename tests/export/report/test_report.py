@@ -209,6 +209,36 @@ def test_the_pictures_are_the_pixels(subject, page):
     assert not np.array_equal(images["backbone"], images["adapted"])
 
 
+def test_close_ups_are_large_and_their_pixels_squares(subject, page):
+    """At least 256 px on the page, a whole number for each pixel, nearest in the browser, lossless; a small crop too."""
+    small = {name: pixels[:30, :22] for name, pixels in subject.pictures.items()}
+    style = (Path(__file__).parents[3] / "export" / "report" / "page.css").read_text()
+    assert re.search(r"\.pixels \{ image-rendering: pixelated; \}", style)
+    for made, least in ((page, 88), (build_page([replace(subject, pictures=small)]), 22)):
+        shown = [a for a in Reader(made).all("img") if "data-pixels" in a]
+        assert len(shown) >= 4
+        for a in shown:
+            sides = [int(a[side]) for side in ("height", "width")]
+            assert max(sides) >= 256 and a["class"] == "pixels"
+            zoom = [side / length for side, length in zip(sides, decoded(a["src"]).shape)]
+            assert zoom[0] == zoom[1] == int(zoom[0]) and int(a["data-pixels"]) <= least
+
+
+def test_where_nothing_was_corrected_there_is_one_picture(subject):
+    """Not two equal halves, and the page says why."""
+    same = {**subject.pictures, "adapted": subject.pictures["backbone"]}
+    adapter = Adapter("none", 2, "edge-x2", "0" * 64, {"decision": "sharp already: nothing to correct"})
+    read = Reader(build_page([replace(subject, pictures=same, adapter=adapter, filters=None, curves={})]))
+    (picture,) = [a for a in read.all("img") if "data-name" in a]
+    assert np.array_equal(decoded(picture["src"]), subject.pictures["backbone"]) and "shown" in picture["class"]
+    assert not read.all("input"), "neither a divider nor a choice of sides"
+    close_ups = [a["alt"] for a in read.all("img") if "data-pixels" in a]
+    assert close_ups == [f"{name}, close-up" for name in ("Bicubic", "Backbone alone", "Truth")]
+    words = " ".join(read.words)
+    assert "Nothing was corrected: the result is that of the backbone alone" in words
+    assert "Found: sharp already: nothing to correct." in words and "Drag the divider" not in words
+
+
 def test_a_page_is_whole_and_loads_nothing(page):
     """Well-formed, every target of a link there, every picture described, every control named, nothing from elsewhere."""
     read = Reader(page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,40 @@ def test_every_control_is_reached_by_the_tab_key(opened):
         )
         reached.add(opened.execute_script(script))
     assert {"left", "right", "in", "whole", "detail", "stage", "divider", "strip"} <= reached
+
+
+@pytest.mark.parametrize("ratio", [1, 1.25, 3])
+def test_close_ups_are_large_and_exact(opened, subject, ratio):
+    """At least 256 CSS pixels, and each pixel a whole number of screen pixels, on screens of every density."""
+    metrics = {"width": 900, "height": 900, "deviceScaleFactor": ratio, "mobile": False}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        opened.refresh()
+        for image in opened.find_elements(By.CSS_SELECTOR, "[data-pixels]"):
+            width, pixels = image.size["width"], int(image.get_attribute("data-pixels"))
+            wide = opened.execute_script("return arguments[0].getBoundingClientRect().width", image)
+            zoom = wide * ratio / pixels
+            assert wide >= 256 and abs(zoom - round(zoom)) < 0.02, (wide, zoom, width)
+        if ratio == 1:
+            crop = opened.find_element(By.CSS_SELECTOR, "[data-pixels]")
+            shown = np.asarray(Image.open(io.BytesIO(crop.screenshot_as_png)).convert("RGB"))
+            zoom = shown.shape[1] // int(crop.get_attribute("data-pixels"))
+            assert np.array_equal(shown, enlarged(shown[::zoom, ::zoom], zoom))
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_one_picture_where_nothing_was_corrected(browser, subject, tmp_path):
+    pictures = {**subject.pictures, "adapted": subject.pictures["backbone"]}
+    (tmp_path / "one.html").write_text(build_page([replace(subject, pictures=pictures)]), encoding="utf-8")
+    browser.get((tmp_path / "one.html").as_uri())
+    assert np.array_equal(seen(browser), enlarged(pictures["backbone"], 4))
+    stage(browser).send_keys(Keys.ARROW_LEFT, "+")
+    assert browser.find_element(By.CLASS_NAME, "zoom").text == "6×"
+    ActionChains(browser).move_to_element(stage(browser)).click_and_hold().move_by_offset(9, 9).release().perform()
+    stage(browser).send_keys("0")
+    assert np.array_equal(seen(browser), enlarged(pictures["backbone"], 4))
+    assert browser.get_log("browser") == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

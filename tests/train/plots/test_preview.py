@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,16 @@ import torch.nn.functional as F
 
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_image, to_tensor, write_image
+from darsr_deploy.images.detail import find_detailed_square
 from darsr_train.backbones import load_backbone
 from darsr_train.networks.darm import DARM
 from darsr_train.networks.dictionary import correction_dictionary
 from darsr_train.pipeline import GlobalCorrection, correction_of, upscale_with
 from darsr_train.plots import page as drawing
 from darsr_train.plots.contact_sheet import Entry, draw_sheet, join_crops
+from darsr_train.plots.page import Page
 from darsr_train.plots.preview import assemble_filters, find, save_preview
+from darsr_train.plots.preview_page import draw
 from tests.support.commands import done, names, refused, strict_json
 
 
@@ -87,6 +92,39 @@ def test_of_a_large_image_the_middle_is_shown(backbone, monkeypatch, photo):
     monkeypatch.setattr("darsr_train.plots.preview._WINDOW", 20)
     findings = find(photo, adapters(backbone)["none"], backbone)
     assert (findings.before == upscale_with(backbone.module, photo[30:50, 38:58])).all()
+
+
+def test_where_nothing_is_corrected_the_page_says_so_and_shows_no_two_halves(backbone, photo, monkeypatch):
+    said = []
+    monkeypatch.setattr(Page, "text", lambda page, x, y, words, *rest, **more: said.append(words))
+    one = "nothing was corrected: the backbone alone"
+    for kind, pixels, expected in (
+        ("none", photo, ["bicubic", one, "all of it, 192 x 160 px"]),
+        ("none", photo[:30, :40], ["bicubic", one]),
+        ("global", photo, ["bicubic", "before: the backbone alone", "after: corrected, then the backbone"]),
+    ):
+        said.clear()
+        page = draw(find(pixels, adapters(backbone)[kind], backbone), "photo", "")
+        known = ("bicubic", one, "all of it", "before", "after")
+        assert [words for words in said if words.startswith(known)] == expected
+        halves = [page[128:488, x : x + 360] for x in (412, 792)]
+        assert not np.array_equal(*halves)
+
+
+def test_the_crops_are_enlarged_a_whole_number_of_times(backbone, photo):
+    """At least 256 px on the page, whatever the size of the picture."""
+    findings = find(photo, adapters(backbone)["global"], backbone)
+    for small in (
+        findings,
+        replace(findings, **{name: getattr(findings, name)[:50, :33] for name in ("bicubic", "before", "after")}),
+    ):
+        crop = small.after[find_detailed_square(small.after, 90)]
+        zoom = 360 // max(crop.shape[:2])
+        assert zoom * max(crop.shape[:2]) >= 256
+        panel = draw(small, "", "")[128:488, 792:1152]
+        top, left = ((360 - zoom * side) // 2 for side in crop.shape[:2])
+        shown = panel[top : top + zoom * crop.shape[0], left : left + zoom * crop.shape[1]]
+        assert np.array_equal(shown, crop.repeat(zoom, 0).repeat(zoom, 1))
 
 
 # ---- drawing
