@@ -28,8 +28,8 @@ def degrade(
     kind: Annotated[
         list[str],
         typer.Option(
-            help="gaussian, narrow, variant, motion, disk, other (motion or disk) or none (only reduced); "
-            "give several for one set each in OUT."
+            help="gaussian, narrow, variant, motion, disk, other (motion or disk), odd (what no Gaussian describes) or none "
+            "(only reduced); give several for one set each in OUT."
         ),
     ] = ("gaussian",),
     scale: Annotated[int, typer.Option(help="2 or 4.")] = 2,

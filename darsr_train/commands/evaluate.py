@@ -45,6 +45,9 @@ def evaluate(
         ),
     ] = "fast",
     with_prior: Annotated[bool, typer.Option("--with-prior", help="Measure the prior beside the method.")] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Compare the estimated kernel with kernel/NAME.npz (fast, paper).")
+    ] = False,
     scale: Annotated[int | None, typer.Option(help="2 or 4; from the image sizes if not given.")] = None,
     backbone: BackboneOption = "edge",
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit (fast, paper).")] = None,
@@ -71,6 +74,8 @@ def evaluate(
         raise typer.BadParameter("--resume needs --out, the file to continue from")
     if steps is not None and method in ("none", "prior", "nonblind"):
         raise typer.BadParameter(f"--steps applies to fast and paper, not to {method}")
+    if kernels and method in ("none", "prior", "nonblind"):
+        raise typer.BadParameter(f"--kernels applies to fast and paper, which estimate one, not to {method}")
     require_torch()
     from darsr_deploy.files import places
 
@@ -86,7 +91,7 @@ def evaluate(
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise DarsrError(str(sheet), "a contact sheet is a PNG", "give a name that ends with .png")
     device = pick_device(device, threads)
-    request = Request(method, backbone, seed, steps, with_prior, device, sheet is not None, resume)
+    request = Request(method, backbone, seed, steps, with_prior, device, sheet is not None, resume, kernels)
     known = read_rows(out) if resume else {}
     with _work_folder(out) as work:
         tasks, head, parts = prepare(find_sets(folders, scale, failures, say), request, work, failures)

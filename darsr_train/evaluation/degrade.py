@@ -7,6 +7,7 @@ The kinds:
 * ``narrow``: Gaussians as narrow as a scene's own softness, variances from 0.3 to 1.3, log-uniform;
 * ``variant``: spatially variant blur, from one Gaussian at the left to another at the right;
 * ``motion``: camera shake; ``disk``: defocus; ``other``: one of the two, drawn per image;
+* ``odd``: what no Gaussian describes (:mod:`darsr_train.degradation.odd_kernels`), a shape drawn per image;
 * ``none``: only reduced bicubically, so there is nothing to correct.
 
 At x4 the x2 operation is applied twice, as one kernel (``none``: bicubic by 4). LR pixel i sits at HR coordinate
@@ -34,12 +35,12 @@ from darsr_deploy.images.arrays import read_image, write_image
 from darsr_deploy.images.resample import to_uint8
 
 from ..adaptation.adapt import versions
-from ..degradation import kernels
+from ..degradation import kernels, odd_kernels
 from ..degradation.covariance import shape_of
 from ..degradation.reduction import bicubic_table, reduce
 from .sets import least_side
 
-KINDS = ("gaussian", "narrow", "variant", "motion", "disk", "other", "none")
+KINDS = ("gaussian", "narrow", "variant", "motion", "disk", "other", "odd", "none")
 _SIZE = 12  # side of an x2 kernel in HR pixels; even: centred between its middle taps
 _MAKE = {
     "gaussian": kernels.random_gaussian,
@@ -54,7 +55,7 @@ class Degradation:
     """The degradation drawn for one image.
 
     Attributes:
-        kind: one of :data:`KINDS`, never ``other``.
+        kind: one of :data:`KINDS`; for ``other`` and ``odd`` what was drawn, ``motion`` or ``path``, say.
         kernels: one, or for ``variant`` those of the left and the right edge; square, even-sized, sum 1, float64.
     """
 
@@ -87,6 +88,9 @@ def draw(kind: str, scale: int, seed: int, name: str) -> Degradation:
         return Degradation(kind, (kernels.normalised(bicubic_table(scale).double().numpy()),))
     if kind == "variant":
         drawn = [kernels.random_gaussian(random, _SIZE, noise=0) for _ in range(2)]
+    elif kind == "odd":
+        kind, kernel = odd_kernels.random_odd(random, _SIZE)
+        drawn = [kernel]
     else:
         drawn = [_MAKE[kind](random, _SIZE)]
     return Degradation(kind, tuple(k if scale == 2 else kernels.twice(k) for k in drawn))

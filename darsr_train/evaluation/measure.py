@@ -24,8 +24,10 @@ from ..adaptation.adapt import adapt_image
 from ..adaptation.fast import camera_probability
 from ..adaptation.options import AdaptOptions
 from ..backbones import Backbone
+from ..degradation.reduction import bicubic_table
 from ..networks.prior import load_prior
 from ..pipeline import Pipeline, adapted, correction_of, upscale_with
+from .kernel_error import kernel_error
 from .nonblind import fit_filter
 from .sets import Pair, least_side, read_kernel
 
@@ -43,11 +45,13 @@ class Plan:
             ``nonblind`` (one 5x5 filter, in closed form from the true kernel), ``fast`` or ``paper`` (adaptation).
         options: for ``fast`` and ``paper``.
         with_prior: measure the prior as well.
+        kernels: compare the estimated kernel with the true one (``fast`` and ``paper``).
     """
 
     method: str
     options: AdaptOptions | None = None
     with_prior: bool = False
+    kernels: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,35 +82,44 @@ def evaluate_image(lr_path: Path, hr_path: Path, backbone: Backbone, options: Ad
 
 def measure(
     pair: Pair, backbone: Backbone, plan: Plan, work: Workplace, device: str = "cpu", report: Report = lambda _: None
-) -> tuple[dict, dict[str, np.ndarray]]:
+) -> tuple[dict, dict[str, np.ndarray], tuple[np.ndarray, ...]]:
     """Super-resolve one image in every way of the plan and compare with its ground truth, inside its mask if it has one.
 
     Returns:
         A row (``name``, ``seconds`` to find the correction, ``chosen``, and those of :func:`compare`) and the 8-bit
-        images ``bicubic``, ``backbone``, ``prior`` if planned, ``result``, ``truth``, in this order.
+        images ``bicubic``, ``backbone``, ``prior`` if planned, ``result``, ``truth``, in this order. Last the
+        estimated and the true kernel, if planned: then the row has ``kernel_error`` too, and ``kernel_error_backbone`` of
+        the bicubic kernel that the backbone alone assumes.
 
     Raises:
         DarsrError: an image cannot be used, its sizes do not fit, or the method lacks what it needs.
     """
     lr, hr = check_truth(pair.lr, pair.hr, backbone.scale)
     mask = None if pair.mask is None else read_mask(pair.mask, hr, backbone.scale)
-    network, seconds, chosen = _corrected(pair, lr, backbone, plan, work, device, report)
+    true = read_kernel(pair.kernel) if plan.kernels else None
+    network, seconds, chosen, estimated = _corrected(pair, lr, backbone, plan, work, device, report)
     images = {"bicubic": imresize(lr, *hr.shape[:2]), "backbone": upscale_with(backbone.module, lr, device)}
     if plan.with_prior:
         images["prior"] = upscale_with(_with_prior(lr, backbone, device), lr, device)
     images["result"] = images["backbone"] if plan.method == "none" else upscale_with(network, lr, device)
     row = {"name": pair.lr.stem, "seconds": seconds, "chosen": chosen, **compare(images, hr, backbone.scale, mask)}
-    return row, {**images, "truth": hr}
+    images["truth"] = hr
+    if true is None:
+        return row, images, ()
+    assumed = bicubic_table(backbone.scale).numpy()
+    estimated = assumed if estimated is None else estimated
+    row |= {"kernel_error": kernel_error(estimated, true), "kernel_error_backbone": kernel_error(assumed, true)}
+    return row, images, (estimated, true)
 
 
 def _corrected(
     pair: Pair, lr: np.ndarray, backbone: Backbone, plan: Plan, work: Workplace, device: str, report: Report
-) -> tuple[nn.Module, float, str]:
-    """Return the network of the plan's method, the seconds it took to find the correction, and what was chosen."""
+) -> tuple[nn.Module, float, str, np.ndarray | None]:
+    """Return the network of the plan's method, the seconds to find the correction, what was chosen, the kernel found."""
     if plan.method == "none":
-        return backbone.module, 0.0, "backbone alone"
+        return backbone.module, 0.0, "backbone alone", None
     if plan.method == "prior":
-        return _with_prior(lr, backbone, device), 0.0, "prior"
+        return _with_prior(lr, backbone, device), 0.0, "prior", None
     if plan.method == "nonblind":
         kernel = torch.from_numpy(read_kernel(pair.kernel))
         if min(lr.shape[:2]) < 3 * backbone.scale:
@@ -116,11 +129,11 @@ def _corrected(
         started = time.perf_counter()
         correction = fit_filter(torch.from_numpy(to_tensor(lr)), kernel, backbone.scale)
         seconds = time.perf_counter() - started
-        return Pipeline(correction.to(device), backbone.module), seconds, "true kernel"
+        return Pipeline(correction.to(device), backbone.module), seconds, "true kernel", None
     work.adapter.unlink(missing_ok=True)  # left by a run killed before it could compare: its seconds are unknown
     adapter, seconds = adapt_image(pair.lr, work.adapter, backbone, plan.options, device, work.resume, report)
     work.adapter.unlink()
-    return adapted(adapter, backbone, device), seconds, adapter.facts["chosen"]
+    return adapted(adapter, backbone, device), seconds, adapter.facts["chosen"], adapter.arrays.get("kernel")
 
 
 def _with_prior(lr: np.ndarray, backbone: Backbone, device: str) -> Pipeline:
@@ -152,8 +165,9 @@ def compare(
 
 
 def average_rows(rows: list[dict]) -> dict:
-    """Average every figure over the images."""
-    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if isinstance(rows[0][key], float)}
+    """Average every figure over the images that have it."""
+    names = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, float))
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 
 
 def check_truth(image: Path, truth: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:

@@ -94,9 +94,13 @@ def write_sheet(target: Path, summary: dict, strips: dict[str, Path]) -> None:
     entries = []
     for row in summary["images"]:
         figures = (*(_pair(row, f"_{name}") for name in names), *(_pair(row) for _ in own), "")
+        if "kernel_error" in row:
+            figures += (f"error {row['kernel_error']:.2f}", "")
         title = f"{row['set']} / {row['name']}" if len(summary["sets"]) > 1 else row["name"]
         entries.append(Entry(title, f"{_signed(row['gain'])} dB", read_image(strips[row["fingerprint"]]), figures))
     titles = (*(TITLES[name] for name in names), *(summary["method"] for _ in own), "truth")
+    if "kernel_error" in summary["mean"]:
+        titles += ("estimated kernel", "true kernel")
     page = draw_sheet(f"darsr eval: {summary['method']}", _last_words(summary), titles, entries)
     write_image(target, page)
 
@@ -104,9 +108,10 @@ def write_sheet(target: Path, summary: dict, strips: dict[str, Path]) -> None:
 def _image_table(summary: dict, rows: list[dict], part: dict) -> tuple[list[str], list[list[str]]]:
     """Return column titles and cells: a row per image and their mean."""
     others = [name for name in OTHERS if f"psnr_y_{name}" in rows[0]]
-    titles = ["image", *(TITLES[name] for name in others), summary["method"], "gain dB", "seconds", "chosen"]
+    kernels = _kernel_title(part["mean"])
+    titles = ["image", *(TITLES[name] for name in others), summary["method"], "gain dB", *kernels, "seconds", "chosen"]
     cells = [
-        [row["name"], *(_pair(row, f"_{name}") for name in others), _pair(row), *_gain(row), row["chosen"]]
+        [row["name"], *(_pair(row, f"_{name}") for name in others), _pair(row), *_gain(row, kernels), row["chosen"]]
         for row in [*rows, {"name": "mean", "chosen": "", **part["mean"]}]
     ]
     return titles, cells
@@ -115,13 +120,15 @@ def _image_table(summary: dict, rows: list[dict], part: dict) -> tuple[list[str]
 def _set_table(summary: dict) -> tuple[list[str], list[list[str]]]:
     """Return column titles and cells: a row per set and one for all images."""
     others = [name for name in OTHERS if f"psnr_y_{name}" in summary["mean"]]
-    titles = ["set", "images", *(TITLES[name] for name in others), summary["method"], "gain dB", "seconds"]
+    kernels = _kernel_title(summary["mean"])
+    titles = ["set", "images", *(TITLES[name] for name in others), summary["method"], "gain dB", *kernels, "seconds"]
     titles += ["worst image", f"lost > {NO_WORSE} dB"]
     parts = [part for part in summary["sets"] if part["count"]]
     cells = []
     for part in [*parts, {**summary, "name": "all"}] if len(parts) > 1 else parts:
         images = str(part["count"]) if part["count"] == part["asked"] else f"{part['count']} of {part['asked']}"
-        figures = [*(_pair(part["mean"], f"_{name}") for name in others), _pair(part["mean"]), *_gain(part["mean"])]
+        figures = [*(_pair(part["mean"], f"_{name}") for name in others), _pair(part["mean"])]
+        figures += _gain(part["mean"], kernels)
         worst = part["worst"]
         where = f"{worst['set']}/{worst['name']}" if part["name"] == "all" else worst["name"]
         losses = f"{part['below_backbone']} of {part['count']}"
@@ -150,8 +157,13 @@ def _pair(row: dict, tail: str = "") -> str:
     return f"{row[f'psnr_y{tail}']:.2f} / {row[f'ssim_y{tail}']:.4f}"
 
 
-def _gain(row: dict) -> list[str]:
-    return [_signed(row["gain"]), f"{row['seconds']:.1f}"]
+def _gain(row: dict, kernels: list[str]) -> list[str]:
+    error = f"{row['kernel_error']:.2f}" if "kernel_error" in row else "-"
+    return [_signed(row["gain"]), *(error for _ in kernels), f"{row['seconds']:.1f}"]
+
+
+def _kernel_title(mean: dict) -> list[str]:
+    return ["kernel error"] if "kernel_error" in mean else []
 
 
 def _signed(decibels: float) -> str:

@@ -8,12 +8,14 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.schema import parse_json
 from darsr_deploy.images.arrays import write_image
 
 from ..backbones import Backbone, load_backbone
-from ..plots.contact_sheet import join_crops
+from ..plots.contact_sheet import draw_kernels, join_crops
 from ..runtime import each_in_jobs
 from .measure import Report, Workplace, measure
 from .tasks import Task
@@ -63,7 +65,7 @@ def measure_task(task: Task, report: Report) -> dict:
     """Measure one image and return its row; for a contact sheet, write its crops too."""
     label = f"{task.set}/{task.pair.lr.stem}"
     backbone = _backbone(task.backbone, task.scale, task.device, task.backbone_sha256)
-    row, images = measure(
+    row, images, kernels = measure(
         task.pair,
         backbone,
         task.plan,
@@ -74,7 +76,11 @@ def measure_task(task: Task, report: Report) -> dict:
     if task.sheet:
         if task.plan.method == "none":
             del images["result"]
-        write_image(task.strip, join_crops(images))
+        strip = join_crops(images)
+        if kernels:
+            side = strip.shape[1] // len(images)
+            strip = np.hstack([strip, draw_kernels(kernels, task.scale, len(strip), side)])
+        write_image(task.strip, strip)
     return {"set": task.set, **row, "fingerprint": task.fingerprint}
 
 

@@ -123,7 +123,7 @@ def read_kernel(path: Path) -> np.ndarray:
         mean = np.mean(np.stack(kernels), axis=0)
     except FileNotFoundError as error:
         raise DarsrError(
-            str(path), "there is no true kernel", "make the set with darsr degrade, or use a method that needs none"
+            str(path), "there is no true kernel", "make the set with darsr degrade, or measure without it"
         ) from error
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DarsrError(

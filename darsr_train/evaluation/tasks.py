@@ -62,6 +62,7 @@ class Request:
     device: str
     sheet: bool
     resume: bool
+    kernels: bool = False
 
     def plan(self, scale: int) -> Plan:
         """Return how images of this scale are measured.
@@ -74,7 +75,7 @@ class Request:
         options = None
         if self.method in ("fast", "paper"):
             options = checked_options(self.method, scale, seed=self.seed, steps=self.steps)
-        return Plan(self.method, options, self.with_prior and self.method != "prior")
+        return Plan(self.method, options, self.with_prior and self.method != "prior", self.kernels)
 
 
 def prepare(
@@ -82,14 +83,21 @@ def prepare(
 ) -> tuple[list[Task], dict, list[dict]]:
     """Return the tasks of all sets, how they are measured, and the sets as the summary names them.
 
-    A set that cannot be measured at all is one complaint; the others are still measured.
+    A set that cannot be measured at all is one complaint; the others are still measured. Kernels are compared in the sets
+    that hold true ones.
+
+    Raises:
+        DarsrError: the request cannot be met for any set.
     """
     request.plan(2)  # an unknown method is reported once, not for every set
+    if request.kernels and sets and not any(map(_has_kernels, sets)):
+        raise DarsrError("--kernels", "no set holds true kernels (kernel/NAME.npz)", "make sets with darsr degrade")
     tasks, parts = [], []
     networks: dict[int, Backbone] = {}
     for found in sets:
         try:
             plan = request.plan(found.scale)
+            plan = dataclasses.replace(plan, kernels=plan.kernels and _has_kernels(found))
             if found.scale not in networks:
                 networks[found.scale] = load_backbone(request.backbone, found.scale, request.device)
             _check(found, plan)
@@ -116,10 +124,14 @@ def prepare(
 
 def _check(found: ImageSet, plan: Plan) -> None:
     """Report once what would fail for every image of a set."""
-    if plan.method == "nonblind" and not (found.folder / "kernel").is_dir():
+    if plan.method == "nonblind" and not _has_kernels(found):
         raise DarsrError("method nonblind", "the set holds no true kernels (kernel/NAME.npz)", "use another --method")
     if _needs_prior(plan):
         load_prior(found.scale)
+
+
+def _has_kernels(found: ImageSet) -> bool:
+    return (found.folder / "kernel").is_dir()
 
 
 def _needs_prior(plan: Plan) -> bool:
@@ -135,12 +147,15 @@ def fingerprint(set_name: str, pair: Pair, plan: Plan, backbone: Backbone, devic
 
     The number of threads does not count: it moves figures by rounding only.
     """
+    uses_kernel = plan.method == "nonblind" or plan.kernels
+    ways = dataclasses.asdict(plan)
+    del ways["kernels"]  # the kernel's hash says it, and without one a row is what it was before there was this choice
     facts = {
-        "plan": dataclasses.asdict(plan),
+        "plan": ways,
         "name": [set_name, pair.lr.name],
         "lr": _hash(pair.lr),
         "hr": _hash(pair.hr),
-        "kernel": _hash(pair.kernel) if plan.method == "nonblind" else "",
+        "kernel": _hash(pair.kernel) if uses_kernel else "",
         "backbone": backbone.sha256,
         "scale": backbone.scale,
         "networks": [_hash(path) for path in shipped_networks(backbone.scale)] if _needs_prior(plan) else [],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from darsr_deploy.images.detail import find_detailed_square
 
-from .page import BODY, FAINT, GAP, INK, MARGIN, SMALL, TITLE, Page, enlarge, to_rgb
+from .page import BODY, FAINT, GAP, INK, MARGIN, SMALL, TITLE, Page, enlarge, map_diverging, to_rgb
 
 _CROP = 72  # side of a crop in HR pixels
 _PANEL = 216  # side of a panel on the page
@@ -38,11 +39,32 @@ def join_crops(images: dict[str, np.ndarray]) -> np.ndarray:
     return np.hstack([to_rgb(image[rows, columns]) for image in images.values()])
 
 
+def draw_kernels(kernels: tuple[np.ndarray, ...], scale: int, height: int, width: int) -> np.ndarray:
+    """Draw kernels side by side, on one scale of colours and of lengths: uint8, height x (count * width) x 3.
+
+    Each shows the middle 18 x 18 HR pixels at x2, 36 x 36 at x4.
+    """
+    side = 9 * scale
+    middles = [_middle(kernel, side) for kernel in kernels]
+    reach = max(float(np.abs(kernel).max()) for kernel in middles)
+    pictures = [map_diverging(kernel, reach) for kernel in middles]
+    return np.hstack([cv2.resize(p, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for p in pictures])
+
+
+def _middle(kernel: np.ndarray, side: int) -> np.ndarray:
+    """Pad or crop a kernel to an even side; an odd one keeps half a pixel more in front."""
+    before = max(0, (side - len(kernel) + 1) // 2)
+    after = max(0, side - len(kernel) - before)
+    padded = np.pad(kernel, (before, after))
+    start = (len(padded) - side) // 2
+    return padded[start : start + side, start : start + side]
+
+
 def draw_sheet(title: str, remark: str, names: tuple[str, ...], entries: list[Entry]) -> np.ndarray:
     """Draw a page of all entries, uint8 RGB.
 
     Args:
-        names: of the panels, which every entry has in this order.
+        names: of the panels, which every entry has in this order; it may lack the last ones.
     """
     blocks = 1 if len(entries) <= _ONE_COLUMN else 2
     rows = -(-len(entries) // blocks)
@@ -57,15 +79,15 @@ def draw_sheet(title: str, remark: str, names: tuple[str, ...], entries: list[En
             page.text(MARGIN + column * (block + 2 * GAP) + i * (_PANEL + _BETWEEN), head - 10, name, BODY)
     for place, entry in enumerate(entries):
         left = MARGIN + place // rows * (block + 2 * GAP)
-        _draw_entry(page, left, head + place % rows * height, block, entry, len(names))
+        _draw_entry(page, left, head + place % rows * height, block, entry)
     return page.picture()
 
 
-def _draw_entry(page: Page, left: int, top: int, width: int, entry: Entry, count: int) -> None:
+def _draw_entry(page: Page, left: int, top: int, width: int, entry: Entry) -> None:
     page.line(left, top, left + width, top)
     page.text(left, top + 20, entry.title, SMALL, INK, width=width - 220)
     page.text(left + width, top + 20, entry.remark, SMALL, FAINT, "rs")
-    for i, (crop, figure) in enumerate(zip(np.split(entry.strip, count, axis=1), entry.figures)):
+    for i, (crop, figure) in enumerate(zip(np.split(entry.strip, len(entry.figures), axis=1), entry.figures)):
         x = left + i * (_PANEL + _BETWEEN)
         page.paste(x, top + _CAPTION, enlarge(crop, _PANEL))
         page.text(x, top + _CAPTION + _PANEL + 17, figure, SMALL, FAINT)

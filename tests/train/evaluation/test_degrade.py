@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from darsr_deploy.images.arrays import read_image, write_image
 from darsr_deploy.images.resample import imresize
-from darsr_train.degradation import kernels
+from darsr_train.degradation import kernels, odd_kernels
 from darsr_train.degradation.covariance import shape_of
 from darsr_train.evaluation.degrade import KINDS, Degradation, blur_and_reduce, crop_centre, degrade, draw
 from darsr_train.evaluation.sets import read_kernel
@@ -72,7 +72,7 @@ def test_drawn_kernels_are_centred(kind, scale):
             assert max(abs(shape["down"]), abs(shape["right"])) < (0.1 if scale == 2 else 0.3)
             assert 0.2 < shape["sigma_short"] <= shape["sigma_long"] + 1e-9
         assert len(drawn.kernels) == (2 if kind == "variant" else 1)
-        assert drawn.kind == kind or (kind == "other" and drawn.kind in ("motion", "disk"))
+        assert drawn.kind == kind or drawn.kind in {"other": ("motion", "disk"), "odd": odd_kernels.SHAPES}[kind]
 
 
 @scales
@@ -145,6 +145,7 @@ def test_the_draw_depends_on_seed_and_name_alone():
     others = [draw("gaussian", 2, 6, "a"), draw("gaussian", 2, 5, "b")]
     assert all(not np.array_equal(again, other.kernels[0]) for other in others)
     assert {draw("other", 2, 0, str(i)).kind for i in range(20)} == {"motion", "disk"}
+    assert {draw("odd", 2, 0, str(i)).kind for i in range(30)} == set(odd_kernels.SHAPES)
     for wrong in (("lens", 2), ("gaussian", 3)):
         with pytest.raises(ValueError, match="expected"):
             draw(*wrong, 0, "a")
@@ -251,7 +252,7 @@ def test_what_cannot_be_degraded_is_one_line(photos, photo, tmp_path):
     assert "--overwrite" in refused("degrade", photos, "-o", tmp_path / "set", name=tmp_path / "set" / "manifest.json")
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "other"])
+@pytest.mark.parametrize("kind", ["gaussian", "other", "odd"])
 def test_from_photographs_to_a_gain(kind, photos, tmp_path):
     """The filter in closed form from the stored kernel beats the backbone alone: kernel, image and truth fit together."""
     (photos / "c.png").unlink()

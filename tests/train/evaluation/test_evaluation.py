@@ -202,6 +202,31 @@ def test_every_method_is_a_column(method, sets, tmp_path):
     assert read_image(tmp_path / "s.png").shape[1] == 2 * 32 + panels * 224 - 8
 
 
+def test_the_error_of_the_estimated_kernel_stands_beside_the_figures(sets, tmp_path):
+    """In sets that hold true kernels, and on the sheet both kernels; without the option rows are what they were."""
+    shutil.rmtree(sets / "disk_x2" / "kernel")
+    (sets / "disk_x2" / "LR" / "b.png").unlink()
+    command = ("eval", sets, "--kernels", *ONE_THREAD, "--out", tmp_path / "r.json", "--resume")
+    done(*command, "--markdown", tmp_path / "r.md", "--sheet", tmp_path / "s.png")
+    summary = strict_json((tmp_path / "r.json").read_text())
+    without, *rows = summary["images"]
+    assert "kernel_error" not in without and "kernel_error" not in summary["sets"][0]["mean"]
+    for key in ("kernel_error", "kernel_error_backbone"):
+        for mean in (summary["mean"], summary["sets"][1]["mean"]):
+            assert mean[key] == pytest.approx(np.mean([row[key] for row in rows]))
+    for row in rows:
+        assert 0 < row["kernel_error"] < row["kernel_error_backbone"]
+    page = (tmp_path / "r.md").read_text()
+    assert page.count("kernel error") == 2 and f"| {summary['mean']['kernel_error']:.2f} |" in page
+    assert read_image(tmp_path / "s.png").shape[1] == 2 * 32 + 6 * 224 - 8
+    kernel = sets / "gaussian_x2" / "kernel" / "a.npz"
+    kernel.unlink()  # a figure depends on it, so it is asked for again
+    result = darsr(*command)
+    assert result.exit_code == 1 and result.stderr.startswith(f"error: {kernel}: there is no true kernel")
+    refused("eval", sets / "disk_x2", "--kernels", *ONE_THREAD, name="--kernels")
+    assert darsr("eval", sets, "--kernels", "--method", "none").exit_code == 2
+
+
 def test_what_cannot_be_measured_is_one_line(sets, tmp_path):
     shutil.rmtree(sets / "disk_x2" / "kernel")
     (sets / "gaussian_x2" / "kernel" / "a.npz").unlink()
