@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 import zlib
@@ -17,12 +18,23 @@ JPEG_EXIF, JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, XMP, EXIF_IFD, GPS_IFD = 274, 282, 283, 296, 700, 34665, 34853
 _THUMBNAIL, _THUMBNAIL_BYTES, _INTEROPERABILITY = 513, 514, 40965
 _SIZES = {ifd.SHORT: "H", ifd.LONG: "I"}
-_WIDTHS, _HEIGHTS = (256, 40962), (257, 40963)  # of the image, in IFD0 and in the EXIF directory
-# What a TIFF says of its picture beside how it is stored: description, make, model, software, date, artist, copyright.
+# Of the image, in IFD0, the EXIF directory and the one of interoperability within it.
+_WIDTHS, _HEIGHTS = (256, 40962, 4097), (257, 40963, 4098)
 DESCRIPTION = 270
-DESCRIPTIVE = (DESCRIPTION, 271, 272, 305, 306, 315, 316, 33432, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT)
+_RESOLUTION = {X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT}
+# What a TIFF says of its picture: document, description, make, model, page, software, date, artist, host, rating, copyright,
+# IPTC, and the title, comment, author, keywords and subject of Windows.
+DESCRIPTIVE = {269, DESCRIPTION, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 33723, *range(40091, 40096)}
+DESCRIPTIVE |= _RESOLUTION
+# What the first directory of EXIF says of how pixels are stored, of the thumbnail, of a raw file's sensor, and what is kept apart.
+_STORAGE = {*range(254, 270), *range(273, 282), *range(284, 293), 301, 317, *range(320, 348), *range(512, 522)} - {
+    269,
+    285,
+}
+_STORAGE |= {*range(529, 533), XMP, 34675, *range(50706, 50800), EXIF_IFD, GPS_IFD, _INTEROPERABILITY}
 _SHAPE = b'{"shape"'  # begins a description by tifffile: the size of the very file
 _MOST_TEXT = 16 << 20  # bytes of XMP, unpacked
+Tags = dict[int, "ifd.Tag | Tags"]  # with directories within directories
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,8 @@ def read_metadata(kind: str, data: bytes, info: Mapping, declared: Declared | No
             elif name == b"iTXt" and content.startswith(XMP_KEYWORD + b"\0"):
                 xmp = _international_text(content)
     elif kind == "JPEG":
+        per_inch = {1: 1.0, 2: 2.54}.get(info.get("jfif_unit", 0))  # Pillow makes up 72 dpi where nothing says any
+        dpi = tuple(per_inch * value for value in info["jfif_density"]) if per_inch else None
         segments = [content for marker, content in jpeg_segments(data) if marker == 0xE1]
         exif, xmp = (
             next((s[len(head) :] for s in segments if s.startswith(head)), None) for head in (JPEG_EXIF, JPEG_XMP)
@@ -138,34 +152,37 @@ def read_metadata(kind: str, data: bytes, info: Mapping, declared: Declared | No
     elif declared is not None:
         tags = declared.tags
         exif, xmp, dpi = _exif_of_tiff(data, tags), tags[XMP].data if XMP in tags else None, _dpi_of(tags)
-    if dpi is not None:
-        try:
-            dpi = tuple(float(value) for value in dpi[:: -1 if turned else 1])
-            dpi = dpi if len(dpi) == 2 and all(0 < value < 1e6 for value in dpi) and dpi != (1, 1) else None
-        except (TypeError, ValueError):
-            dpi = None
     if isinstance(xmp, bytes):
         xmp = re.sub(rb"(tiff:Orientation(?:=[\"']|>))\d", rb"\g<1>1", xmp)
-    exif = upright_exif(exif.removeprefix(JPEG_EXIF)) if isinstance(exif, bytes) else None
+    exif = upright_exif(exif.removeprefix(JPEG_EXIF), turned=turned) if isinstance(exif, bytes) else None
+    dpi = _plausible(dpi[::-1] if turned and isinstance(dpi, tuple) else dpi)
+    if dpi is None and exif is not None:
+        dpi = _plausible(_dpi_of(tags_of_exif(exif)))
     return Metadata(dpi, exif, xmp if isinstance(xmp, bytes) else None, tuple(colour.items()))
 
 
-def upright_exif(exif: bytes, size: tuple[int, int] | None = None) -> bytes | None:
+def upright_exif(exif: bytes, size: tuple[int, int] | None = None, turned: bool = False) -> bytes | None:
     """Return EXIF with orientation 1, without its thumbnail, and for an image of a size (width, height) if given.
 
-    It is changed in place, so that a maker's notes, which may hold offsets, stay valid. None where it is damaged.
+    With ``turned`` rows have become columns: both resolutions change places. It is changed in place, so that a maker's notes, which may hold offsets, stay valid. None where it is damaged.
     """
     try:
         order, _, first = ifd.read_header(exif)
         tags, second = ifd.read_directory(exif, first, order)
         nested = _nested(exif, tags, EXIF_IFD, order)
+        deepest = nested.get(_INTEROPERABILITY, {})
         changed, values = bytearray(exif), {ORIENTATION: 1}
         if size is not None:
             values |= {**dict.fromkeys(_WIDTHS, size[0]), **dict.fromkeys(_HEIGHTS, size[1])}
-        for code, tag in [*tags.items(), *nested.items()]:
-            if code in values and tag.kind in _SIZES and tag.count == 1:
+        for code, tag in [*tags.items(), *nested.items(), *(deepest.items() if isinstance(deepest, dict) else ())]:
+            if code in values and isinstance(tag, ifd.Tag) and tag.kind in _SIZES and tag.count == 1:
                 value = min(values[code], 65535) if tag.kind == ifd.SHORT else values[code]
                 struct.pack_into(order + _SIZES[tag.kind], changed, tag.offset, value)
+        if turned and {X_RESOLUTION, Y_RESOLUTION} <= tags.keys():
+            x, y = tags[X_RESOLUTION], tags[Y_RESOLUTION]
+            if x.kind == y.kind == ifd.RATIONAL and x.count == y.count == 1:
+                for to, source in ((x, y), (y, x)):
+                    changed[to.offset : to.offset + 8] = exif[source.offset : source.offset + 8]
         if second:
             thumbnail, _ = ifd.read_directory(exif, second, order)
             struct.pack_into(f"{order}I", changed, first + 2 + 12 * struct.unpack_from(f"{order}H", exif, first)[0], 0)
@@ -178,18 +195,22 @@ def upright_exif(exif: bytes, size: tuple[int, int] | None = None) -> bytes | No
         return None
 
 
-def tags_of_exif(exif: bytes) -> dict[int, ifd.Tag | ifd.Directory]:
-    """Return what EXIF says, as tags of a TIFF: the descriptive ones, and the EXIF and GPS directories."""
+def tags_of_exif(exif: bytes) -> Tags:
+    """Return what EXIF says, as tags of a TIFF: all but how pixels are stored, with the EXIF and GPS directories."""
     try:
         order, _, first = ifd.read_header(exif)
-        return _descriptive(exif, ifd.read_directory(exif, first, order)[0], order)
+        tags, _ = ifd.read_directory(exif, first, order)
+        return {code: tag for code, tag in tags.items() if code not in _STORAGE} | _all_nested(exif, tags, order)
     except ValueError:
         return {}
 
 
-def exif_of_resolution(dpi: tuple[float, float]) -> bytes:
-    """Return EXIF that says a resolution, for a format that has no other place for it."""
-    return b"II*\0\x08\0\0\0" + ifd.build_directory(resolution_tags(dpi), 8)
+def exif_with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes:
+    """Return EXIF that says a resolution, for a format that has no other place for it; what says one stays as it is."""
+    tags = {} if exif is None else tags_of_exif(exif)
+    if exif is not None and {X_RESOLUTION, Y_RESOLUTION} <= tags.keys():
+        return exif
+    return b"II*\0\x08\0\0\0" + ifd.build_directory({**tags, **resolution_tags(dpi)}, 8)
 
 
 def resolution_tags(dpi: tuple[float, float]) -> ifd.Directory:
@@ -205,36 +226,58 @@ def _ratio(value: float) -> tuple[int, int]:
 
 def _exif_of_tiff(data: bytes, tags: ifd.Directory) -> bytes | None:
     try:
-        found = _descriptive(data, tags, ifd.read_header(data)[0], ifd.read_header(data)[1])
+        order, big, _ = ifd.read_header(data)
+        found = {code: tags[code] for code in DESCRIPTIVE if code in tags} | _all_nested(data, tags, order, big)
     except ValueError:
         return None
-    if not found.keys() - {X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT}:
+    if DESCRIPTION in tags and tags[DESCRIPTION].data.startswith(_SHAPE):
+        del found[DESCRIPTION]
+    if not found.keys() - _RESOLUTION:
         return None
     return b"II*\0\x08\0\0\0" + ifd.build_directory(found, 8)
 
 
-def _descriptive(data: bytes, tags: ifd.Directory, order: str, big: bool = False) -> dict[int, ifd.Tag | ifd.Directory]:
-    found = {code: tags[code] for code in DESCRIPTIVE if code in tags}
-    if DESCRIPTION in found and found[DESCRIPTION].data.startswith(_SHAPE):
-        del found[DESCRIPTION]
+def _all_nested(data: bytes, tags: ifd.Directory, order: str, big: bool = False) -> Tags:
     nested = {code: _nested(data, tags, code, order, big) for code in (EXIF_IFD, GPS_IFD)}
-    return found | {code: inner for code, inner in nested.items() if inner}
+    return {code: inner for code, inner in nested.items() if inner}
 
 
-def _nested(data: bytes, tags: ifd.Directory, code: int, order: str, big: bool = False) -> ifd.Directory:
-    """Return the directory that a tag points to, without those within it; empty where there is none."""
+def _nested(data: bytes, tags: ifd.Directory, code: int, order: str, big: bool = False) -> Tags:
+    """Return the directory that a tag points to, with that of interoperability within it; empty where there is none."""
     if code not in tags:
         return {}
-    inner, _ = ifd.read_directory(data, int(tags[code].values()[0]), order, big)
-    return {own: tag for own, tag in inner.items() if own != _INTEROPERABILITY}
+    inner: Tags = dict(_pointed_to(data, tags[code], order, big))
+    pointer = inner.pop(_INTEROPERABILITY, None)
+    if isinstance(pointer, ifd.Tag):
+        with contextlib.suppress(ValueError):  # it names a standard and little more: what is damaged of it is left out
+            deepest: Tags = dict(_pointed_to(data, pointer, order, big))
+            deepest.pop(_INTEROPERABILITY, None)
+            inner[_INTEROPERABILITY] = deepest
+    return inner
 
 
-def _dpi_of(tags: ifd.Directory) -> tuple[float, float] | None:
+def _pointed_to(data: bytes, pointer: ifd.Tag, order: str, big: bool) -> ifd.Directory:
+    offsets = pointer.values()
+    if not offsets:
+        raise ValueError("points nowhere")
+    return ifd.read_directory(data, int(offsets[0]), order, big)[0]
+
+
+def _plausible(dpi: object) -> tuple[float, float] | None:
+    """Return a resolution as two numbers; None where it is none that anybody means."""
+    try:
+        x, y = (float(value) for value in dpi)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return None
+    return (x, y) if 0 < x < 1e6 and 0 < y < 1e6 and (x, y) != (1, 1) else None
+
+
+def _dpi_of(tags: Mapping) -> tuple[float, float] | None:
     try:
         unit = int(tags[RESOLUTION_UNIT].values()[0]) if RESOLUTION_UNIT in tags else 2
         (x, dx), (y, dy) = (tags[code].values()[:2] for code in (X_RESOLUTION, Y_RESOLUTION))
         return {2: (x / dx, y / dy), 3: (2.54 * x / dx, 2.54 * y / dy)}.get(unit)
-    except (KeyError, ValueError, IndexError, ZeroDivisionError):
+    except (AttributeError, KeyError, ValueError, IndexError, ZeroDivisionError):
         return None
 
 

@@ -20,7 +20,7 @@ from .metadata import (
     JPEG_XMP,
     XMP,
     XMP_KEYWORD,
-    exif_of_resolution,
+    exif_with_resolution,
     resolution_tags,
     tags_of_exif,
     upright_exif,
@@ -169,8 +169,8 @@ def _webp(path: Path, image: np.ndarray, like: Picture) -> None:
         image = _without_gray(image)  # the format has none
     options: dict = {"lossless": True, "exact": True, "quality": 50} if like.lossless else {"quality": _QUALITY}
     exif = _exif(image, like)
-    if exif is None and like.metadata.dpi:
-        exif = exif_of_resolution(like.metadata.dpi)
+    if like.metadata.dpi:
+        exif = exif_with_resolution(exif, like.metadata.dpi)
     options |= {"exif": JPEG_EXIF + exif} if exif else {}
     options |= {"xmp": like.metadata.xmp} if like.metadata.xmp else {}
     Image.fromarray(image).save(path, "WEBP", icc_profile=like.icc or b"", **options)

@@ -35,7 +35,7 @@ def image_section(subject: Subject, key: str, budget: int, alone: bool = False) 
         rows, columns = shown["backbone"].shape[:2]
         remark += f"; the page shows its middle, {columns} × {rows} of {width * scale} × {height * scale}"
     title = element("h2", subject.image.name, class_="unseen" if alone else None, id=f"{key}-title")
-    nothing = "Nothing was corrected: the result is that of the backbone alone, shown as one picture."
+    nothing = "Nothing was corrected: the result is that of the backbone alone."
     head = element(
         "header",
         title,

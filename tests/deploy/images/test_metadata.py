@@ -12,12 +12,14 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms, features
 from PIL import __version__ as pillow_version
 
+from darsr_deploy.images import ifd
 from darsr_deploy.images.metadata import Metadata, upright_exif
 from darsr_deploy.images.reader import Picture, read_picture
 from darsr_deploy.images.writer import lost_metadata, write_image
+from tests.support.shared import SHARED, needs_shared
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" dc:creator="me"/></x:xmpmeta>'
 HDR = {b"cICP": b"\x09\x10\x00\x01", b"mDCV": bytes(range(24)), b"cLLI": bytes(range(8))}
@@ -31,6 +33,9 @@ needs_pillow_11 = pytest.mark.skipif(
 )
 
 
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow does not read AVIF (11.3 and later do)")
+
+
 def noise(dtype: type = np.uint8) -> np.ndarray:
     return np.random.default_rng(1).integers(0, np.iinfo(dtype).max + 1, (24, 36, 3), dtype)
 
@@ -40,7 +45,9 @@ def exif() -> Image.Exif:
     found = Image.Exif()
     found[0x010F], found[0x0112], found[0x8298], found[0x011A] = "Cam", 6, "(c) me", 240.0
     found.get_ifd(0x8769).update({0x9003: "2020:01:01 00:00:00", 0x920A: 50.0, 0x927C: b"maker's note", 0xA002: 36})
+    found.get_ifd(0x8769)[0xA005] = {1: "R98", 0x1001: 36}  # of the standard for files of cameras, with the width again
     found.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 0.0)})
+    found[0x9C9B], found[0x4746] = "Title".encode("utf-16-le"), 4  # of Windows: title and rating
     return found
 
 
@@ -125,6 +132,13 @@ def test_without_a_resolution_none_is_made_up(tmp_path):
     for suffix in (".png", ".jpg", ".tif"):
         write_image(tmp_path / f"a{suffix}", noise())
         assert read_picture(tmp_path / f"a{suffix}").metadata == Metadata()
+    told = Image.Exif()
+    told[0x010F] = "Cam"
+    Image.fromarray(noise()).save(tmp_path / "b.jpg", exif=told)
+    assert read_picture(tmp_path / "b.jpg").metadata.dpi is None
+    told[0x011A], told[0x011B], told[0x0128] = 4294967295.0, 1e9, 2  # what nobody means
+    Image.fromarray(noise()).save(tmp_path / "c.webp", exif=told.tobytes())
+    assert read_picture(result(tmp_path / "c.webp", tmp_path / "d.png")).metadata.dpi is None
 
 
 # ---- EXIF and XMP
@@ -132,7 +146,7 @@ def test_without_a_resolution_none_is_made_up(tmp_path):
 
 @needs_pillow_11
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
-@pytest.mark.parametrize("source", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("source", ["PNG", "JPEG", "TIFF", "WEBP", pytest.param("AVIF", marks=needs_avif)])
 def test_exif_stays_but_for_the_orientation(source, suffix, tmp_path):
     Image.fromarray(noise()).save(tmp_path / "a.img", source, exif=exif().tobytes())
     with Image.open(result(tmp_path / "a.img", tmp_path / f"b{suffix}")) as image:
@@ -142,7 +156,96 @@ def test_exif_stays_but_for_the_orientation(source, suffix, tmp_path):
         camera, place = found.get_ifd(0x8769), found.get_ifd(0x8825)
         assert (camera[0x9003], float(camera[0x920A]), camera[0x927C]) == ("2020:01:01 00:00:00", 50, b"maker's note")
         assert camera[0xA002] == 48, "the width is that of the result"
+        if source != "TIFF":  # in which Pillow writes a pointer that leads elsewhere
+            assert found.get_ifd(0xA005) == {1: "R98", 0x1001: 48}
+        assert bytes(found[0x9C9B]) == "Title".encode("utf-16-le") and found[0x4746] == 4
         assert place[1] == "N" and tuple(map(float, place[2])) == (52, 31, 0)
+
+
+def described(path: Path) -> dict:
+    """What EXIF says of a file but for orientation, thumbnail, sizes, and how pixels are stored; by Pillow."""
+    storage = {*range(254, 260), 262, 273, 274, *range(277, 280), 284, 317, 338, 531, 700, 34665, 34675, 34853, 40965}
+    with Image.open(path) as image:
+        exif = image.getexif()
+        found = {(0, code): value for code, value in exif.items() if code not in storage}
+        for place in (0x8769, 0x8825, 0xA005):
+            inner = exif.get_ifd(place).items()
+            found |= {(place, c): value for c, value in inner if c not in (0xA002, 0xA003, 0xA005, 0x1001, 0x1002)}
+    return {where: str(value).rstrip("\0") for where, value in found.items()}
+
+
+@needs_shared
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_files_of_cameras_keep_all_of_it(suffix, tmp_path):
+    """Whatever of the development data has EXIF: each tag, the colour profile, XMP and the resolution."""
+    files = [
+        SHARED / "data" / "faults" / "dpi_exif" / "exif.jpg",
+        *(SHARED / "data" / "train" / "photos").glob("*.jp*g"),
+    ]
+    checked = 0
+    for path in files:
+        with Image.open(path) as image:
+            if not image.getexif():
+                continue
+            profile = image.info.get("icc_profile")
+        picture = read_picture(path)
+        target = tmp_path / f"result{suffix}"
+        write_image(target, picture.pixels[:40, :30], picture)
+        expected, found = described(path), described(target)
+        if suffix != ".tif":  # there the resolution is the file's own
+            assert found.items() >= expected.items(), path.name
+        else:
+            assert {k: v for k, v in expected.items() if k[1] not in (282, 283, 296)}.items() <= found.items(), (
+                path.name
+            )
+        back = read_picture(target)
+        assert back.icc == profile and back.metadata.xmp == picture.metadata.xmp
+        assert back.metadata.dpi == pytest.approx(picture.metadata.dpi, abs=0.02)
+        with Image.open(target) as image:
+            assert image.getexif().get(274, 1) == 1 and not image.getexif().get_ifd(1), "upright, without a thumbnail"
+        checked += 1
+    assert checked
+
+
+def test_what_went_through_a_tiff_is_still_all_there(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "a.jpg", exif=exif().tobytes())
+    through = result(result(tmp_path / "a.jpg", tmp_path / "b.tif"), tmp_path / "c.jpg")
+    assert described(through) == described(tmp_path / "a.jpg")
+
+
+def test_a_resolution_that_only_exif_tells_is_kept_and_turned(tmp_path):
+    told = Image.Exif()
+    told[0x0112], told[0x011A], told[0x011B], told[0x0128], told[0x010F] = 6, 300.0, 240.0, 2, "Cam"
+    Image.fromarray(noise()).save(tmp_path / "a.webp", exif=told.tobytes())
+    assert read_picture(tmp_path / "a.webp").metadata.dpi == (240, 300)
+    for suffix in (".png", ".tif", ".jpg", ".webp"):
+        assert resolution(result(tmp_path / "a.webp", tmp_path / f"b{suffix}")) == pytest.approx((240, 300), abs=0.02)
+        with Image.open(tmp_path / f"b{suffix}") as image:
+            assert (image.getexif()[282], image.getexif()[283]) == (240, 300)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("source", ["PNG", "JPEG", "TIFF", "WEBP", pytest.param("AVIF", marks=needs_avif)])
+def test_the_colour_profile_stays(source, suffix, tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(noise()).save(tmp_path / "a.img", source, icc_profile=profile)
+    with Image.open(result(tmp_path / "a.img", tmp_path / f"b{suffix}")) as image:
+        assert image.info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize("place", ["empty pointer", "beyond the end", "itself"])
+def test_damaged_directories_within_exif_harm_nothing(place, tmp_path):
+    inner = {0x9003: ifd.Tag(ifd.ASCII, b"2020:01:01 00:00:00\0"), 0xA005: ifd.make_tag(ifd.LONG, 9999)}
+    tags = {271: ifd.Tag(ifd.ASCII, b"Cam\0"), 34665: inner}
+    if place == "empty pointer":
+        tags[34853] = ifd.Tag(ifd.LONG, b"")
+    data = b"II*\0\x08\0\0\0" + ifd.build_directory(tags, 8)
+    if place == "itself":
+        data = data.replace(struct.pack("<I", 9999), struct.pack("<I", 8))
+    picture = Picture(noise(), metadata=Metadata(exif=data))
+    for suffix in (".tif", ".png", ".jpg", ".webp"):
+        write_image(tmp_path / f"a{suffix}", picture.pixels, picture)
+        read_picture(tmp_path / f"a{suffix}")
 
 
 @needs_pillow_11
