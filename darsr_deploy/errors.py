@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class DarsrError(Exception):
     """Something asked for cannot be done.
@@ -24,6 +26,18 @@ class DarsrError(Exception):
 
 class OutOfMemory(DarsrError):
     """A runtime ran out of memory; smaller tiles may fit."""
+
+
+def option_error(error: ValueError, command: str) -> DarsrError:
+    """Return the error of an option from what refused its value: "amount is 9; expected 0.1 to 4" is about --amount 9.
+
+    Args:
+        command: whose help says more.
+    """
+    name, _, why = str(error).partition(" ")
+    if refused := re.fullmatch(r"is (.+); (expected .+)", why):
+        name, why = f"{name} {refused[1].strip(chr(39))}", refused[2]
+    return DarsrError(f"--{name}", why, f"see {command} -h")
 
 
 def escape(text: str) -> str:

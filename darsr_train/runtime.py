@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
-from darsr_deploy.errors import DarsrError
+from darsr_deploy.errors import DarsrError, option_error
 from darsr_deploy.install import install
 from darsr_deploy.processes import Item, Report, each_in_processes
 
@@ -88,4 +88,4 @@ def checked_options(profile: str, scale: int, **changes: object):
     try:
         return AdaptOptions.profile(profile, scale, **changes)
     except ValueError as error:
-        raise DarsrError("option", str(error), "see darsr adapt --help") from error
+        raise option_error(error, "darsr adapt") from error

@@ -14,11 +14,14 @@ from typing import Annotated
 import typer
 
 from darsr_deploy.console.command import say
+from darsr_deploy.console.front import Commands, Front
 from darsr_train.commands import adapt, backbone, degrade, evaluate
-from .commands import bench, demo, doctor, export, infer, report
+from .commands import bench, demo, doctor, export, infer, report, upscale
 
 app = typer.Typer(
     name="darsr",
+    cls=Front,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,7 +29,7 @@ app = typer.Typer(
 evaluation = typer.Typer()
 evaluation.command("eval")(evaluate.evaluate)
 evaluation.command("degrade")(degrade.degrade)
-app.add_typer(backbone.app, name="backbone")
+app.add_typer(backbone.app, name="backbone", cls=Commands)
 app.add_typer(evaluation)
 
 
@@ -51,5 +54,6 @@ def start(
         say(f"warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: {repair()}")
 
 
-for one in (adapt.adapt, export.export, infer.infer, bench.bench, report.report, demo.demo, doctor.doctor):
+first = (upscale.upscale, adapt.adapt, export.export, infer.infer)
+for one in (*first, bench.bench, report.report, demo.demo, doctor.doctor):
     app.command()(one)

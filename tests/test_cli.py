@@ -535,7 +535,7 @@ def test_wrong_usage_is_exit_2(arguments):
     ("more", "named"),
     [
         (("--profile", "slow"), "fast, paper"),
-        (("--scale", "3"), "2 or 4"),
+        (("--scale", "3"), "2 and 4"),
         (("--backbone", "nothing"), "installed: edge-x2"),
         (("--device", "tpu"), "auto, cpu, cuda"),
     ],

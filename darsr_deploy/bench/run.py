@@ -45,7 +45,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.scenario not in SAMPLES_PER_QUERY:
-            raise ValueError(f"scenario {self.scenario} is not known, choose one of {', '.join(SAMPLES_PER_QUERY)}")
+            raise ValueError(f"scenario is {self.scenario}; expected one of {', '.join(SAMPLES_PER_QUERY)}")
         if self.seconds < 0 or self.warm_up < 0 or self.iterations < 1 or self.threads < 0:
             raise ValueError("seconds and warm-up are at least 0, iterations at least 1")
 

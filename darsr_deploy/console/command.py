@@ -19,10 +19,11 @@ import typer
 from ..errors import DarsrError, escape
 from ..images.formats import SUFFIXES as IMAGES
 from ..memory import pixel_limit
+from ..video.frames import STREAM
 from ..video.frames import SUFFIXES as VIDEOS
 from . import interrupts
 
-Scale = Annotated[int | None, typer.Option(help="Enlargement: 2 or 4.")]
+Scale = Annotated[int | None, typer.Option("--scale", "-s", help="Enlargement: 2 or 4.")]
 BackboneOption = Annotated[
     str | None, typer.Option(help="Name of an installed backbone, a weight file, or any network as .onnx.")
 ]
@@ -30,6 +31,9 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object (a list for several inputs) and nothing else on stdout.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Do only what is missing: outputs that exist stay as they are.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 _OF_FILES = (*IMAGES, *VIDEOS, ".darsr", ".onnx", ".engine", ".json", ".html")  # suffixes that no folder is meant by
 # What NumPy, OpenCV, PyTorch, ONNX Runtime and the system's loader say, in small letters, where memory does not suffice.
@@ -37,6 +41,8 @@ _NO_MEMORY = (
     *("out of memory", "outofmemory", "insufficient memory", "cannot allocate memory", "can't allocate memory"),
     *("failed to allocate", "bad_alloc", "can't start new thread", "failed to map segment", "not enough memory"),
 )
+SCALES = (2, 4)
+_SEPARATORS = tuple({os.sep, os.altsep or os.sep})
 _made: list[Path] = []  # folders made by the command that runs
 Printed = dict | list | None  # by --json; None where the command printed its result itself, or has none
 MaxPixels = Annotated[
@@ -111,6 +117,10 @@ def _run(function: Callable, args: tuple, kwargs: dict, failures: Failures) -> N
     try:
         if interrupts.is_closed("stdout"):
             raise DarsrError("standard output", "is closed", "redirect it to a file, or to /dev/null")
+        if (scale := kwargs.get("scale")) not in (None, *SCALES):
+            raise DarsrError(f"--scale {scale}", "there are networks for 2 and 4", "use --scale 2 or --scale 4")
+        if kwargs.get("overwrite") and kwargs.get("skip_existing"):
+            raise typer.BadParameter("give only one of --overwrite and --skip-existing")
         with pixel_limit(kwargs.get("max_pixels")):
             result = function(*args, **kwargs, failures=failures)
     except Exception as error:
@@ -203,6 +213,18 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
         yield report
 
 
+def output_place(out: str | None, several: bool = False) -> Path | None:
+    """Return the place of results as a path; a folder is made for several results, or where the name ends like one (``out/``).
+
+    Raises:
+        DarsrError: as :func:`make_folder`.
+    """
+    path = None if out is None else Path(out)
+    if path is not None and path != STREAM and (several or str(out).endswith(_SEPARATORS)):
+        make_folder(path)
+    return path
+
+
 def make_folder(folder: Path | None) -> None:
     """Make a folder for results; it is removed when the command ends if nothing was written into it.
 
@@ -212,9 +234,7 @@ def make_folder(folder: Path | None) -> None:
     if folder is None or folder.is_dir():
         return
     if folder.suffix.lower() in _OF_FILES:
-        raise DarsrError(
-            str(folder), "is a file's name, and a folder is needed for several results", "give a folder's name"
-        )
+        raise DarsrError(str(folder), "is a file's name, and a folder is needed", "give a folder's name")
     missing = [part for part in (folder, *folder.parents) if not os.path.lexists(part)]
     try:
         folder.mkdir(parents=True, exist_ok=True)

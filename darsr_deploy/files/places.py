@@ -12,16 +12,31 @@ from ..errors import DarsrError
 from .adapter import SUFFIX, adapter_path
 
 
+class AlreadyThere(Exception):
+    """An output exists and is to stay as it is: nothing is left to be done for it.
+
+    Attributes:
+        target: the output.
+    """
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(str(target))
+        self.target = target
+
+
 class Targets:
     """The files that one command writes: each is claimed before the work for it begins, so that none replaces another."""
 
-    def __init__(self, overwrite: bool, inputs: Iterable[Path | str | None] = ()) -> None:
+    def __init__(
+        self, overwrite: bool, inputs: Iterable[Path | str | None] = (), *, skip_existing: bool = False
+    ) -> None:
         """Begin without claims.
 
         Args:
             inputs: files that no result may replace, whatever ``overwrite`` says; what is not a file is passed over.
+            skip_existing: a claim of what exists raises :class:`AlreadyThere`.
         """
-        self.overwrite = overwrite
+        self.overwrite, self.skip_existing = overwrite, skip_existing
         self.inputs = {identity for path in inputs if path is not None and (identity := _identity(path))}
         self.taken: set[str] = set()
         self.writable: set[str] = set()  # folders in which a file could be made
@@ -32,6 +47,7 @@ class Targets:
         Raises:
             DarsrError: it is an input (by any name: a link is the file it leads to), a folder instead of a file, exists
                 and may not be overwritten, is the output of another input too, or its folder cannot be written.
+            AlreadyThere: it exists, and what exists is to be skipped.
         """
         name = os.path.abspath(target)
         if name in self.taken:
@@ -42,6 +58,8 @@ class Targets:
             raise DarsrError(str(target), "is a folder, and a file is to be written", "give a file's name")
         if _identity(target) in self.inputs:
             raise DarsrError(str(target), "is an input of this command", "choose another place with -o")
+        if _exists(target) and self.skip_existing:
+            raise AlreadyThere(target)
         if _exists(target) and not self.overwrite:
             raise DarsrError(str(target), "exists already", "give --overwrite, or another place with -o")
         self._check_folder(target, os.path.dirname(name))

@@ -55,12 +55,22 @@ def to_image(tensor: np.ndarray, gray: bool = False, dtype: type = np.uint8) -> 
 
 def list_images(folder: str | Path) -> list[Path]:
     """List the image files of a folder by name, without those named like results of this toolkit (``*_x2.png``)."""
-    return [path for path in _pictures(folder) if not path.stem.endswith(_OURS)]
+    return [path for path in _pictures(folder) if not is_named_like_result(path)]
 
 
 def list_results(folder: str | Path) -> list[Path]:
     """List the image files that :func:`list_images` leaves out."""
-    return [path for path in _pictures(folder) if path.stem.endswith(_OURS)]
+    return [path for path in _pictures(folder) if is_named_like_result(path)]
+
+
+def is_named_like_result(path: Path) -> bool:
+    """Return whether a file is named like a result of this toolkit (``*_x2.png``)."""
+    return path.stem.endswith(_OURS)
+
+
+def stem_of_source(path: Path) -> str:
+    """Return the stem of what a file named like a result was made from: ``photo`` of ``photo_x2.png``; else its own."""
+    return next((path.stem.removesuffix(tail) for tail in _OURS if path.stem.endswith(tail)), path.stem)
 
 
 def _pictures(folder: str | Path) -> list[Path]:

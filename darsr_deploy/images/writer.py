@@ -36,7 +36,14 @@ _MOST_SEGMENT = 65_533  # bytes of a JPEG's segment
 _SRGB = b"\x01\x0d\x00\x01"  # cICP of sRGB
 
 
-def write_image(path: str | Path, image: np.ndarray, like: Picture | None = None, replace: bool = True) -> None:
+def write_image(
+    path: str | Path,
+    image: np.ndarray,
+    like: Picture | None = None,
+    replace: bool = True,
+    *,
+    quality: int | None = None,
+) -> None:
     """Write an image in the format of the suffix.
 
     PNG, TIFF and BMP are exact; JPEG has quality 95 and 4:4:4; WebP is exact, or of quality 95 where ``like`` is not.
@@ -46,6 +53,7 @@ def write_image(path: str | Path, image: np.ndarray, like: Picture | None = None
         like: the picture it was made from, whose colour profile and metadata are kept where the format holds them; see
             :func:`lost_metadata`.
         replace: False refuses a file that has appeared meanwhile.
+        quality: of JPEG and WebP, 1 to 100, instead of the above; other formats have none.
 
     Raises:
         DarsrError: another suffix, a format that cannot hold the image, a folder that cannot be written, a full disk.
@@ -53,10 +61,14 @@ def write_image(path: str | Path, image: np.ndarray, like: Picture | None = None
     path, like = Path(path), like or Picture(image)
     channels = 1 if image.ndim == 2 else image.shape[2]
     check_target(path, image.shape[0], image.shape[1], channels, image.dtype.itemsize * 8)
-    write = {"png": _png, "tif": _tiff, "tiff": _tiff, "webp": _webp, "bmp": _bmp}.get(path.suffix.lower()[1:], _jpeg)
+    lossy = {".webp": _webp, ".jpg": _jpeg, ".jpeg": _jpeg}
+    exact = {".png": _png, ".tif": _tiff, ".tiff": _tiff, ".bmp": _bmp}
     with atomic_path(path, replace) as temporary:
         try:
-            write(temporary, image, like)
+            if write := lossy.get(path.suffix.lower()):
+                write(temporary, image, like, quality)
+            else:
+                exact[path.suffix.lower()](temporary, image, like)
         except (MemoryError, ValueError) as error:
             why = f"an image of {image.shape[1]}x{image.shape[0]} cannot be encoded ({error or 'out of memory'})"
             raise DarsrError(str(path), why, "write another format with -o") from error
@@ -164,10 +176,12 @@ def _tiff_metadata(image: np.ndarray, like: Picture) -> dict:
     return tags | ({} if found.xmp is None else {XMP: ifd.Tag(ifd.BYTE, found.xmp)})
 
 
-def _webp(path: Path, image: np.ndarray, like: Picture) -> None:
+def _webp(path: Path, image: np.ndarray, like: Picture, quality: int | None) -> None:
     if image.ndim == 2 or image.shape[2] == 2:
         image = _without_gray(image)  # the format has none
-    options: dict = {"lossless": True, "exact": True, "quality": 50} if like.lossless else {"quality": _QUALITY}
+    options: dict = {"quality": quality or _QUALITY}
+    if like.lossless and quality is None:
+        options = {"lossless": True, "exact": True, "quality": 50}
     exif = _exif(image, like)
     if like.metadata.dpi:
         exif = exif_with_resolution(exif, like.metadata.dpi)
@@ -176,14 +190,14 @@ def _webp(path: Path, image: np.ndarray, like: Picture) -> None:
     Image.fromarray(image).save(path, "WEBP", icc_profile=like.icc or b"", **options)
 
 
-def _jpeg(path: Path, image: np.ndarray, like: Picture) -> None:
+def _jpeg(path: Path, image: np.ndarray, like: Picture, quality: int | None) -> None:
     exif, xmp, dpi = _exif(image, like), like.metadata.xmp, like.metadata.dpi
     options: dict = {"icc_profile": like.icc} if like.icc else {}
     options |= {"dpi": tuple(round(value) for value in dpi)} if dpi else {}
     segments = [(JPEG_EXIF, exif), (JPEG_XMP, xmp)]
     contents = [head + content for head, content in segments if content and len(head + content) <= _MOST_SEGMENT]
     extra = b"".join(b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content for content in contents)
-    Image.fromarray(image).save(path, "JPEG", quality=_QUALITY, subsampling=0, extra=extra, **options)
+    Image.fromarray(image).save(path, "JPEG", quality=quality or _QUALITY, subsampling=0, extra=extra, **options)
 
 
 def _bmp(path: Path, image: np.ndarray, like: Picture) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +16,11 @@ from darsr_deploy.console.command import (
     Overwrite,
     Printed,
     Scale,
+    SkipExisting,
     Threads,
     command,
-    make_folder,
     one_or_list,
+    output_place,
     progress,
 )
 from darsr_deploy.errors import DarsrError
@@ -31,7 +31,7 @@ from ..runtime import checked_options, pick_device, require_torch
 @command
 def adapt(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Adapter file; a folder for several images.")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Adapter file; a folder for several images.")] = None,
     scale: Scale = 2,
     profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
     backbone: BackboneOption = "edge",
@@ -66,14 +66,15 @@ def adapt(
         Path | None, typer.Option(help="The true HR image: PSNR is reported; it is never used to choose.")
     ] = None,
     corrected: Annotated[
-        Path | None, typer.Option(help="Also write the corrected LR image here (a folder for several).")
+        str | None, typer.Option(help="Also write the corrected LR image here (a folder for several).")
     ] = None,
     preview: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Also draw before, after, kernel and filters on a page (PNG; a folder for several)."),
     ] = None,
     max_pixels: MaxPixels = None,
     overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
     as_json: Json = False,
     failures: Failures = None,
 ) -> Printed:
@@ -87,8 +88,7 @@ def adapt(
     from ..adaptation.inputs import check_input
     from ..adaptation.options import FIT_STEPS
 
-    images = jobs.expand(inputs, failures)
-    several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
+    images, several = jobs.gather(inputs, failures)
     if gt is not None and several:
         raise DarsrError("--gt", "applies to one image, and several were given", "adapt that image alone")
     if steps is not None and budget is not None:
@@ -100,9 +100,7 @@ def adapt(
     )
     started_from = Adapter.load(start) if start is not None else None
     targets = places.Targets(overwrite, [*images, gt, start, backbone])
-    make_folder(out if several else None)
-    make_folder(corrected if several else None)
-    make_folder(preview if several else None)
+    out, corrected, preview = (output_place(place, several) for place in (out, corrected, preview))
 
     def plan(image: Path) -> dict:
         """Check the image and claim the paths of its results."""
@@ -112,16 +110,27 @@ def adapt(
         target = places.adapter_target(image, out, several)
         corrected_target = places.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
         preview_target = places.output_path(image, preview, several, "_preview", ".png") if preview else None
-        done = resume and target.exists()  # adapt_image checks that it is the one asked for
-        for written in filter(None, (None if done else target, corrected_target, preview_target)):
-            targets.claim(written)
+        written = [target, *filter(None, (corrected_target, preview_target))]
+        if skip_existing and all(path.exists() for path in written):
+            raise places.AlreadyThere(target)
+        if skip_existing:  # some are missing: the others stay as they are
+            corrected_target, preview_target = (
+                None if path is None or path.exists() else path for path in (corrected_target, preview_target)
+            )
+        goes_on = (resume or skip_existing) and target.exists()  # adapt_image checks that it is the one asked for
+        for path in filter(None, (None if goes_on else target, corrected_target, preview_target)):
+            targets.claim(path)
         for picture in filter(None, (corrected_target, preview_target)):
             check_target(picture, 1, 1, 3, 8)  # the suffix; sizes are checked when it is written
-        return {"image": image, "target": target, "corrected": corrected_target, "preview": preview_target}
+        own = {"image": image, "target": target, "corrected": corrected_target, "preview": preview_target}
+        return own | {"resume": resume or goes_on}
 
     plans = list(jobs.each(images, plan, failures))
+    rows = [{"input": row["input"], "adapter": row["output"], "skipped": True} for row in plans if "skipped" in row]
+    plans = [plan for plan in plans if "skipped" not in plan]
+    jobs.say_skipped(rows)
     if not plans:  # reported before the seconds that importing PyTorch takes
-        return one_or_list([], several) if as_json else None
+        return one_or_list(rows, several) if as_json else None
     require_torch()
     device = pick_device(device, threads)
     from .adapt_tasks import AdaptTask, adapt_tasks, backbone_of
@@ -129,8 +138,7 @@ def adapt(
     backbone_of.cache_clear()  # the file may have changed
     backbone_of(backbone, scale, device)  # an unusable one is reported once, not for every image
     same = {"backbone": backbone, "options": options, "device": device}
-    tasks = [AdaptTask(**own, **same, resume=resume, replace=overwrite, start=started_from, gt=gt) for own in plans]
-    rows = []
+    tasks = [AdaptTask(**own, **same, replace=overwrite, start=started_from, gt=gt) for own in plans]
     with progress("adapt") as report:
         for row in adapt_tasks(tasks, at_a_time, threads, report, failures):
             rows.append(row)

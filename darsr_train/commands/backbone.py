@@ -16,10 +16,11 @@ from darsr_deploy.console.command import (
     Scale,
     Threads,
     command,
+    output_place,
     progress,
     say,
 )
-from darsr_deploy.errors import DarsrError, escape
+from darsr_deploy.errors import escape, option_error
 
 from ..runtime import pick_device, require_torch
 
@@ -84,7 +85,7 @@ def backbone_info(
 def backbone_import(
     file: Annotated[Path, typer.Argument(help="A published SRFBN-S weight file (.pth).")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Weight file to write; beside FILE by default.")
+        str | None, typer.Option("--out", "-o", help="Weight file to write, or a folder; beside FILE by default.")
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -96,7 +97,8 @@ def backbone_import(
 
     from ..backbones import describe, import_weights
 
-    target = out or file.with_suffix(".safetensors")
+    target = output_place(out) or file.with_suffix(".safetensors")
+    target = target / f"{file.stem}.safetensors" if target.is_dir() else target
     places.Targets(overwrite, [file]).claim(target)
     facts = describe(import_weights(file, target))
     if as_json:
@@ -173,7 +175,7 @@ def backbone_train(
     from darsr_deploy.files import places
     from darsr_deploy.images.arrays import list_images
 
-    places.Targets(overwrite).claim(out)
+    places.Targets(overwrite, [start, *list_images(images)]).claim(out)
     device = pick_device(device, threads)
     from ..backbones import load_backbone, save_backbone
     from ..training.backbone import BackboneTraining, train_backbone
@@ -184,7 +186,7 @@ def backbone_train(
             rate=rate, objective=objective, luma=luma, candidates=candidates, seed=seed, bf16=bf16,
         )  # fmt: skip
     except ValueError as error:
-        raise DarsrError("option", str(error), "see darsr backbone train --help") from error
+        raise option_error(error, "darsr backbone train") from error
     with progress(f"{arch}-x{scale}") as report:
         module = train_backbone(
             images,

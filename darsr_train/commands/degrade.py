@@ -12,6 +12,7 @@ from darsr_deploy.console.command import (
     Json,
     Overwrite,
     Printed,
+    Scale,
     command,
     make_folder,
     one_or_list,
@@ -32,7 +33,7 @@ def degrade(
             "(only reduced); give several for one set each in OUT."
         ),
     ] = ("gaussian",),
-    scale: Annotated[int, typer.Option(help="2 or 4.")] = 2,
+    scale: Scale = 2,
     crop: Annotated[int | None, typer.Option(min=1, help="Crop HR to its centre, at most this wide and high.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first images.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="With an image's name, determines its blur.")] = 0,
@@ -49,8 +50,6 @@ def degrade(
 
     if unknown := [k for k in kind if k not in KINDS]:
         raise DarsrError(f"kind {unknown[0]}", "is not known", f"choose one of {', '.join(KINDS)}")
-    if scale not in (2, 4):
-        raise DarsrError(f"scale {scale}", "is not supported", "choose 2 or 4")
     photos = jobs.expand(inputs, failures)[:limit]
     manifests = []
     for one in dict.fromkeys(kind) if photos else ():

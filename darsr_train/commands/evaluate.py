@@ -48,7 +48,9 @@ def evaluate(
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Compare the estimated kernel with kernel/NAME.npz (fast, paper).")
     ] = False,
-    scale: Annotated[int | None, typer.Option(help="2 or 4; from the image sizes if not given.")] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", "-s", help="2 or 4; from the image sizes if not given.")
+    ] = None,
     backbone: BackboneOption = "edge",
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit (fast, paper).")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,

@@ -72,10 +72,24 @@ class ExportRequest:
             raise DarsrError(
                 "--calibration", "is for int8, and bundles are fp32 or fp16", "leave it out, or leave out --split"
             )
-        suffix, kind = (".onnx", "a model") if self.format == "onnx" else (SUFFIX, "an engine")
-        if self.out is not None and not self.is_bundle and self.out.suffix != suffix:
-            why = f"does not end in {suffix}, by which infer knows {kind}"
-            raise DarsrError(str(self.out), why, "choose such a name, or another --format")
+        self._check_suffix()
+
+    def _check_suffix(self) -> None:
+        """Refuse a name by which infer would take the result for something else."""
+        out, suffixes = self.out, (".onnx", SUFFIX)
+        if out is None:
+            return
+        if self.is_bundle:
+            if out.suffix.lower() in suffixes:
+                raise DarsrError(
+                    str(out), "is a file's name, and a bundle is a folder", f"use -o {out.with_suffix('.bundle')}"
+                )
+            return
+        right, kind = (".onnx", "a model") if self.format == "onnx" else (SUFFIX, "an engine")
+        if out.suffix != right and not out.is_dir():
+            other = "--format trt or trt-rtx for an engine" if self.format == "onnx" else "--format onnx for a model"
+            why = f"does not end in {right}, by which infer knows {kind}"
+            raise DarsrError(str(out), why, f"use -o {out.with_suffix(right)}, or {other}")
 
     @property
     def is_bundle(self) -> bool:
@@ -140,7 +154,9 @@ class _Export:
 
     def _claim_file(self, stem: str, form: str) -> Path:
         request, engine = self.request, self.request.format != "onnx"
-        target = request.out or request.source.with_name(stem + (SUFFIX if engine else ".onnx"))
+        name = stem + (SUFFIX if engine else ".onnx")
+        out = request.out or request.source.with_name(name)
+        target = out / name if out.is_dir() else out
         if engine:
             self._claim(sidecar_path(target))
         self._claim(target)

@@ -23,7 +23,7 @@ from darsr_deploy.console.command import (
     command,
     progress,
 )
-from darsr_deploy.errors import DarsrError
+from darsr_deploy.errors import DarsrError, option_error
 from darsr_deploy.files.kinds import another_kind
 
 _DEFAULT_SHAPE = (160, 240)  # height x width of a generated picture
@@ -100,7 +100,7 @@ def bench(
     try:
         setting = Setting(scenario, seconds, iterations, warm_up, threads)
     except ValueError as error:
-        raise DarsrError("option", str(error), "see darsr bench --help") from error
+        raise option_error(error, "darsr bench") from error
     targets = places.Targets(overwrite, [source, gt, image, backbone])
     for target in out or []:
         if target.suffix.lower() not in _WRITERS:

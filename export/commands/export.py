@@ -14,6 +14,7 @@ from darsr_deploy.console.command import (
     Overwrite,
     Printed,
     command,
+    output_place,
     progress,
 )
 
@@ -25,7 +26,7 @@ def export(
     ],
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The model file; beside the adapter by default.")
+        str | None, typer.Option("--out", "-o", help="The model file, or a folder; beside the adapter by default.")
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp32",
     form: Annotated[str | None, typer.Option(help="network, filters or global; by default the adapter's own.")] = None,
@@ -74,7 +75,9 @@ def export(
     options = {"backbone": backbone, "image": image, "calibration": calibration, "floor_db": floor}
     engines = {"format": format, "shape": shape, "shapes": shapes, "target": target, "workspace": workspace}
     where = {"triton": triton, "split": split, "keep_function": keep_function, "overwrite": overwrite}
-    row = run_export(ExportRequest(adapter, out, precision, form, **options, **engines, **where), progress)
+    row = run_export(
+        ExportRequest(adapter, output_place(out), precision, form, **options, **engines, **where), progress
+    )
     if as_json:
         return row
     macs = row["macs_per_lr_pixel"]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from darsr_deploy.console.command import (
@@ -19,10 +16,11 @@ from darsr_deploy.console.command import (
     Overwrite,
     Printed,
     Scale,
+    SkipExisting,
     Threads,
     command,
-    make_folder,
     one_or_list,
+    output_place,
     progress,
     say,
 )
@@ -37,7 +35,7 @@ def infer(
         list[Path], typer.Argument(metavar="INPUT", help="Images, folders of images, videos, or - for y4m on stdin.")
     ],
     *,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Output file; a folder for several images.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter; by default the one beside the image.")] = None,
     model: Annotated[
         Path | None, typer.Option(help="An exported model (.onnx), engine (.engine) or bundle instead of an adapter.")
@@ -65,6 +63,7 @@ def infer(
     corrected: Annotated[bool, typer.Option("--corrected", help="Also write the corrected LR image.")] = False,
     max_pixels: MaxPixels = None,
     overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
     as_json: Json = False,
     failures: Failures = None,
 ) -> Printed:
@@ -72,16 +71,14 @@ def infer(
     from darsr_deploy.bundle.manifest import is_bundle
     from darsr_deploy.console import jobs
     from darsr_deploy.engines.tiled import TiledEngine, tile_side
-    from darsr_deploy.engines.upscale import upscale
     from darsr_deploy.files import places
     from darsr_deploy.files.adapter import Adapter
-    from darsr_deploy.files.kinds import recognised
-    from darsr_deploy.images.arrays import read_picture, write_image
-    from darsr_deploy.images.formats import SUFFIXES, check_target
-    from darsr_deploy.images.writer import lost_metadata
-    from darsr_deploy.video.frames import STREAM, is_video
+    from darsr_deploy.images.arrays import read_picture
+    from darsr_deploy.images.formats import check_target
+    from darsr_deploy.video.frames import STREAM
 
     from ..artefacts.subject import Source
+    from ..inference.pictures import enlarge, result_shape, result_suffix
     from ..inference.session import open_engine
 
     in_bundle = model is not None and is_bundle(model)
@@ -99,19 +96,14 @@ def infer(
             )
         require_torch()
         from darsr_train.evaluation.measure import save_corrected
-    if as_json and (out == STREAM or (out is None and STREAM in inputs)):
+    if as_json and (out == str(STREAM) or (out is None and STREAM in inputs)):
         raise typer.BadParameter("--json and the video would both be written to stdout; give -o FILE")
 
-    def is_clip(path: Path) -> bool:
-        kind = recognised(path) if path != STREAM else None  # the content decides, where it can be told
-        return kind == "video" or (kind is None and is_video(path))
-
-    images = jobs.expand(inputs, failures)
-    several = len(images) > 1 or any(os.path.isdir(p) for p in inputs)
-    make_folder(out if several and out != STREAM else None)
+    images, several = jobs.gather(inputs, failures)
+    out = output_place(out, several)
     if out is not None and not several and not out.is_dir() and not any(map(is_clip, images)):
         check_target(out, 1, 1, 3, 8)  # by its suffix, before anything is opened or exported
-    targets = places.Targets(overwrite, [*images, adapter, model, backbone])
+    targets = places.Targets(overwrite, [*images, adapter, model, backbone], skip_existing=skip_existing)
     opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
     held = contextlib.ExitStack()
 
@@ -134,11 +126,10 @@ def infer(
         given = source_of(clip) if model is not None or no_adapter else None
         opened.clear()  # a video's engines are its own: another may be opened while one runs
         held.close()
-        options = VideoOptions(open_source, given, adapter, backbone, scale, readapt, say, progress)
-        row = infer_video(clip, out, several, targets, options)
+        more = {"backbone": backbone, "scale": scale, "readapt": readapt, "say": say, "progress": progress}
+        row = infer_video(clip, out, several, targets, VideoOptions(open_source, given, adapter, **more))
         if not as_json:
-            line = f"{clip} -> {row['output']}  ({row['width']}x{row['height']}, {row['frames']} frames, "
-            line += f"{row['engine']}, {row['fps']:.1f} fps)"
+            line = describe_clip(row)
             say(line) if row["output"] == str(STREAM) else print(line)
         return row
 
@@ -154,36 +145,45 @@ def infer(
             return video(image)
         picture = read_picture(image)
         source = source_of(image)
-        loaded = running(source)
-        suffix = None if image.suffix.lower() in SUFFIXES else ".png"
-        target = places.output_path(image, out, several, f"_x{loaded.spec.scale}", suffix)
-        check_target(target, *_result_shape(picture.pixels, loaded.spec.scale))
+        own = source.adapter if source.model is None else None  # which says its scale before anything is opened
+        known = running(source).spec.scale if own is None else Adapter.load(own).scale
+        target = places.output_path(image, out, several, f"_x{known}", result_suffix(image))
+        check_target(target, *result_shape(picture.pixels, known))
         targets.claim(target)
         beside = out if out is None or several or out.is_dir() else out.parent
         corrected_target = places.output_path(image, beside, several, "_corrected", ".png")
-        if corrected:
+        wanted = corrected and not (skip_existing and corrected_target.exists())
+        if wanted:
             targets.claim(corrected_target)
-        started = time.perf_counter()
+        loaded = running(source)
         with progress(image.name) as loaded.report:
-            result = upscale(loaded, picture.pixels)
-        seconds = time.perf_counter() - started
-        write_image(target, result, picture, replace=overwrite)
-        if line := lost_metadata(target, picture):
+            row = enlarge(image, picture, loaded, target, replace=overwrite)
+        if line := row.pop("say", None):
             say(line)
-        if corrected:
+        if wanted:
             save_corrected(image, Adapter.load(source.adapter), corrected_target)
-        row = {"input": str(image), "output": str(target), "engine": loaded.name, "provider": loaded.provider}
-        row |= {"seconds": round(seconds, 4), "height": result.shape[0], "width": result.shape[1]}
         if not as_json:
-            print(f"{image} -> {target}  ({result.shape[1]}x{result.shape[0]}, {loaded.name}, {seconds:.2f} s)")
+            size = f"{row['width']}x{row['height']}"
+            print(f"{image} -> {target}  ({size}, {row['engine']}, {row['seconds']:.2f} s)")
         return row
 
     with held:
         rows = list(jobs.each(images, one, failures))
+    jobs.say_skipped(rows)
     return one_or_list(rows, several) if as_json else None
 
 
-def _result_shape(pixels: np.ndarray, scale: int) -> tuple[int, int, int, int]:
-    """Return height, width, channels and bits of the result."""
-    height, width = (side * scale for side in pixels.shape[:2])
-    return height, width, 1 if pixels.ndim == 2 else pixels.shape[2], pixels.dtype.itemsize * 8
+def is_clip(path: Path) -> bool:
+    """Return whether an input is a video: its content decides, where that can be told."""
+    from darsr_deploy.files.kinds import recognised
+    from darsr_deploy.video.frames import STREAM, is_video
+
+    kind = recognised(path) if path != STREAM else None
+    return kind == "video" or (kind is None and is_video(path))
+
+
+def describe_clip(row: dict) -> str:
+    """Return the line that is printed of a clip that was enlarged."""
+    decision = f"  {row['decision']}" if "decision" in row else ""
+    size, speed = f"{row['width']}x{row['height']}", f"{row['engine']}, {row['fps']:.1f} fps"
+    return f"{row['input']} -> {row['output']}{decision}  ({size}, {row['frames']} frames, {speed})"

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from darsr_deploy.console.command import BackboneOption, Device, Failures, Json, Overwrite, Printed, command, say
+from darsr_deploy.console.command import (
+    BackboneOption,
+    Device,
+    Failures,
+    Json,
+    Overwrite,
+    Printed,
+    command,
+    output_place,
+    say,
+)
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import SUFFIX
 from darsr_train.runtime import pick_device, require_torch
@@ -19,7 +29,7 @@ def report(
         list[Path] | None, typer.Argument(metavar="ADAPTER", help="Adapters (.darsr), or folders of them.")
     ] = None,
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    out: Annotated[str, typer.Option("--out", "-o", help="The page to write, or a folder for it.")] = "report.html",
     image: Annotated[
         Path | None,
         typer.Option(help="The image, or a folder of images; by default the adapted one, beside its adapter."),
@@ -45,7 +55,9 @@ def report(
     for name, given in (("--image", image), ("--gt", gt)):
         if given is not None and len(paths) > 1 and not given.is_dir():
             raise DarsrError(name, f"is one file, and {len(paths)} adapters were given", "give a folder of images")
-    target = places.Targets(overwrite, [*paths, image, gt, bench, backbone]).claim(out)
+    place = output_place(out)
+    target = place / "report.html" if place.is_dir() else place
+    places.Targets(overwrite, [*paths, image, gt, bench, backbone]).claim(target)
     from ..report.bench import read_bench
 
     measured = read_bench(bench) if bench is not None else None

@@ -27,8 +27,12 @@ def adapt_to_frame(
     backbone: str | None,
     scale: int,
     report: Callable[[dict], None] = lambda _: None,
+    **wishes: float | None,
 ) -> None:
     """Adapt to one frame with profile ``fast`` and write the adapter ``out``.
+
+    Args:
+        wishes: ``amount``, ``denoise`` and ``deblock`` of :class:`darsr_train.adaptation.options.AdaptOptions`.
 
     Raises:
         DarsrError: the frame cannot be adapted to (too small).
@@ -40,7 +44,7 @@ def adapt_to_frame(
     with tempfile.TemporaryDirectory() as folder:
         frame = Path(folder) / "frame.png"
         write_image(frame, pixels)
-        network, options = load_backbone(backbone or "edge", scale), checked_options("fast", scale)
+        network, options = load_backbone(backbone or "edge", scale), checked_options("fast", scale, **wishes)
         adapt_image(frame, out, network, options, report=report)
 
 

@@ -12,7 +12,7 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.model_spec import PRECISIONS
 from darsr_deploy.opening import ENGINES as FILE_ENGINES
 from darsr_deploy.opening import PROVIDERS
-from darsr_deploy.trt.library import choose_family, import_library, require_gpu
+from darsr_deploy.trt.library import FAMILIES, choose_family, import_library, require_gpu
 
 from ..artefacts.build_engine import CannotBuild, Progress, no_progress
 from ..artefacts.builder import Builder
@@ -48,8 +48,7 @@ def open_engine(
     Raises:
         DarsrError: the engine asked for cannot run this; never silently another one.
     """
-    if engine not in ENGINES:
-        raise DarsrError(f"engine {engine}", "is not known", f"choose one of {', '.join(ENGINES)}")
+    _check_names(engine, provider, precision if source.model is None else None)
     options = {"provider": provider, "threads": threads, "tile": tile, "trust": trust, "say": log.info}
     if source.model is not None:
         if engine == "torch":
@@ -57,9 +56,6 @@ def open_engine(
             raise DarsrError(str(source.model), why, "give --adapter, or leave out --engine torch")
         options |= {"engine": engine, "scale": source.scale, "precision": precision}
         return darsr_deploy.open_engine(source.model, source.adapter, builder=Builder(progress=progress), **options)
-    for what, asked, known in (("precision", precision or "fp32", PRECISIONS), ("provider", provider, PROVIDERS)):
-        if asked not in known:
-            raise DarsrError(f"{what} {asked}", "is not known", f"choose one of {', '.join(known)}")
     if engine == "torch" or (engine == "auto" and not installed_runtimes()):
         return _open_torch(source, provider, precision, tile, threads)
     engine = "ort" if engine == "auto" else engine
@@ -67,8 +63,7 @@ def open_engine(
         raise DarsrError(
             "precision bf16", "ONNX Runtime has no bfloat16 arithmetic on a CPU", "use --precision fp32, fp16 or int8"
         )
-    if engine != "ort":  # so is a library or a GPU that is missing
-        require_gpu(import_library(choose_family(engine)))
+    require_runtime(engine, provider)  # so is a library or a GPU that is missing
     subject, options = Subject(source), {**options, "engine": engine}
     file = resolve(subject, precision, provider)
     if file.is_dir():
@@ -80,6 +75,28 @@ def open_engine(
             file = resolve_model(subject, precision or "fp32")
     builder = Builder(compare_with_torch(subject), progress) if engine != "ort" else None
     return darsr_deploy.open_engine(file, builder=builder, **options)
+
+
+def require_runtime(engine: str, provider: str) -> None:
+    """Check what can be known of a runtime before the work that leads to it.
+
+    Raises:
+        DarsrError: an engine or a provider that is not known, a library or a GPU that is missing.
+    """
+    _check_names(engine, provider)
+    if engine in FAMILIES:
+        require_gpu(import_library(choose_family(engine)))
+
+
+def _check_names(engine: str, provider: str, precision: str | None = None) -> None:
+    facts = (
+        ("engine", engine, ENGINES),
+        ("precision", precision or "fp32", PRECISIONS),
+        ("provider", provider, PROVIDERS),
+    )
+    for what, asked, known in facts:
+        if asked not in known:
+            raise DarsrError(f"{what} {asked}", "is not known", f"choose one of {', '.join(known)}")
 
 
 def _open_torch(source: Source, provider: str, precision: str | None, tile: int | None, threads: int) -> TiledEngine:

@@ -39,6 +39,7 @@ class VideoOptions:
         open_source: from what is to be run to an engine, which is closed here.
         source: a model or a backbone alone; None where it is an adapter, given or beside the clip or to be made.
         adapter: the adapter given, if any.
+        adapt: makes the adapter of every clip anew and returns its path; by default one is made only where there is none.
         readapt: ``never`` or ``scene``.
         say: told what the user should know beside the result.
         progress: shows how far an adaptation is.
@@ -47,6 +48,7 @@ class VideoOptions:
     open_source: Callable[[Source], Engine]
     source: Source | None
     adapter: Path | None = None
+    adapt: Callable[[Path], Path] | None = None
     backbone: str | None = None
     scale: int | None = None
     readapt: str = "never"
@@ -69,7 +71,7 @@ def infer_video(clip: Path, out: Path | None, several: bool, targets: places.Tar
     with open_reader(clip, options.say) as reader, contextlib.ExitStack() as held:
         source = _source(clip, several, targets, options)
         engine = held.enter_context(options.open_source(source))
-        target = _target(clip, out, several, engine.spec.scale)
+        target = clip_target(clip, out, several, engine.spec.scale)
         check_video_target(target)
         if target != STREAM:
             targets.claim(target)
@@ -82,7 +84,8 @@ def infer_video(clip: Path, out: Path | None, several: bool, targets: places.Tar
     return row | {"frames": frames, "fps": round(frames / seconds, 3)}
 
 
-def _target(clip: Path, out: Path | None, several: bool, scale: int) -> Path:
+def clip_target(clip: Path, out: Path | None, several: bool, scale: int) -> Path:
+    """Return where the result of a clip goes."""
     if clip == STREAM and out is None:
         return STREAM
     if clip == STREAM and (several or out.is_dir()):
@@ -158,14 +161,15 @@ def _source(clip: Path, several: bool, targets: places.Targets, options: VideoOp
     """Return what the clip is run with; where it has no adapter, one is made from its own frames."""
     if options.source is not None:
         return options.source
-    try:
-        own = (
-            options.adapter
-            if clip == STREAM and options.adapter
-            else places.adapter_for(clip, options.adapter, several)
-        )
-    except DarsrError:
-        own = _adapt(clip, targets, options)
+    if options.adapt is not None:
+        own = options.adapt(clip)
+    elif clip == STREAM and options.adapter:
+        own = options.adapter
+    else:
+        try:
+            own = places.adapter_for(clip, options.adapter, several)
+        except DarsrError:
+            own = _adapt(clip, targets, options)
     return Source(own, None, options.backbone, options.scale)
 
 
@@ -179,14 +183,27 @@ def _adapt(clip: Path, targets: places.Targets, options: VideoOptions) -> Path:
             "has no adapter, and making one from its frames needs PyTorch, which is not installed",
             "run darsr export where you adapted and give the file with --model",
         ) from error
-    from .readapt import adapt_to_frame
-
     if not clip.is_file():  # a stream can be read but once
         name = "standard input" if clip == STREAM else str(clip)
         raise DarsrError(name, "has no place for an adapter beside it", "give --adapter, --model or --no-adapter")
     target = targets.claim(adapter_path(clip))
     options.say(f"adapting to one of its frames -> {target}")
-    with options.progress(clip.name) as report:
-        frame = choose_frame(sample_frames(clip))
-        adapt_to_frame(frame, target, options.backbone, options.scale or 2, report=report)
+    adapt_to_clip(clip, target, options.backbone, options.scale or 2, options.progress)
     return target
+
+
+def adapt_to_clip(
+    clip: Path, target: Path, backbone: str | None, scale: int, progress: Progress = no_progress, **wishes: float | None
+) -> None:
+    """Adapt to the frame that stands for a clip and write the adapter ``target``.
+
+    Args:
+        wishes: ``amount``, ``denoise`` and ``deblock`` of :class:`darsr_train.adaptation.options.AdaptOptions`.
+
+    Raises:
+        DarsrError: the clip cannot be read, or its frames are too small to adapt to.
+    """
+    from .readapt import adapt_to_frame
+
+    with progress(clip.name) as report:
+        adapt_to_frame(choose_frame(sample_frames(clip)), target, backbone, scale, report=report, **wishes)

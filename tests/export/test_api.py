@@ -133,8 +133,8 @@ def test_a_truncated_pil_image_and_options_out_of_range_are_one_line(blurred, tm
     ):
         darsr.adapt(cut)
     for options, line in (
-        ({"scale": 3}, "scale is 3"),
-        ({"denoise": 2}, "denoise is 2"),
+        ({"scale": 3}, "scale 3: expected 2 or 4"),
+        ({"denoise": 2}, "denoise 2: expected 0 to 1"),
         ({"engine": "x"}, "engine x: "),
     ):
         with pytest.raises(darsr.DarsrError, match=line):

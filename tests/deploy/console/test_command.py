@@ -91,9 +91,8 @@ def test_a_folder_may_be_called_like_a_file_if_it_is_there(two):
     [
         ("infer a.png --no-adapter -o a.txt", "a.txt: cannot write .txt"),
         ("infer a.png --no-adapter -o name", "name: cannot write a file without suffix"),
-        ("infer a.png --no-adapter --scale 3", "scale 3: is not supported; choose 2 or 4"),
+        ("infer a.png --no-adapter --scale 3", "--scale 3: there are networks for 2 and 4; use --scale 2 or --scale 4"),
         ("infer /dev/zero --no-adapter", "/dev/zero: is a pipe or a device, not a file"),
-        ("report a.darsr -o folder --overwrite", "folder: is a folder, and a file is to be written"),
         ("eval a.png", "a.png: is a file; give a folder that holds LR and HR"),
         ("eval missing", "missing: there is no such folder"),
         ("eval folder", "folder: holds neither the folders LR and HR"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from darsr_deploy.console import jobs
+from darsr_deploy.console.command import output_place
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files import places
 
@@ -57,7 +58,59 @@ def test_what_of_a_folder_is_passed_over_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err == "", "nothing to say"
 
 
+def test_a_pattern_is_the_pictures_that_it_matches(tmp_path, capsys):
+    images = touch(tmp_path / "in", "a.png", "b.jpg")
+    clips = touch(tmp_path / "in", "clip.mp4", "clip_x2.mp4")[:1]
+    touch(tmp_path / "in", "a_x2.png", "b_x2.jpg", "a.darsr", "e.gif")
+    (tmp_path / "in" / "folder.png").mkdir()
+    assert jobs.gather([tmp_path / "in" / "*"], pytest.fail) == (images, True)
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path / 'in' / '*'}: passed over 2 named like results of this toolkit (a_x2.png), 2 videos, "
+        "1 of formats that are not read (.gif); give by name what is meant"
+    ]
+    assert jobs.gather([tmp_path / "in" / "*.mp4"], pytest.fail) == (clips, True)
+    assert "passed over 1 named like results of this toolkit (clip_x2.mp4)" in capsys.readouterr().err
+    assert jobs.gather([tmp_path / "**" / "b.*"], pytest.fail) == (images[1:], True)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pattern_without_pictures_is_said_and_the_others_are_done(tmp_path):
+    (alone,) = touch(tmp_path, "z.jpg")
+    said = []
+    assert jobs.expand([tmp_path / "*.png", alone], said.append) == [alone]
+    assert [str(error) for error in said] == [
+        f"{tmp_path / '*.png'}: matches no images (.png, .jpg, .jpeg, .tif, .tiff, .webp, .bmp); check the pattern"
+    ]
+
+
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
+    named = touch(tmp_path, "a[1].png", "what?.png")
+    touch(tmp_path, "a1.png")
+    assert jobs.expand(named, pytest.fail) == named
+
+
+def test_what_a_shell_expands_leaves_out_results_beside_their_sources(tmp_path, capsys):
+    files = touch(tmp_path, "a.png", "a_x2.png", "a_x2_preview.png", "b.png", "clip.mp4", "clip_x2.mkv", "own_x2.png")
+    assert jobs.gather(files, pytest.fail) == ([files[0], files[3], files[4], files[6]], True)
+    assert capsys.readouterr().err.splitlines() == [
+        "passed over 3 named like results of this toolkit (a_x2.png), beside what they were made from; "
+        "give such a file alone if it is meant"
+    ]
+    assert jobs.gather(files[1:2], pytest.fail) == (files[1:2], False)
+    assert capsys.readouterr().err == ""
+
+
 # ---- where results go
+
+
+def test_a_name_that_ends_like_a_folder_is_made_one(tmp_path):
+    assert output_place(None) is None
+    assert output_place("-") == Path("-") and output_place("-", several=True) == Path("-")
+    assert output_place(f"{tmp_path}/new/deep/") == tmp_path / "new" / "deep" and (tmp_path / "new" / "deep").is_dir()
+    assert output_place(f"{tmp_path}/several", several=True).is_dir()
+    assert not output_place(f"{tmp_path}/file").exists()
+    with pytest.raises(DarsrError, match=r"x\.png: is a file's name, and a folder is needed; give a folder's name"):
+        output_place(f"{tmp_path}/x.png", several=True)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -146,6 +199,17 @@ def test_nothing_that_stands_there_is_lost(tmp_path):
     assert places.Targets(overwrite=False).claim(tmp_path / "new.png") == tmp_path / "new.png"
 
 
+def test_what_exists_may_be_passed_over(tmp_path):
+    (target,) = touch(tmp_path, "photo_x2.png")
+    targets = places.Targets(False, [tmp_path / "photo.png"], skip_existing=True)
+    with pytest.raises(places.AlreadyThere) as caught:
+        targets.claim(target)
+    assert caught.value.target == target
+    assert targets.claim(tmp_path / "new.png") == tmp_path / "new.png"
+    with pytest.raises(DarsrError, match="is an input of this command"):
+        places.Targets(False, [target], skip_existing=True).claim(target)
+
+
 def test_one_command_writes_no_file_twice(tmp_path):
     targets = places.Targets(overwrite=True)
     targets.claim(tmp_path / "a.png")
@@ -170,6 +234,19 @@ def test_a_failure_is_said_and_the_rest_is_done():
 
     assert list(jobs.each(range(5), work, said.append)) == [{"item": 0}, {"item": 2}, {"item": 4}]
     assert [str(error) for error in said] == ["item 1: is odd", "item 3: is odd"]
+
+
+def test_what_is_there_already_is_a_row_of_its_own(tmp_path, capsys):
+    def work(item: int) -> dict:
+        if item:
+            raise places.AlreadyThere(tmp_path)
+        return {"input": "0"}
+
+    rows = list(jobs.each(range(2), work, pytest.fail))
+    assert rows == [{"input": "0"}, {"input": "1", "output": str(tmp_path), "skipped": True}]
+    jobs.say_skipped(rows)
+    jobs.say_skipped(rows[:1])
+    assert capsys.readouterr().err == "1 done before and passed over (--skip-existing)\n"
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])

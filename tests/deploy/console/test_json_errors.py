@@ -17,6 +17,7 @@ from tests.support.commands import darsr, strict_json
 FAILING = {
     "adapt": "missing.png",
     "export": "missing.darsr",
+    "upscale": "missing.png",
     "infer": "missing.png --no-adapter --engine torch",
     "bench": "missing.onnx",
     "report": "missing.darsr",

@@ -147,6 +147,16 @@ def test_webp_is_as_lossless_as_its_source(quality, lossless, tmp_path):
     assert np.array_equal(read_picture(tmp_path / "b.webp").pixels, picture.pixels) == lossless
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_a_quality_may_be_asked_for(suffix, photo, tmp_path):
+    """Also of a WebP whose source is exact, which would be exact itself."""
+    sizes = []
+    for quality in (30, 80, None):
+        write_image(tmp_path / f"a{suffix}", photo, quality=quality)
+        sizes.append((tmp_path / f"a{suffix}").stat().st_size)
+    assert sizes == sorted(sizes) and sizes[0] < sizes[1] / 1.5
+
+
 def test_a_jpeg_keeps_its_profile(tmp_path):
     image = noise(16, 16)
     Image.fromarray(image).save(tmp_path / "a.jpg", icc_profile=ICC)

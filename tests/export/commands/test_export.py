@@ -142,8 +142,23 @@ def test_a_form_that_the_kind_does_not_have(adapted):
 
 def test_outputs_that_are_refused_by_their_names(adapted):
     before = Path("photo.darsr").read_bytes()
-    assert "does not end in .onnx" in refused("export", "photo.darsr", "-o", "p.trt", name="p.trt")
+    line = refused(
+        "export", "photo.darsr", "-o", "p.trt", name="p.trt: does not end in .onnx, by which infer knows a model"
+    )
+    assert line.endswith("; use -o p.onnx, or --format trt or trt-rtx for an engine")
+    refused("export", "photo.darsr", "-o", "p.engine", name="p.engine: does not end in .onnx")
+    line = refused("export", "photo.darsr", "-o", "p.onnx", "--format", "trt", name="p.onnx: does not end in .engine")
+    assert line.endswith("; use -o p.engine, or --format onnx for a model")
+    line = refused(
+        "export", "photo.darsr", "-o", "p.onnx", "--split", name="p.onnx: is a file's name, and a bundle is a"
+    )
+    assert line.endswith("folder; use -o p.bundle")
     again = ("export", "photo.darsr", "-o", "photo.darsr", "--overwrite")
     assert "does not end in .onnx" in refused(*again, name="photo.darsr")
     assert "is an input of this command" in refused(*again, "--split", name="photo.darsr")
     assert Path("photo.darsr").read_bytes() == before and names(adapted) == {"photo.png", "photo.darsr"}
+
+
+def test_a_folder_for_the_model_is_made(adapted):
+    done("export", "photo.darsr", "-o", "models/")
+    assert names(adapted / "models") == {"photo.onnx"}

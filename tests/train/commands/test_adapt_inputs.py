@@ -43,7 +43,7 @@ def desk(photo, tmp_path, monkeypatch) -> Path:
         ("photo.png --gt missing.png", "missing.png: cannot be read"),
         ("photo.png --from text.png", "text.png: is not a darsr adapter file"),
         ("photo.png --corrected lr.txt", "lr.txt: cannot write .txt"),
-        ("photo.png --steps 3 --scale 3", "option: scale is 3"),
+        ("photo.png --steps 3 --scale 3", "--scale 3: there are networks for 2 and 4; use --scale 2 or --scale 4"),
         ("modules", "modules: holds no images"),
     ],
 )

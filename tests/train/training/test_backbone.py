@@ -112,7 +112,7 @@ def test_every_option_that_shapes_the_weights_is_typed_and_noted(photos, tmp_pat
     assert backbone.facts["command"] == (
         f"darsr backbone train {photos.name} --arch edge --scale 2 {options} --candidates 1 --seed 3 --no-bf16"
     )
-    assert "objective is 'mse'; expected one of l1, psnr" in train(photos, "-o", tmp_path / "a", "--objective", "mse")
+    assert "--objective mse: expected one of l1, psnr" in train(photos, "-o", tmp_path / "a", "--objective", "mse")
 
 
 @pytest.mark.parametrize("channels, blocks", [(4, 2), (4, 5), (7, 2), (7, 5)])
