@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,5 +48,19 @@ def demo(
     print(f"{'gain by adapting':18}{result.psnr['adapted'] - result.psnr['backbone alone']:+6.2f} dB\n")
     for name, seconds in result.seconds.items():
         print(f"{name:18}{seconds:6.2f} s")
-    print(f"\npicture: {result.files['comparison.png']}")
+    print(f"\npicture: {result.files['comparison.png']}\n\nnext:")
+    for line in next_lines(out):
+        print(f"  {line}")
     return None
+
+
+def next_lines(folder: Path) -> list[str]:
+    """Return commands to type after the demo, with paths that exist."""
+    called = Path(sys.argv[0])
+    program = os.path.relpath(called) if called.name == "darsr" and called.is_file() else "darsr"
+    words = (
+        ("upscale", folder / "photo.png", "-o", "enlarged.png"),
+        ("report", folder / "photo.darsr", "-o", "report.html"),
+        ("bench", folder / "photo.onnx"),
+    )
+    return [shlex.join([program, *map(str, line)]) for line in words]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import cli
 from darsr_deploy.images.arrays import read_image
+from export.commands.demo import next_lines
 from export.commands.demo_run import demo_photo
 
 
@@ -32,3 +34,18 @@ def test_a_folder_with_files_of_the_users_own_is_refused(tmp_path):
     assert done.exit_code == 1
     assert "holds other files (diary.txt); give an empty folder with -o" in done.stderr
     assert (tmp_path / "photo.png").read_bytes() == b"mine"
+
+
+def test_what_to_type_next_names_files_that_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / ".venv" / "bin" / "darsr"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.setattr("sys.argv", [str(program), "demo"])
+    lines = next_lines(Path("demo"))
+    assert [line.split()[:2] for line in lines] == [
+        [".venv/bin/darsr", name] for name in ("upscale", "report", "bench")
+    ]
+    assert {line.split()[2] for line in lines} == {"demo/photo.png", "demo/photo.darsr", "demo/photo.onnx"}
+    monkeypatch.setattr("sys.argv", ["cli.py", "demo"])
+    assert all(line.startswith("darsr ") for line in next_lines(Path("demo")))
