@@ -17,13 +17,14 @@ TEST_STAMP := $(VENV)/.darsr-test
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # both stamps install into one environment
-.PHONY: help demo test lint format clean weights
+.PHONY: help demo test lint format release clean weights
 
 help:
 	@echo 'make demo    install into $(VENV), then run darsr demo'
 	@echo 'make test    install into $(VENV) with the developer tools, then run the tests (TESTFLAGS="-k name -m '"'"'not slow'"'"'")'
 	@echo 'make lint    ruff check, format check and mypy'
 	@echo 'make format  let ruff repair what it can'
+	@echo 'make release build dist/*.whl and dist/*.tar.gz and check what they say of themselves'
 	@echo 'make weights PHOTOS=folder  train everything that ships, into weights/; can be stopped and run again (days)'
 	@echo 'make clean   remove $(VENV) and everything that was built'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) JOBS=$(JOBS)'
@@ -56,6 +57,11 @@ lint: $(TEST_STAMP)
 format: $(TEST_STAMP)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+release: $(TEST_STAMP)
+	rm -rf build dist
+	$(VENV)/bin/python -m build --no-isolation
+	$(VENV)/bin/python -m twine check --strict dist/*
 
 weights: $(TEST_STAMP)
 	$(VENV)/bin/python -m darsr_train.training.recipe '$(PHOTOS)' weights

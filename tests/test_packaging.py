@@ -278,6 +278,42 @@ def test_source_archive_holds_what_a_clone_runs(wheel):
     assert {"cli.py", "darsr.py", "export/cli.py", "pyproject.toml", "LICENSE", "README.md"} <= names
 
 
+def test_archives_say_what_an_index_wants_to_know(wheel):
+    """As ``make release`` checks them."""
+    run(sys.executable, "-m", "twine", "check", "--strict", *wheel.parent.glob("darsr-*"))
+    with zipfile.ZipFile(wheel) as files:
+        metadata = files.read(f"darsr-{PROJECT['project']['version']}.dist-info/METADATA").decode()
+    for line in (
+        "Project-URL: Paper, https://openaccess.thecvf.com/",
+        "Classifier: Typing :: Typed",
+        "Keywords: super-",
+    ):
+        assert f"\n{line}" in metadata
+
+
+def test_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {PROJECT['project']['version']}\n" in text
+    assert PROJECT["project"]["urls"]["Paper"] in text
+
+
+@pytest.mark.parametrize("path", ["Dockerfile", "docker/jetson.Dockerfile"])
+def test_container_has_what_it_installs_and_no_rights(path):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    bases = dict(re.findall(r"^ARG (\w+_IMAGE)=(\S+)$", text, re.M))
+    assert bases and all(re.search(r":[\w.-]+$", base) and not base.endswith(":latest") for base in bases.values())
+    assert {line.split()[1] for line in lines if line.startswith("FROM ")} == {f"${{{name}}}" for name in bases}
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 1000:1000"]
+    (extras,) = re.findall(r'"\.\[([\w,-]+)\]"', text)
+    assert set(extras.split(",")) <= set(PROJECT["project"]["optional-dependencies"])
+    for line in lines:
+        assert "apt-get install" not in line or ("--no-install-recommends" in line and "rm -rf /var/lib/apt" in line)
+    kept = re.findall(r"^!(\S+?)/?$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.M)
+    assert {*TOPS.values(), "pyproject.toml", "README.md", "LICENSE"} <= set(kept)
+    assert all((ROOT / name).exists() for name in kept)
+
+
 @pytest.mark.slow
 def test_editable_install_finds_the_clone(wheel, tmp_path):
     """Outside the clone the package's own names are found, and nothing called export or cli."""
