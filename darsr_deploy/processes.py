@@ -138,6 +138,9 @@ def each_in_processes(
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Keep Ctrl-C, which reaches every process of a terminal, from a process started in here: its parent stops it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where a process can only ignore it once it runs
+        yield
+        return
     resource_tracker.ensure_running()  # which starting a process would do, and let Ctrl-C through again
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -148,6 +151,7 @@ def _interrupts_held() -> Iterator[None]:
 
 def _start(serve: Callable[..., None], pipe: Connection, *arguments: object) -> None:
     """Run in a process, until it is stopped or its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # see _interrupts_held
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that what is half-written is removed
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         serve(pipe, *arguments)

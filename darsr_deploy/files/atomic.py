@@ -50,9 +50,9 @@ def atomic_path(target: str | os.PathLike[str], replace: bool = True) -> Iterato
     try:
         handle = _locked(handle)
         yield temporary
-        _give_usual_mode(temporary)
-        with open(temporary, "rb") as written:
+        with open(temporary, "r+b") as written:  # to be written: Windows flushes no other
             os.fsync(written.fileno())  # a power cut right after the rename must not leave an empty file
+        _give_usual_mode(temporary)
         if replace:
             os.replace(temporary, target)
         else:

@@ -196,7 +196,7 @@ def machine(threads: int) -> dict:
         "vector_unit": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "load": round(os.getloadavg()[0], 1),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
