@@ -20,8 +20,8 @@ class Kind:
 
 
 KINDS = {
-    "image": Kind("an image", "darsr adapt {0} and darsr infer {0} take it"),
-    "video": Kind("a video", "darsr infer {0} takes it"),
+    "image": Kind("an image", "darsr upscale {0} and darsr adapt {0} take it"),
+    "video": Kind("a video", "darsr upscale {0} and darsr infer {0} take it"),
     "adapter": Kind("an adapter", "darsr infer IMAGE --adapter {0} and darsr export {0} take it"),
     "model": Kind(
         "an ONNX model", "darsr infer IMAGE --model {0} takes what darsr export wrote, --backbone any network"

@@ -30,6 +30,8 @@ from darsr_deploy.files.atomic import write_text
 
 from ..runtime import pick_device, require_torch
 
+_PARTS = ("LR", "HR", "kernel", "mask")  # folders of a set
+
 
 @command
 def evaluate(
@@ -87,7 +89,8 @@ def evaluate(
     from ..evaluation.sets import find_sets
     from ..evaluation.tasks import Request, prepare
 
-    targets = places.Targets(overwrite or resume)
+    given = [path for folder in folders for path in folder.rglob("*") if path.parent.name in _PARTS]
+    targets = places.Targets(overwrite or resume, given)
     for target in filter(None, (out, markdown, sheet)):
         targets.claim(target)
     if sheet is not None and sheet.suffix.lower() != ".png":

@@ -105,5 +105,4 @@ def upscale(
 
 
 def _describe(row: dict) -> str:
-    decision = f"  {row['decision']}" if "decision" in row else ""
-    return f"{row['input']} -> {row['output']}{decision}  ({row['width']}x{row['height']}, {row['seconds']:.1f} s)"
+    return f"{row['input']} -> {row['output']}  {row['decision']}  ({row['width']}x{row['height']}, {row['seconds']:.1f} s)"

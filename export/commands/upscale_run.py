@@ -19,7 +19,7 @@ from darsr_train.adaptation.inputs import check_input
 from darsr_train.adaptation.options import AdaptOptions
 
 from ..artefacts.subject import Source
-from ..inference.pictures import UpscaleTask, result_suffix, upscale_picture
+from ..inference.pictures import UpscaleTask, result_suffix, upscale_picture, what_was_done
 from ..inference.session import open_engine, require_runtime
 from ..inference.video import VideoOptions, adapt_to_clip, clip_target, infer_video
 
@@ -106,8 +106,11 @@ class Upscaling:
 
     def pictures(self, plans: list[Plan], at_a_time: int, device: str) -> Iterator[dict | DarsrError]:
         """Adapt to pictures and enlarge them, ``at_a_time`` in processes of their own; yield rows as they are done."""
+        from darsr_train.commands.adapt_tasks import backbone_of
         from darsr_train.runtime import each_in_jobs
 
+        if self.backbone is not None:  # an unusable one is reported once, not for every picture
+            backbone_of(self.backbone, self.options.scale, device)
         at_a_time = min(at_a_time, len(plans))
         threads = max(1, (self.threads or usable_cores()) // at_a_time) if at_a_time > 1 else self.threads
         same = {"backbone": self.backbone, "options": self.options, "device": device, "threads": threads}
@@ -141,9 +144,9 @@ class Upscaling:
             how = VideoOptions(open_source, None, adapt=adapt, backbone=self.backbone, say=say, progress=progress)
             targets = places.Targets(self.overwrite, [plan.file])
             row = infer_video(plan.file, self.out, self.several, targets, how)
-            facts = Adapter.load(path).facts
+            facts = Adapter.load(path).facts  # just made
         row |= {"adapter": str(plan.adapter)} if plan.adapter else {}
-        return row | {name: facts[name] for name in ("found", "decision") if name in facts}
+        return row | what_was_done(facts)
 
     def _check_quality(self, name: str) -> None:
         if self.quality is not None and not name.lower().endswith(_LOSSY):

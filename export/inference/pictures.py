@@ -80,7 +80,14 @@ def upscale_picture(task: UpscaleTask, report: Callable[[dict], None]) -> dict:
             row = enlarge(task.image, picture, engine, task.target, replace=task.replace, quality=task.quality)
     row |= {"seconds": round(time.perf_counter() - started, 4)}
     row |= {"adapter": str(task.adapter)} if task.adapter else {}
-    return row | {name: made[name] for name in ("found", "decision") if name in made}
+    return row | what_was_done(made)
+
+
+def what_was_done(facts: dict) -> dict:
+    """Return of an adapter's facts what was found, where that is known, and what was decided, in words."""
+    found = {"found": facts["found"]} if "found" in facts else {}
+    usual = "nothing to correct" if facts["chosen"] == "none" else "corrected"
+    return found | {"decision": facts.get("decision", usual)}
 
 
 def enlarge(

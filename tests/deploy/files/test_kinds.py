@@ -88,12 +88,15 @@ def test_an_exported_model_and_a_network_of_others_are_models(desk):
 def test_the_way_out_is_a_command_that_can_be_copied(desk):
     Path("photo.png").rename("my photo.png")
     assert str(another_kind("my photo.png", "adapter")) == (
-        "my photo.png: is an image, not an adapter; darsr adapt 'my photo.png' and darsr infer 'my photo.png' take it"
+        "my photo.png: is an image, not an adapter; darsr upscale 'my photo.png' and darsr adapt 'my photo.png' take it"
     )
 
 
 def test_readers_say_it(desk):
-    with pytest.raises(DarsrError, match=r"photo\.png: is an image, not an adapter; darsr adapt photo\.png"):
+    with pytest.raises(
+        DarsrError,
+        match=r"photo\.png: is an image, not an adapter; darsr upscale photo\.png and darsr adapt photo\.png",
+    ):
         Adapter.load("photo.png")
     with pytest.raises(DarsrError, match=r"edge\.safetensors: is a backbone, not an adapter; --backbone edge"):
         Adapter.load("edge.safetensors")

@@ -47,6 +47,9 @@ def test_an_input_is_never_claimed(desk, name, overwrite):
         "adapt s.png --preview {s.png} --device cpu",
         "adapt s.png --gt other.png -o {other.png} --device cpu",
         "infer s.png -o {s.png} --no-adapter --engine torch",
+        "upscale s.png -o {s.png}",
+        "report a.darsr -o {a.darsr}",
+        "backbone import s.png -o {s.png}",
     ],
 )
 def test_no_command_destroys_its_input(desk, words):
@@ -65,6 +68,32 @@ def test_no_command_destroys_its_input(desk, words):
         line = refused(*f"{head}{called}{tail}".split(), "--overwrite", name=called)
         assert "is an input of this command" in line
         assert {path: Path(path).read_bytes() for path in os.listdir()} == before
+
+
+@pytest.mark.parametrize(
+    "words", ["eval . -o {}", "eval . --markdown {}", "eval . --sheet {}", "backbone train HR -o {}"]
+)
+def test_nor_does_one_that_takes_folders(desk, words):
+    pytest.importorskip("torch", reason="these commands need PyTorch (extra train)")
+    from tests.support.commands import refused
+
+    for folder in ("LR", "HR"):
+        Path(folder).mkdir()
+        os.link("s.png", f"{folder}/s.png")
+    before = Path("s.png").read_bytes()
+    line = refused(*words.format("HR/s.png").split(), "--overwrite", name="HR/s.png")
+    assert "is an input of this command" in line and Path("s.png").read_bytes() == before
+
+
+def test_degraded_pictures_replace_none_of_their_sources(desk):
+    pytest.importorskip("torch", reason="this command needs PyTorch (extra train)")
+    from tests.support.commands import refused
+
+    Path("HR").mkdir()
+    write_image("HR/s.png", np.zeros((80, 80, 3), np.uint8))
+    before = Path("HR/s.png").read_bytes()
+    line = refused("degrade", "HR", "-o", ".", "--overwrite", name="HR/s.png")
+    assert "is an input of this command" in line and Path("HR/s.png").read_bytes() == before
 
 
 def test_export_replaces_no_adapter(desk):

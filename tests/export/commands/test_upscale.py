@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -91,6 +92,45 @@ def test_several_at_a_time_give_the_same(desk):
     *rows, failed = strict_json(result.stdout)
     assert [Path(row["input"]).name for row in rows] == ["blurred.png", "pressed.jpg", "sharp.webp"], "in their order"
     assert len(failed["errors"]) == 1 and results(Path("one")) == results(Path("two"))
+
+
+@pytest.mark.parametrize("place", ["darsr_deploy.engines.upscale.to_image", "darsr_deploy.files.atomic.os.replace"])
+def test_interrupted(place, desk, monkeypatch):
+    def interrupt(*_: object, **__: object):
+        raise KeyboardInterrupt
+
+    Path("temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(Path("temporary").resolve()))
+    monkeypatch.setattr(place, interrupt)
+    result = darsr("in/blurred.png", "--overwrite", *FAST)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
+    assert names(Path("in")) == {"blurred.png", "pressed.jpg", "sharp.webp"} and names(Path("temporary")) == set()
+
+
+def test_a_folder_shows_files_and_the_seconds_left(desk, monkeypatch):
+    """On a terminal; what is shown there is one step a picture."""
+    shown = []
+
+    @contextlib.contextmanager
+    def progress(title: str):
+        yield lambda entry: shown.append((title, entry))
+
+    monkeypatch.setattr("export.commands.upscale_run.progress", progress)
+    done("upscale", "in", "-o", "out", *FAST)
+    assert shown == [("upscale", {"step": step, "steps": 3}) for step in range(3)]
+    shown.clear()
+    done("in/blurred.png", *FAST)
+    assert shown == []
+
+
+def test_another_backbone_says_what_was_done_too(desk):
+    row = strict_json(done("in/blurred.png", "--backbone", "edge-plus", *FAST, "--json").stdout)
+    assert row["decision"] in ("corrected", "nothing to correct") and row["output"] == "in/blurred_x2.png"
+    done("adapt", "in/blurred.png", "--backbone", "edge-plus", "--threads", "1")
+    done("infer", "in/blurred.png", "--backbone", "edge-plus", "-o", "two.png", *FAST)
+    assert Path("two.png").read_bytes() == Path("in/blurred_x2.png").read_bytes()
+    two = ("in/pressed.jpg", "in/sharp.webp")  # said once
+    assert "installed: edge-x2" in refused(*two, "--backbone", "nothing", "-o", "out", *FAST, name="backbone nothing")
 
 
 # ---- pictures of all kinds
