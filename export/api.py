@@ -50,7 +50,7 @@ def upscale(
     adapter: Adapter | Named | None = ...,
 ) -> np.ndarray: ...
 def upscale(image, scale=2, amount=None, denoise=None, deblock=None, engine="auto", *, adapter=None):
-    """Adapt to an image and enlarge it, as ``darsr adapt`` and ``darsr infer`` do.
+    """Adapt to an image and enlarge it, as ``darsr upscale`` does.
 
     Args:
         image: an array, uint8 or uint16, H x W (gray), H x W x 2 (gray, alpha), H x W x 3 (RGB) or H x W x 4 (RGBA); a PIL

@@ -186,6 +186,18 @@ def test_packages_import_what_is_below_them():
     assert not wrong, "\n".join(wrong)
 
 
+def test_imports_inside_a_package_are_relative():
+    """So that ``export`` runs as ``darsr`` too, under which name it is installed."""
+    wrong = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            own = {module.split(".")[0], *(("darsr", "cli") if module.startswith("export") else ())}
+            wrong += [f"{module}, line {node.lineno}, imports {name}" for name in names if name.split(".")[0] in own]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_commands_alone_use_the_console():
     wrong = [
         str(arrow) for arrow in ARROWS if _room(arrow.target) == CONSOLE and _room(arrow.source) not in USERS_OF_CONSOLE

@@ -45,6 +45,8 @@ def test_a_file_is_enlarged_as_by_the_commands(blurred, tmp_path, steered):
     done("adapt", tmp_path / "photo.jpg", *options)
     done("infer", tmp_path / "photo.jpg", "-o", tmp_path / "larger.png")
     expected = read_picture(tmp_path / "larger.png").pixels
+    done("upscale", tmp_path / "photo.jpg", "-o", tmp_path / "at_once.png", *options)
+    assert np.array_equal(read_picture(tmp_path / "at_once.png").pixels, expected)
     assert np.array_equal(darsr.upscale(tmp_path / "photo.jpg", **steered), expected)
     with Image.open(tmp_path / "photo.jpg") as image:  # its JPEG tables are known, as those of a file
         assert np.array_equal(np.asarray(darsr.upscale(image, **steered)), expected)
