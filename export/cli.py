@@ -18,11 +18,14 @@ from darsr_deploy.console.front import Commands, Front
 from darsr_train.commands import adapt, backbone, degrade, evaluate
 from .commands import bench, demo, doctor, export, infer, report, upscale
 
+_HELP = (
+    "Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.\n\n"
+    "darsr photo.jpg adapts to it and enlarges it, short for darsr upscale photo.jpg."
+)
 app = typer.Typer(
     name="darsr",
     cls=Front,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -39,7 +42,7 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(help="Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.")
+@app.callback(help=_HELP)
 def start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print it.")] = False,

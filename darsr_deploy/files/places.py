@@ -131,7 +131,7 @@ def adapter_for(image: Path, given: Path | None, several: bool) -> Path:
         raise DarsrError(
             str(image),
             f"there is no adapter beside it ({adapter_path(image).name})",
-            f"make one with darsr adapt {image}, give --adapter, or use --no-adapter",
+            f"darsr upscale {image} needs none; or make one with darsr adapt {image}, give --adapter, or use --no-adapter",
         )
     return chosen
 
