@@ -1,6 +1,6 @@
 """Run on the device: numpy and OpenCV; runtimes are optional; never PyTorch at import.
 
-``from darsr_deploy import open_engine, upscale, read_image, write_image, DarsrError``: each is imported on first use.
+``from darsr_deploy import adapt, open_engine, upscale, read_image, write_image, DarsrError``: each is imported on first use.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .adaptation.adapt import adapt
     from .engines.upscale import upscale
     from .errors import DarsrError
     from .images.arrays import read_image, write_image
     from .opening import open_engine
 
-__all__ = ["DarsrError", "open_engine", "read_image", "upscale", "write_image"]
+__all__ = ["DarsrError", "adapt", "open_engine", "read_image", "upscale", "write_image"]
 _HOMES = {
     "DarsrError": "errors",
+    "adapt": "adaptation.adapt",
     "open_engine": "opening",
     "read_image": "images.arrays",
     "upscale": "engines.upscale",

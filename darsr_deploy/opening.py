@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .engines.base import Tileable
 from .engines.tiled import TiledEngine
 from .errors import DarsrError
+from .files.adapter import SUFFIX
 from .files.kinds import another_kind
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def open_engine(
     """Open an exported model; to be used as a context manager.
 
     Args:
-        path: what ``darsr export`` wrote: a file ``.onnx``, ``.engine``, or a runtime bundle.
+        path: what ``darsr export`` wrote: a file ``.onnx``, ``.engine``, or a runtime bundle; or an adapter file (``.darsr``) of
+            the default backbone, whose bundle comes with the package.
         adapter: an adapter file to run in a bundle; by default the one that it was exported from.
         engine: what runs it: ``ort`` (ONNX Runtime), ``trt`` (TensorRT if present, else TensorRT for RTX) or ``trt-rtx``. An
             engine file has one of its own. A model or a bundle runs in TensorRT with the bundle's own engines, or with those
@@ -67,6 +69,9 @@ def open_engine(
     for what, asked, known in (("engine", engine, ENGINES), ("provider", provider, PROVIDERS)):
         if asked not in known:
             raise DarsrError(f"{what} {asked}", "is not known", f"choose one of {', '.join(known)}")
+
+    if path.suffix.lower() == SUFFIX and path.is_file():
+        path, adapter = _shipped_bundle(path, adapter, provider), path
 
     def check(spec: ModelSpec) -> None:
         for what, asked, own in (("scale", scale, spec.scale), ("precision", precision, spec.precision)):
@@ -103,6 +108,19 @@ def open_engine(
     except DarsrError:  # another model than asked for, or one that takes no tiles
         opened.__exit__(None, None, None)
         raise
+
+
+def _shipped_bundle(path: Path, adapter: str | Path | None, provider: str) -> Path:
+    """Return the bundle of the package that runs an adapter file."""
+    from .bundle.adapter_inputs import load_adapter
+    from .bundle.shipped import bundle_for
+
+    if adapter is not None:
+        raise DarsrError(str(path), "is an adapter itself, and another one was given", "leave one of them out")
+    if (folder := bundle_for(load_adapter(path)[0], provider=provider)) is None:
+        why = "needs a backbone or networks that do not come with this version of the package"
+        raise DarsrError(str(path), why, "export a bundle of it (darsr export --split) and open that")
+    return folder
 
 
 def engine_of_bundle(folder: Path, asked: str = "auto") -> str:

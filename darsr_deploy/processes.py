@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import os
 import signal
 import sys
 import traceback
@@ -158,9 +159,9 @@ def _start(serve: Callable[..., None], pipe: Connection, *arguments: object) -> 
 
 
 def _serve_items(work: Callable[[Item, Report], object], threads: int, pipe: Connection) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
+    os.environ.update(OMP_NUM_THREADS=str(threads))  # for PyTorch where the work imports it
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
     while True:
         item = pipe.recv()
         try:

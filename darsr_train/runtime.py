@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
+from darsr_deploy.engines.ort import installed_runtimes
 from darsr_deploy.errors import DarsrError, option_error
 from darsr_deploy.install import install
+from darsr_deploy.machine.facts import usable_cores
 from darsr_deploy.processes import Item, Report, each_in_processes
+
+if TYPE_CHECKING:
+    from darsr_deploy.blind.judgement import Networks
 
 
 def require_torch() -> None:
@@ -51,6 +58,25 @@ def pick_device(device: str, threads: int) -> str:
     return device
 
 
+def open_networks(scale: int, device: str = "auto", threads: int = 0) -> Networks:
+    """Return what looks at images for profile ``fast``: in ONNX Runtime on the CPU, else in PyTorch.
+
+    Raises:
+        DarsrError: neither is installed, or a device that PyTorch does not have.
+    """
+    if device in ("auto", "cpu") and installed_runtimes():
+        from darsr_deploy.adaptation.networks import OrtNetworks
+
+        return OrtNetworks(scale, threads)
+    if device == "auto" and importlib.util.find_spec("torch") is None:
+        why = "needs ONNX Runtime or PyTorch, and neither is installed"
+        raise DarsrError("adapting to an image", why, f"install one: {install('ort')}")
+    require_torch()
+    from .blind.networks import TorchNetworks
+
+    return TorchNetworks(scale, pick_device(device, threads))
+
+
 def each_in_jobs(
     items: list[Item], work: Callable[[Item, Report], object], jobs: int, threads: int, report: Report
 ) -> Iterator[tuple[int, object]]:
@@ -58,16 +84,14 @@ def each_in_jobs(
 
     Args:
         work: see :func:`darsr_deploy.processes.each_in_processes`.
-        threads: of PyTorch in all processes together; 0 for PyTorch's own number.
+        threads: in all processes together; 0 for one a core.
 
     Yields:
         ``(index of the item, result)`` as they are finished; a :class:`DarsrError` is a result too.
     """
-    import torch
-
     jobs = min(jobs, len(items))
     if jobs > 1:
-        yield from each_in_processes(items, work, jobs, max(1, (threads or torch.get_num_threads()) // jobs), report)
+        yield from each_in_processes(items, work, jobs, threads_of_each(jobs, threads), report)
         return
     for index, item in enumerate(items):
         try:
@@ -75,6 +99,11 @@ def each_in_jobs(
         except DarsrError as error:
             result = error
         yield index, result
+
+
+def threads_of_each(jobs: int, threads: int) -> int:
+    """Return the threads of each of several processes; those of one are left to what runs in it where none are given."""
+    return threads if jobs == 1 else max(1, (threads or usable_cores()) // jobs)
 
 
 def checked_options(profile: str, scale: int, **changes: object):

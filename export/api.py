@@ -17,7 +17,7 @@ from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_picture, write_image
 from darsr_deploy.images.reader import decode_shallow
 from darsr_train.adaptation.inputs import check_size
-from darsr_train.runtime import checked_options, pick_device, require_torch
+from darsr_train.runtime import checked_options, open_networks
 
 from .artefacts.subject import Source
 from .inference.session import open_engine
@@ -96,6 +96,8 @@ def adapt(
         The adapter: ``save(path)`` writes the file that ``darsr infer --adapter`` and :func:`open_engine` take, ``facts``
         says what was found and decided.
     """
+    from darsr_train.adaptation.told import adapt_told
+
     options = checked_options("fast", scale, amount=amount, denoise=denoise, deblock=deblock)
     with tempfile.TemporaryDirectory() as folder:
         file, quality = Path(folder) / "image.png", None
@@ -106,13 +108,7 @@ def adapt(
             check_size(Path("the image"), pixels.shape[1], pixels.shape[0], options)
             write_image(file, pixels)
             quality = _jpeg_quality(image)
-        require_torch()
-        from darsr_train.adaptation.adapt import adapt_image
-        from darsr_train.backbones import load_backbone
-
-        device = pick_device("auto", 0)
-        backbone = load_backbone("edge", scale, device)
-        return adapt_image(file, Path(folder) / "image.darsr", backbone, options, device, jpeg_quality=quality)[0]
+        return adapt_told(file, Path(folder) / "image.darsr", options, open_networks(scale), jpeg_quality=quality)[0]
 
 
 def _pixels_of(image: np.ndarray | Image.Image | Named) -> np.ndarray:
@@ -148,7 +144,7 @@ def _decode(image: Image.Image) -> np.ndarray:
 
 def _jpeg_quality(image: np.ndarray | Image.Image) -> float | None:
     """Return what the tables of a JPEG say, which a PIL image keeps until it is changed into another."""
-    from darsr_train.blind.compression import quality_of
+    from darsr_deploy.blind.compression import quality_of
 
     tables = getattr(image, "quantization", None)
     return quality_of(tables[0]) if tables and 0 in tables else None

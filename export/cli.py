@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# NumPy's threads would wait for each other where other programs use the cores; with one the same cores give the same bytes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from darsr_deploy.console import interrupts
 
 interrupts.install_sigint_exit()  # before the imports below, which take the time in which Ctrl-C would be a traceback

@@ -13,14 +13,13 @@ ROOT = Path(__file__).parent.parent
 # From below to above: a room, or a module beside the rooms, imports what stands before it and nothing that stands behind it.
 ORDERS = {
     "darsr_deploy": [
-        *("errors", "install", "memory", "processes", "files", "images", "engines", "bundle", "trt", "opening"),
-        *("video", "machine", "bench", "console"),
+        *("errors", "install", "memory", "processes", "files", "images", "engines", "bundle"),
+        *("degradation", "blind", "adaptation", "trt", "opening", "video", "machine", "bench", "console"),
     ],
     "darsr_train": [
         *(
             "degradation",
             "networks",
-            "blur",
             "backbones",
             "blind",
             "pipeline",
@@ -37,6 +36,7 @@ ORDERS = {
             "folding",
             "onnx_graphs",
             "artefacts",
+            "shipped",
             "inference",
             "api",
             "plugin",
@@ -239,3 +239,8 @@ def test_one_function_imports_onnx_runtime():
         if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "onnxruntime" for alias in node.names)
     ]
     assert len(found) == 1 and found[0].startswith("darsr_deploy.engines.ort,"), found
+
+
+def test_weights_that_ship_lie_in_one_folder():
+    strays = [path for path in ROOT.glob("*/weights") if path.parent.name != "darsr_deploy" and path.parent != ROOT]
+    assert not strays, f"move them to darsr_deploy/weights: {strays}"

@@ -256,7 +256,7 @@ def test_wheel_installs_names_of_its_own_and_the_weights(wheel):
     assert f"{info}/licenses/LICENSE" in names
     weights = {name for name in names if name.endswith(".safetensors")}
     assert weights == {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_train" / "weights").glob("*.safetensors")
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "darsr_deploy" / "weights").glob("*.safetensors")
     }
     assert weights, "no weights are shipped"
     sources = {f"darsr/plugin/{path.name}" for path in (ROOT / "export/plugin").glob("*.*") if path.suffix != ".py"}
@@ -359,6 +359,7 @@ picture = (np.indices((24, 32, 3)).sum(0) * 4).astype(np.uint8)
 Path("folder").mkdir()
 for name, image in {"photo.png": picture, "folder/a.jpg": picture, "folder/b.tif": picture.astype(np.uint16) * 257}.items():
     write_image(name, image)
+write_image("large.jpg", cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8), (0, 0), 1.5))
 clip = cv2.VideoWriter("clip.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 24, (32, 24))
 for _ in range(4):
     clip.write(picture)
@@ -439,19 +440,17 @@ def run_on_the_device(fresh: Environment, exported: Path, folder: Path) -> None:
     assert {(row["engine"], row["height"], row["width"]) for row in rows} == {("ort", 48, 64)}
     assert [row.get("frames") for row in rows] == [None, None, None, 4, 1]
     (folder / "photo.darsr").write_bytes((exported / "photo.darsr").read_bytes())
-    for name, why in (("photo.png", "photo.darsr"), ("clip.mp4", "clip.mp4"), ("folder/a.jpg", "folder/a.jpg")):
-        done = subprocess.run(
-            [*command, name],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "DARSR_CACHE": str(folder / "cache")},  # with nothing in it that runs the adapter
-        )
-        (line,) = done.stderr.splitlines()
-        assert done.returncode == 1 and line.startswith(f"error: {why}: "), line
-        assert "run darsr export where you adapted" in line or "there is no adapter beside it" in line
-        assert "--model" in line or "--adapter" in line
+    cache = {**os.environ, "DARSR_CACHE": str(folder / "cache")}  # with nothing in it that runs an adapter
+    quiet = {"cwd": folder, "capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "env": cache}
+    for words in (("infer", "photo.png"), ("adapt", "large.jpg"), ("infer", "large.jpg")):
+        done = subprocess.run([command[0], *words], **quiet)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+    assert (folder / "photo_x2.png").exists() and (folder / "large_x2.jpg").exists()
+    (folder / "photo_x2.png").unlink()
+    for name, why in (("folder/a.jpg", "there is no adapter beside it"), ("clip.mp4", "too small to adapt")):
+        done = subprocess.run([*command, name], **quiet)
+        (line,) = done.stderr.splitlines()[-1:]
+        assert done.returncode == 1 and why in line, line
     shutil.copytree(exported / "photo.bundle", folder / "photo.bundle")
     bundle = ("--model", "photo.bundle", "--adapter", "photo.darsr", "--json")
     row = json.loads(run(*command, "photo.png", *bundle, "-o", "from_bundle.png", cwd=folder))

@@ -16,9 +16,9 @@ import pytest
 import torch
 from skimage import data
 
+from darsr_deploy.degradation import kernels
 from darsr_deploy.images.arrays import write_image
 from darsr_deploy.images.resample import to_uint8
-from darsr_train.degradation import kernels
 from darsr_train.degradation.reduction import reduce
 from tests.support.onnx_models import convolutional
 from tests.support.typed import typed

@@ -13,7 +13,7 @@ from .graphs import STAGES
 # (dy, dx) of the 13 symmetric taps, in their order: each multiplies the pixel there and the one opposite; the last is the centre.
 TAP_OFFSETS = tuple((i // 5 - 2, i % 5 - 2) for i in range(13))
 USUAL_WIDTHS = (32, 8)  # of the network that adaptation starts from
-_USUAL_KERNEL_SIDE = {2: 14, 4: 40}  # of the kernels that adapting estimates
+USUAL_KERNEL_SIDE = {2: 14, 4: 40}  # of the kernels that adapting estimates
 _SYMMETRIC = 1e-6  # most asymmetry of a dictionary, relative to its largest value
 
 
@@ -51,7 +51,7 @@ def widths_of(adapter: Adapter) -> tuple[int, int]:
 def kernel_side(adapter: Adapter) -> int:
     """Return the side of the back-projection kernels that a bundle made for an adapter takes."""
     side = adapter.arrays["kernel"].shape[0] if adapter.rounds else 0
-    return max(side, _USUAL_KERNEL_SIDE[adapter.scale])
+    return max(side, USUAL_KERNEL_SIDE[adapter.scale])
 
 
 def fold_dictionary(dictionary: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

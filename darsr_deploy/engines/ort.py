@@ -67,7 +67,9 @@ def import_onnxruntime():
     return onnxruntime
 
 
-def open_session(model: bytes | str | Path, what: str | Path, provider: str = "cpu", threads: int = 0) -> Any:
+def open_session(
+    model: bytes | str | Path, what: str | Path, provider: str = "cpu", threads: int = 0, *, brief: bool = False
+) -> Any:
     """Open an ONNX Runtime session on one provider.
 
     Args:
@@ -75,6 +77,7 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
         what: its name in errors.
         provider: ``cpu`` or ``cuda``. The one asked for runs the whole graph, or opening fails: never silently another.
         threads: 0 lets ONNX Runtime choose.
+        brief: it runs a few times among other work: its threads sleep between runs, and its memory is given back after each.
 
     Raises:
         DarsrError: the provider is not there, or ONNX Runtime cannot load the model.
@@ -92,6 +95,9 @@ def open_session(model: bytes | str | Path, what: str | Path, provider: str = "c
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    if brief:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if not isinstance(model, bytes) and Path(model).is_file():

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import platformdirs
 
+from ..errors import DarsrError
+
+WEIGHTS = Path(__file__).parent.parent / "weights"  # of the networks that come with the package
+
 
 def cache_folder() -> Path:
     """Return the folder of exported models and engines: the user's cache folder, or DARSR_CACHE."""
@@ -21,3 +25,19 @@ def data_folder() -> Path:
 def engines_folder() -> Path:
     """Return the folder of TensorRT's engines in the cache."""
     return cache_folder() / "engines"
+
+
+def make_cache_folder(folder: Path) -> None:
+    """Make a folder in the cache.
+
+    Raises:
+        DarsrError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DarsrError(
+            str(folder),
+            f"the cache folder cannot be made ({error.strerror})",
+            "set DARSR_CACHE to a folder that can be written",
+        ) from error

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from darsr_deploy.adaptation.networks import OrtNetworks
+from darsr_deploy.blind.blur import blur_path
+from darsr_deploy.blind.camera_traces import traces_path
+from darsr_deploy.engines.ort import installed_runtimes
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.images.arrays import read_image
 
 from ..backbones import Backbone
-from ..blind.compression import read_jpeg_quality
-from ..blind.estimator import estimator_path
-from ..blind.modulation import REGIMES, has_modulated, modulated_path
-from ..blur.camera_traces import traces_path
-from ..blur.estimate import blur_path
+from ..blind.networks import TorchNetworks
 from ..networks.darm import DARM
 from ..networks.family import family_path
 from ..networks.prior import prior_path
@@ -31,7 +31,7 @@ from .fast import adapt_fast
 from .inputs import check_size
 from .options import AdaptOptions
 from .paper import adapt_paper
-from .told import adapt_told
+from .told import adapt_told, is_told, load_finished
 
 Report = Callable[[dict], None]
 _STATE = 2  # layout of the unfinished state: 2 holds the losses
@@ -67,6 +67,11 @@ def adapt_image(
         DarsrError: the image cannot be used, or ``resume`` finds a state of another image or other options.
     """
     image = Path(image)
+    if is_told(options, backbone.sha256, start):
+        runs = device == "cpu" and installed_runtimes()
+        networks = OrtNetworks(options.scale) if runs else TorchNetworks(options.scale, device)
+        rest = {"resume": resume, "replacing": replace, "jpeg_quality": jpeg_quality}
+        return adapt_told(image, out, options, networks, **rest)
     more = {"start": _network_to_start_from(start, options)} if start is not None else {}
     pixels = read_image(image)
     check_size(image, pixels.shape[1], pixels.shape[0], options)
@@ -76,25 +81,17 @@ def adapt_image(
         "sha256": hash_file(image),
     }
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
-    told = (
-        options.name == "fast" and options.family and not options.fits() and start is None and has_modulated(backbone)
-    )
-    if told:
-        identity["prior"] = [hash_file(path) for path in told_networks(options.scale)]
-    elif options.name == "fast":
+    if options.name == "fast":
         identity["prior"] = [hash_file(path) if path.is_file() else "" for path in shipped_networks(options.scale)]
     identity |= {"versions": versions(), "state": _STATE}
     if start is not None:
         identity["from"] = start.facts.get("source")
     if resume and Path(out).exists():
-        return _finished(out, image, backbone, options, source), 0.0
+        return load_finished(out, image, backbone.sha256, options, source), 0.0
     checkpoint = Checkpoint(Path(f"{out}.partial"), json.dumps(identity, sort_keys=True), resume)
     started = time.perf_counter()
-    if told:
-        result = adapt_told(pixels, backbone, options, jpeg_quality or read_jpeg_quality(image))
-    else:
-        run = adapt_fast if options.name == "fast" else adapt_paper
-        result = run(pixels, backbone.module, options, device, checkpoint, report, **more)
+    run = adapt_fast if options.name == "fast" else adapt_paper
+    result = run(pixels, backbone.module, options, device, checkpoint, report, **more)
     seconds = time.perf_counter() - started
     facts = {
         "profile": options.name,
@@ -115,7 +112,6 @@ def adapt_image(
         facts=facts,
         arrays=arrays,
         rounds=result.rounds,
-        modulation_sha256=result.modulation_sha256,
     )
     adapter.save(out, replace)
     checkpoint.remove()
@@ -128,33 +124,9 @@ def shipped_networks(scale: int) -> list[Path]:
     return [*priors, family_path(scale), blur_path(scale), traces_path()]
 
 
-def told_networks(scale: int) -> list[Path]:
-    """Return the package's files that ``fast`` depends on where the networks are told the degradation."""
-    regimes = [modulated_path(scale, regime) for regime in REGIMES]
-    return [*regimes, estimator_path(), prior_path(scale), blur_path(scale), traces_path()]
-
-
 def versions() -> dict[str, str]:
     """Return the versions that an adapter's bytes depend on."""
     return {"darsr": importlib.metadata.version("darsr"), "torch": torch.__version__}
-
-
-def _finished(out: str | Path, image: Path, backbone: Backbone, options: AdaptOptions, source: dict) -> Adapter:
-    """Return the adapter of a finished run, so that a folder can be resumed."""
-    adapter = Adapter.load(out)
-    wanted, found = options.to_json(), AdaptOptions().to_json() | _mapping(adapter.facts.get("options"))
-    # An option that an older program lacked has its default; one that this program lacks counts only if it was used.
-    found = {name: value for name, value in found.items() if name in wanted or value}
-    if options.budget is not None:  # the steps of a budget are known only afterwards
-        wanted, found = ({**o, "steps": None, "budget": None} for o in (wanted, found))
-    same = adapter.backbone_sha256 == backbone.sha256 and found == wanted
-    if not same or adapter.facts.get("source") != source:
-        raise DarsrError(str(out), f"is not of {image} with these options", "give --overwrite instead of --resume")
-    return adapter
-
-
-def _mapping(value: object) -> dict:
-    return value if isinstance(value, dict) else {}
 
 
 def _network_to_start_from(start: Adapter, options: AdaptOptions) -> DARM:

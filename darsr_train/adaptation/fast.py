@@ -4,12 +4,12 @@ The published procedure learns everything from one image. Here most is learned o
 
 1. correct with a pre-trained network (the prior) and super-resolve: ``x = backbone(DARM(y))``;
 2. estimate the second moments of the kernel that best reduces ``x`` to the given image
-   (:mod:`darsr_train.blur.estimate`);
+   (:mod:`darsr_deploy.blind.blur`);
 3. take the correction network for this blur, a member of the family (:mod:`darsr_train.networks.family`). Where steps
    are asked for, fit it to reference photographs blurred by kernels like the estimated one (:mod:`.fit`), since what
    blur destroyed in an image cannot be learned from that image;
 4. choose without ground truth: no correction where there is no blur; the prior, more mildly the surer it is, where an
-   image shows in-camera processing (:mod:`darsr_train.blur.camera_traces`); the network for the blur where that is
+   image shows in-camera processing (:mod:`darsr_deploy.blind.camera_traces`); the network for the blur where that is
    wider or narrower than the prior was made for; else the strongest of the prior, that network and the mean of their
    weights that explains the image clearly better than the weaker ones;
 5. back-project, except for a camera's image, so that the result reduces to the given image.
@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darsr_deploy.blind import camera_traces
+from darsr_deploy.blind.blur import estimate_covariance
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation import kernels
 from darsr_deploy.images.arrays import to_tensor
 from darsr_deploy.images.detail import find_largest_sum
 
-from ..blur import camera_traces
-from ..blur.estimate import estimate_covariance
-from ..degradation import covariance as moments
-from ..degradation import kernels
 from ..degradation.reduction import bicubic_table, reduce
 from ..networks.darm import DARM, at_strength, between
 from ..networks.family import DarmFamily, load_family
@@ -187,7 +187,7 @@ def estimate_blur(
 
     results, network = {"prior": restore(prior)}, prior
     x = results["prior"].clamp(0, 1)
-    covariance = estimate_covariance(x, y, scale)
+    covariance = estimate_covariance(x.cpu().numpy(), y.cpu().numpy(), scale)
     if amount != 1:
         covariance = moments.scaled(covariance, amount)
     if family is not None:

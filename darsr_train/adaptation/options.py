@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
+from darsr_deploy.adaptation.adapt import LEAST_SIDE, ROUNDS
+from darsr_deploy.blind.judgement import Wishes
+
 FIT_STEPS = 80  # of the fast fit where it is wanted and no number is given
 
 
@@ -24,7 +27,7 @@ class AdaptOptions:
     rate: float = 3e-4  # Adam's learning rate for DARM, falling linearly to 0
     family: bool = True  # fast only: start from the network for the estimated blur, not from the prior
     references: int = 96  # fast only: blurred reference crops that the fit draws from
-    rounds: int = 3  # fast only: of back-projection
+    rounds: int = ROUNDS  # fast only: of back-projection
     augment: bool = False  # flip and transpose the crops of unknown blur, as the reference program does
     bicubic_gate: float = 0.4  # paper only: the bicubic weight may fall once the term was below this three times
     dsem_steps: int = 0  # paper only: steps of the degradation score's training
@@ -34,11 +37,7 @@ class AdaptOptions:
             raise ValueError(f"scale is {self.scale}; expected 2 or 4")
         if self.budget is not None and not self.budget > 0:
             raise ValueError(f"budget is {self.budget}; expected more than 0 seconds")
-        if not 0.1 <= self.amount <= 4:
-            raise ValueError(f"amount is {self.amount}; expected 0.1 to 4")
-        for field in ("denoise", "deblock"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} is {getattr(self, field)}; expected 0 to 1")
+        Wishes(self.amount, self.denoise, self.deblock)
         for field, default in (("budget", None), ("amount", 1.0), ("denoise", 1.0), ("deblock", 1.0)):
             if getattr(self, field) != default and self.name != "fast":
                 raise ValueError(f"{field} belongs to profile fast, and the profile is {self.name}")
@@ -84,7 +83,7 @@ class AdaptOptions:
         """Return the minimum width and height of an image, in pixels."""
         if self.name == "paper":
             return 128 + 20  # a 128 px crop that plays the HR, less 10 px on each border
-        return 32
+        return LEAST_SIDE
 
     def to_json(self) -> dict:
         """Return the options as JSON values, as an adapter records them."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darsr_deploy.degradation import kernels
 from darsr_deploy.images.detail import measure_detail
 
-from ..degradation import kernels
 from ..degradation.reduction import apply_kernels_by_fft, bicubic_table
 
 _NAMES = ("astronaut", "coffee", "rocket")

@@ -19,14 +19,12 @@ class Result:
         arrays: the correction's and ``kernel``.
         facts: JSON values: ``chosen`` (what was chosen and why), ``kernel_sum``, measurements.
         rounds: of back-projection by ``kernel`` after the backbone.
-        modulation_sha256: of the file of the networks whose backbone is modulated; empty for the frozen backbone.
     """
 
     correction: str
     arrays: dict[str, np.ndarray]
     facts: dict
     rounds: int = 0
-    modulation_sha256: str = ""
 
 
 _MOST = 120  # means a curve is kept as: more than a page shows apart, 1 kB in the file

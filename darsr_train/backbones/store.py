@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.files.folders import data_folder
+from darsr_deploy.files.folders import WEIGHTS, data_folder
 from darsr_deploy.files.kinds import another_kind
-
-_EMBEDDED = Path(__file__).parent.parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def installed_folder() -> Path:
 
 def embedded_names() -> list[str]:
     """Return the names of the backbones that come with the package, the default ones first."""
-    names = (path.stem for path in _EMBEDDED.glob("edge*-x[24].safetensors"))
+    names = (path.stem for path in WEIGHTS.glob("edge*-x[24].safetensors"))
     return sorted(names, key=lambda name: (not name.startswith("edge-x"), name))
 
 
@@ -98,7 +96,7 @@ def locate(name_or_path: str, scale: int) -> Path:
     names = (name_or_path, f"{name_or_path}-x{scale}")
     for name in names:
         if name in embedded_names():
-            return _EMBEDDED / f"{name}.safetensors"
+            return WEIGHTS / f"{name}.safetensors"
         if name in installed_names():
             return installed_folder() / f"{name}.safetensors"
     path = Path(name_or_path)

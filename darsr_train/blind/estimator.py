@@ -7,24 +7,14 @@ Blur is measured in LR pixels, so one network serves every scale.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darsr_deploy.blind.estimator import FLAGS, VALUES, VERSION, estimator_path
 from darsr_deploy.files.container import read_container, write_container
-
-from ..degradation import covariance as moments
-from ..degradation.condition import LOSSLESS, Condition
-
-VERSION = 1
-_WEIGHTS = Path(__file__).parent.parent / "weights"
-VALUES = ("width", "stretch", "cross", "noise", "compression", "enlarged")  # with a variance each
-FLAGS = ("treated", "unblurred", "drawn", "compressed")
-_LEAST_LOG, _MOST_LOG = -7.0, 3.0  # of the variances of the values' errors
 
 
 class Estimator(nn.Module):
@@ -72,51 +62,6 @@ def blockiness(x: Tensor) -> Tensor:
         phases = excess.unflatten(1, (-1, 8)).mean(1)  # N, 8
         found.append(torch.fft.rfft(phases, dim=1).abs()[:, 1:])
     return (torch.cat(found, 1) * 200).log1p()
-
-
-@dataclass(frozen=True)
-class Found:
-    """What an image looks like: the likeliest condition, and how sure it is.
-
-    Attributes:
-        condition: the estimate.
-        doubt: standard deviations of ``width, stretch, cross`` (logarithm of the covariance), ``noise`` (/10),
-            ``compression`` ((101 - quality) / 40), ``enlarged`` (log2).
-        unblurred, drawn, compressed: probabilities that it was only reduced, is no photograph, was compressed.
-    """
-
-    condition: Condition
-    doubt: dict[str, float]
-    unblurred: float
-    drawn: float
-    compressed: float
-
-
-def read_output(output: np.ndarray, scale: int) -> Found:
-    """What one row of the network's output says of an image that is to be enlarged by ``scale``."""
-    values, logs = output[: len(VALUES)], output[len(VALUES) : 2 * len(VALUES)].clip(_LEAST_LOG, _MOST_LOG)
-    flags = dict(zip(FLAGS, 1 / (1 + np.exp(-output[2 * len(VALUES) :].astype(np.float64)))))
-    parts = values[:3] + np.array([to_kernel_units(scale), 0, 0])
-    quality = LOSSLESS - 40 * max(float(values[4]), 0.0) if flags["compressed"] > 0.5 else LOSSLESS
-    condition = Condition(
-        covariance=moments.from_logarithm(parts),
-        noise=10 * max(float(values[3]), 0.0),
-        quality=quality,
-        treated=float(flags["treated"]),
-        enlarged=float(2 ** max(values[5], 0.0)),
-    )
-    doubt = {name: float(math.exp(0.5 * log)) for name, log in zip(VALUES, logs)}
-    return Found(condition, doubt, *(float(flags[name]) for name in ("unblurred", "drawn", "compressed")))
-
-
-def to_kernel_units(scale: int) -> float:
-    """What to add to the logarithm of a variance in LR pixels squared for that of the x2 kernel in HR pixels squared."""
-    return math.log(4.0 if scale == 2 else 16 / 5)  # at x4 the kernel acts twice: 1 + 2^2 of its variance
-
-
-def estimator_path() -> Path:
-    """Where the estimator lies in the package."""
-    return _WEIGHTS / "estimator.safetensors"
 
 
 def load_estimator(path: Path | None = None) -> Estimator:

@@ -15,20 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darsr_deploy.bundle.shipped import REGIMES, modulated_path
+from darsr_deploy.degradation.condition import SIZE, Condition
 from darsr_deploy.files.container import read_container, write_container
 
 from ..backbones import Backbone
 from ..backbones.edge import EdgeSR
-from ..degradation.condition import SIZE, Condition
 from ..networks.darm import DARM
 from ..networks.family import DarmFamily
 
 VERSION = 1
-REGIMES = (
-    "clean",
-    "wild",
-)  # blur alone, or noise, compression and treatment: networks of one size know one of them better
-_WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 class Modulated(nn.Module):
@@ -113,11 +109,6 @@ def modulated_of(backbone: Backbone, regime: str) -> Modulated | None:
     return networks if networks is not None and networks.neutral_sha256 == backbone.sha256 else None
 
 
-def has_modulated(backbone: Backbone) -> bool:
-    """Say whether a backbone has networks for every regime."""
-    return all(modulated_of(backbone, regime) is not None for regime in REGIMES)
-
-
 def modulated_by(scale: int, sha256: str) -> Modulated | None:
     """Return the shipped networks of a scale whose file has the given sha256, if there are any."""
     paths = [path for path in (modulated_path(scale, regime) for regime in REGIMES) if path.is_file()]
@@ -140,12 +131,6 @@ def extend(family: DarmFamily, experts: int) -> DarmFamily:
         wide.gate[2].weight[: family.experts] = last.weight
         wide.gate[2].bias[: family.experts] = last.bias
     return wide
-
-
-def modulated_path(scale: int, regime: str) -> Path:
-    """Return where the networks of a scale and a regime lie in the package: the wild ones where a scale has no others."""
-    path = _WEIGHTS / f"modulated-{regime}-x{scale}.safetensors"
-    return path if path.is_file() else _WEIGHTS / f"modulated-wild-x{scale}.safetensors"
 
 
 def save_modulated(model: Modulated, path: str | Path, facts: dict, dtype: torch.dtype = torch.float16) -> str:

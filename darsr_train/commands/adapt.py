@@ -25,7 +25,7 @@ from darsr_deploy.console.command import (
 )
 from darsr_deploy.errors import DarsrError
 
-from ..runtime import checked_options, pick_device, require_torch
+from ..runtime import checked_options
 
 
 @command
@@ -131,13 +131,11 @@ def adapt(
     jobs.say_skipped(rows)
     if not plans:  # reported before the seconds that importing PyTorch takes
         return one_or_list(rows, several) if as_json else None
-    require_torch()
-    device = pick_device(device, threads)
-    from .adapt_tasks import AdaptTask, adapt_tasks, backbone_of
+    from .adapt_tasks import AdaptTask, adapt_tasks, prepare
 
-    backbone_of.cache_clear()  # the file may have changed
-    backbone_of(backbone, scale, device)  # an unusable one is reported once, not for every image
-    same = {"backbone": backbone, "options": options, "device": device}
+    compares = bool(gt or corrected or preview)
+    told, device = prepare(backbone, options, device, threads, start=started_from, compares=compares)
+    same = {"backbone": backbone, "options": options, "device": device, "told": told}
     tasks = [AdaptTask(**own, **same, replace=overwrite, start=started_from, gt=gt) for own in plans]
     with progress("adapt") as report:
         for row in adapt_tasks(tasks, at_a_time, threads, report, failures):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darsr_deploy.images.resample import resize_taps
+from darsr_deploy.degradation import reduction
 
 _BY_FFT_FROM = 18  # side of a kernel from which the spectrum is the shorter way on a CPU
 
@@ -79,6 +79,4 @@ def pad_symmetric(x: Tensor, before: int, after: int) -> Tensor:
 @functools.cache
 def bicubic_table(scale: int) -> Tensor:
     """Return antialiased bicubic reduction as one kernel: 8 x 8 at scale 2, 16 x 16 at scale 4."""
-    _, weights = resize_taps(64 * scale, 64, "replicate")
-    row = torch.from_numpy(weights[32][weights[32] != 0]).float()  # far from the borders all rows are equal
-    return torch.outer(row, row)
+    return torch.from_numpy(reduction.bicubic_table(scale))

@@ -13,11 +13,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation.condition import LEAST_QUALITY, LOSSLESS, MOST_NOISE, Condition
 from darsr_deploy.images.resample import to_uint8
 
-from . import covariance as moments
 from .camera import Camera
-from .condition import LEAST_QUALITY, LOSSLESS, MOST_NOISE, Condition
 
 FILTERS = ("bicubic", "box", "triangle", "lanczos", "mitchell")
 

@@ -27,6 +27,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from darsr_deploy.degradation import kernels
+from darsr_deploy.degradation.covariance import shape_of
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.atomic import write_bytes, write_text
 from darsr_deploy.files.hashing import hash_file
@@ -35,8 +37,7 @@ from darsr_deploy.images.arrays import read_image, write_image
 from darsr_deploy.images.resample import to_uint8
 
 from ..adaptation.adapt import versions
-from ..degradation import kernels, odd_kernels
-from ..degradation.covariance import shape_of
+from ..degradation import odd_kernels
 from ..degradation.reduction import bicubic_table, reduce
 from .sets import least_side
 

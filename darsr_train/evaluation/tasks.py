@@ -12,6 +12,7 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.hashing import hash_file, hash_json
 
 from ..adaptation.adapt import shipped_networks, versions
+from ..adaptation.told import told_networks
 from ..backbones import Backbone, load_backbone
 from ..networks.prior import load_prior
 from ..runtime import checked_options
@@ -138,6 +139,10 @@ def _needs_prior(plan: Plan) -> bool:
     return plan.with_prior or plan.method in ("prior", "fast")
 
 
+def _networks(scale: int) -> list[Path]:
+    return [*shipped_networks(scale), *told_networks(scale)]
+
+
 def _versions() -> dict[str, str]:
     return versions() | {name: importlib.metadata.version(name) for name in ("numpy", "scikit-image")}
 
@@ -158,7 +163,7 @@ def fingerprint(set_name: str, pair: Pair, plan: Plan, backbone: Backbone, devic
         "kernel": _hash(pair.kernel) if uses_kernel else "",
         "backbone": backbone.sha256,
         "scale": backbone.scale,
-        "networks": [_hash(path) for path in shipped_networks(backbone.scale)] if _needs_prior(plan) else [],
+        "networks": [_hash(path) for path in _networks(backbone.scale)] if _needs_prior(plan) else [],
         "device": device.partition(":")[0],
         "versions": _versions(),
     }

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darsr_deploy.degradation import covariance as moments
 from darsr_deploy.files.container import read_container, write_container
+from darsr_deploy.files.folders import WEIGHTS
 
-from ..degradation import covariance as moments
 from .darm import DARM
 
 VERSION = 1
-_WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 class DarmFamily(nn.Module):
@@ -72,7 +72,7 @@ class DarmFamily(nn.Module):
 
 def family_path(scale: int) -> Path:
     """Return the file of a scale's family in the package."""
-    return _WEIGHTS / f"family-x{scale}.safetensors"
+    return WEIGHTS / f"family-x{scale}.safetensors"
 
 
 def load_family(scale: int, path: Path | None = None) -> DarmFamily:

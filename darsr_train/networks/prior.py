@@ -9,11 +9,11 @@ import torch
 
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.container import read_container, write_container
+from darsr_deploy.files.folders import WEIGHTS
 
 from .darm import DARM
 
 VERSION = 1
-_WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 def prior_path(scale: int, camera: bool = False) -> Path:
@@ -21,7 +21,7 @@ def prior_path(scale: int, camera: bool = False) -> Path:
 
     Where one prior serves both, it is that one.
     """
-    path = _WEIGHTS / f"prior-{'camera-' if camera else ''}x{scale}.safetensors"
+    path = WEIGHTS / f"prior-{'camera-' if camera else ''}x{scale}.safetensors"
     return path if path.is_file() or not camera else prior_path(scale)
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from darsr_deploy.degradation.covariance import shape_of
 from darsr_deploy.images.detail import find_detailed_square
 
-from ..degradation.covariance import shape_of
 from .page import (
     BODY,
     EMPTY,

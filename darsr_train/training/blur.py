@@ -11,15 +11,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from darsr_deploy.blind import blur
+from darsr_deploy.blind.mlp import evaluate
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation import kernels
 from darsr_deploy.files.container import write_container
 from darsr_deploy.images.arrays import list_images
 
 from ..backbones import load_backbone
-from ..blur import estimate as blur
-from ..blur import mlp
-from ..degradation import covariance as moments
-from ..degradation import kernels
 from ..degradation.reduction import apply_kernels_by_fft
+from ..networks.mlp import fit
 from ..networks.prior import load_prior
 from .command import describe_training, make_parser
 from .degraded_crops import Degradations, DegradedCrops
@@ -51,7 +52,7 @@ def samples(
         only_reduced: no blur.
 
     Returns:
-        Features, count x 4 x n (see :func:`darsr_train.blur.estimate.observe`); logarithms of the x2 kernel's covariance
+        Features, count x 4 x n (see :func:`darsr_deploy.blind.blur.observe`); logarithms of the x2 kernel's covariance
         by least squares and of the true one, count x 3.
     """
     shares = {"gaussian_share": 0.66, "motion_share": 0.1, "disk_share": 0.1, "mixture_share": 0.08}
@@ -65,7 +66,7 @@ def samples(
         kernel = crops.bicubic.double().numpy() if only_reduced else _kernel(crops, random)
         lr = apply_kernels_by_fft(hr, torch.from_numpy(kernel)[None].float(), scale)[0]
         y = crops.sensor(lr, None, random).contiguous(memory_format=torch.channels_last)
-        features, first = blur.observe(backbone(prior(y)).clamp(0, 1), y, scale)
+        features, first = blur.observe(backbone(prior(y)).clamp(0, 1).numpy(), y.numpy(), scale)
         found.append(features)
         estimated.append(moments.logarithm(first))
         true.append(moments.logarithm(moments.covariance_of(kernel, scale)))
@@ -94,7 +95,7 @@ def train_correction(
         found, estimated, true: see :func:`samples`.
 
     Returns:
-        Weights for :mod:`darsr_train.blur.estimate`, and root mean square errors (mean, half difference, cross part of
+        Weights for :mod:`darsr_deploy.blind.blur`, and root mean square errors (mean, half difference, cross part of
         the logarithm) on held-out crops: of least squares, and of a network trained without these.
     """
     split, change = int(len(found) * (1 - _HELD_OUT)), true - estimated
@@ -103,10 +104,10 @@ def train_correction(
 
     def trained(until: int) -> dict[str, np.ndarray]:
         rows = (part[:until].reshape(-1, part.shape[-1]) for part in (found, targets))
-        return mlp.fit(*rows, loss, _HIDDEN, steps=steps, decay=1e-3, dropout=0.3, batch=256)
+        return fit(*rows, loss, _HIDDEN, steps=steps, decay=1e-3, dropout=0.3, batch=256)
 
     network = trained(split)
-    answers = np.stack([(mlp.evaluate(network, views) * blur.SIGNS).mean(0) for views in found[split:]])
+    answers = np.stack([(evaluate(network, views) * blur.SIGNS).mean(0) for views in found[split:]])
     errors = {"least_squares": change[split:], "corrected": change[split:] - answers}
     accuracy = {name: np.sqrt((error**2).mean(0)).round(3).tolist() for name, error in errors.items()}
     return trained(len(found)), accuracy
@@ -119,7 +120,7 @@ def train_detector(blurred: np.ndarray, reduced: np.ndarray, steps: int = 2500) 
         blurred, reduced: features of both, count x 4 x n.
 
     Returns:
-        Weights for :mod:`darsr_train.blur.estimate`, and the shares of held-out crops of both that a detector trained
+        Weights for :mod:`darsr_deploy.blind.blur`, and the shares of held-out crops of both that a detector trained
         without these classifies as only reduced.
     """
 
@@ -130,12 +131,12 @@ def train_detector(blurred: np.ndarray, reduced: np.ndarray, steps: int = 2500) 
         weight = np.repeat([1.0, 0.5 * len(blurred) / len(reduced)], [len(blurred), len(reduced)])
         targets = np.repeat(np.stack([truth, weight], axis=1), rows.shape[1], axis=0)
         rows = rows.reshape(-1, rows.shape[-1])
-        return mlp.fit(rows, targets, _weighted, _HIDDEN, steps, 1e-3, outputs=1, dropout=0.3, batch=256)
+        return fit(rows, targets, _weighted, _HIDDEN, steps, 1e-3, outputs=1, dropout=0.3, batch=256)
 
     splits = [int(len(found) * (1 - _HELD_OUT)) for found in (blurred, reduced)]
     network = trained(blurred[: splits[0]], reduced[: splits[1]])
     answers = (
-        np.array([mlp.evaluate(network, views).mean() > 0 for views in found[split:]])
+        np.array([evaluate(network, views).mean() > 0 for views in found[split:]])
         for found, split in zip((blurred, reduced), splits)
     )
     accuracy = {name: round(float(a.mean()), 3) for name, a in zip(("blurred", "only_reduced"), answers)}

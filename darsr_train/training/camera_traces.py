@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch.nn.functional as F
 
+from darsr_deploy.blind.camera_traces import TILE, VERSION, features
+from darsr_deploy.blind.mlp import evaluate
 from darsr_deploy.files.container import write_container
 from darsr_deploy.images.arrays import list_images
 
-from ..blur import mlp
-from ..blur.camera_traces import TILE, VERSION, features
+from ..networks.mlp import fit
 from .command import describe_training, make_parser
 from .degraded_crops import Degradations, DegradedCrops
 
@@ -42,10 +43,10 @@ def samples(photographs: list[Path], count: int, seed: int) -> tuple[np.ndarray,
 
 
 def train_detector(found: np.ndarray, labels: np.ndarray) -> tuple[dict[str, np.ndarray], dict]:
-    """Return weights for :mod:`darsr_train.blur.camera_traces`, and the accuracy on samples that were held out."""
+    """Return weights for :mod:`darsr_deploy.blind.camera_traces`, and the accuracy on samples that were held out."""
     split, truth = int(len(found) * (1 - _HELD_OUT)), labels[:, None].astype(float)
-    trained = mlp.fit(found[:split], truth[:split], F.binary_cross_entropy_with_logits, _HIDDEN)
-    right = (mlp.evaluate(trained, found[split:]) > 0) == truth[split:]
+    trained = fit(found[:split], truth[:split], F.binary_cross_entropy_with_logits, _HIDDEN)
+    right = (evaluate(trained, found[split:]) > 0) == truth[split:]
     return trained, {"held_out": float(right.mean())}
 
 

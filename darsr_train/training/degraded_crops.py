@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darsr_deploy.degradation import kernels
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import read_image
 from darsr_deploy.images.detail import measure_detail
 from darsr_deploy.images.resample import imresize, to_uint8
 
-from ..degradation import kernels
 from ..degradation.camera import Camera, through_jpeg
 from ..degradation.reduction import apply_kernels_by_fft, bicubic_table
 from .loop import TrainingOptions

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darsr_deploy.blind.estimator import FLAGS, VALUES, to_kernel_units
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation.condition import LOSSLESS, Condition
 from darsr_deploy.images.arrays import list_images
 
-from ..blind.estimator import FLAGS, VALUES, Estimator, load_estimator, save_estimator, to_kernel_units
-from ..degradation import covariance as moments
-from ..degradation.condition import LOSSLESS, Condition
+from ..blind.estimator import Estimator, load_estimator, save_estimator
 from ..degradation.overlays import draw_overlay
 from ..degradation.reduction import apply_kernels_by_fft
 from ..degradation.wild import degrade

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation import kernels
 from darsr_deploy.images.arrays import list_images
 
 from ..adaptation.options import AdaptOptions
 from ..backbones import load_backbone
-from ..degradation import covariance as moments
-from ..degradation import kernels
 from ..degradation.reduction import apply_kernels_by_fft
 from ..networks.backprojection import BackProjection
 from ..networks.darm import DARM

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from darsr_deploy.degradation import kernels
 from darsr_deploy.images.arrays import list_images
 
 from ..backbones import load_backbone
 from ..blind.modulation import Modulated, extend, load_modulated, save_modulated
-from ..degradation import kernels
 from ..networks.backprojection import BackProjection
 from ..networks.darm import DARM
 from ..networks.family import load_family

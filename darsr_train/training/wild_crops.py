@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..degradation import covariance as moments
-from ..degradation import kernels
-from ..degradation.condition import LOSSLESS, Condition
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation import kernels
+from darsr_deploy.degradation.condition import LOSSLESS, Condition
+
 from ..degradation.reduction import apply_kernels_by_fft
 from ..degradation.scenes import draw_scene
 from ..degradation.wild import FILTERS, compress, degrade, draw_quality, filter_kernel, mistake, random_covariance

@@ -102,7 +102,7 @@ def export_bundle(
     base = pipeline.backbone if networks is None else networks.backbone
     graphs = build_graphs(base, widths, side, spec.precision, modulated=networks is not None)
     form, spec = spec.form, spec.extended(form="network", adapter_sha256="", opset=_opset(graphs["backbone"]))
-    manifest = _manifest(graphs, spec, widths, side)
+    manifest = describe_graphs(graphs, spec, widths, side)
     if networks is not None:
         channels = {"modulation_sha256": networks.sha256, "modulated_channels": sum(networks.widths)}
         manifest = Manifest(**vars(manifest) | channels)
@@ -128,7 +128,7 @@ def export_bundle(
     return facts | {"macs_per_lr_pixel": spec.macs_per_lr_pixel, "psnr_from_network_db": None}
 
 
-def _manifest(graphs: dict[str, ModelProto], spec: ModelSpec, widths: tuple[int, int], side: int) -> Manifest:
+def describe_graphs(graphs: dict[str, ModelProto], spec: ModelSpec, widths: tuple[int, int], side: int) -> Manifest:
     """Describe the graphs in a manifest that lacks only the checksums of the files."""
     found, why = {}, ""
     for name, graph in graphs.items():

@@ -10,7 +10,7 @@ from darsr_deploy.bundle.manifest import VERSION as BUNDLE_VERSION
 from darsr_deploy.bundle.ort_bundle import open_bundle
 from darsr_deploy.bundle.weights import kernel_side, widths_of
 from darsr_deploy.errors import DarsrError
-from darsr_deploy.files.folders import cache_folder
+from darsr_deploy.files.folders import cache_folder, make_cache_folder
 from darsr_deploy.files.hashing import hash_bytes
 from darsr_deploy.files.model_spec import VERSION as SPEC_VERSION
 from darsr_deploy.files.onnx_bytes import KEY, check_seal
@@ -46,7 +46,7 @@ def resolve(subject: Subject, precision: str | None = None, provider: str = "cpu
         from .bundle import export_bundle
 
         log.info("exporting the backbone in %s (once; it is kept in the cache)", spec.precision)
-        _make_folder(folder.parent)
+        make_cache_folder(folder.parent)
         export_bundle(subject.pipeline, subject.adapter, folder, spec, samples=subject.samples)
     return folder
 
@@ -68,7 +68,7 @@ def resolve_model(subject: Subject, precision: str, form: str | None = None) -> 
         ranges = f", calibrated on {subject.samples.origin}" if precision == "int8" else ""
         what = "the model" if form is None else f"form {form}"
         log.info("exporting %s in %s%s (once; it is kept in the cache)", what, precision, ranges)
-        _make_folder(path.parent)
+        make_cache_folder(path.parent)
         wanted = spec.extended(precision=precision, form=form or spec.form)
         export_onnx(subject.pipeline, path, wanted, samples=subject.samples)
     return path
@@ -103,14 +103,3 @@ def _is_intact(path: Path) -> bool:
     except (OSError, DarsrError):
         return False
     return KEY in data  # without its end it has no seal either
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DarsrError(
-            str(folder),
-            f"the cache folder cannot be made ({error.strerror})",
-            "set DARSR_CACHE to a folder that can be written",
-        ) from error

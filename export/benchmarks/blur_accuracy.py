@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darsr_deploy.blind import blur
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation import kernels
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import to_image, to_tensor
 from darsr_deploy.images.metrics import psnr_y
 from darsr_train.adaptation.fast import analysis_window
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
-from darsr_train.blur import estimate as blur
-from darsr_train.degradation import covariance as moments
-from darsr_train.degradation import kernels
 from darsr_train.evaluation.measure import check_truth
 from darsr_train.evaluation.sets import Pair, find_sets, read_kernel
 from darsr_train.networks.backprojection import BackProjection
@@ -51,7 +51,7 @@ class Restorers:
     @torch.inference_mode()
     def estimate(self, y: Tensor) -> np.ndarray:
         """Return the blur's covariance, 2 x 2 in HR pixels squared; the least one where the image seems only reduced."""
-        return blur.estimate_covariance(self.backbone(self.prior(y)).clamp(0, 1), y, self.scale)
+        return blur.estimate_covariance(self.backbone(self.prior(y)).clamp(0, 1).numpy(), y.numpy(), self.scale)
 
     @torch.inference_mode()
     def alone(self, y: Tensor) -> np.ndarray:

@@ -13,9 +13,9 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
+from darsr_deploy.degradation import kernels
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import SRFBN, load_backbone
-from darsr_train.degradation import kernels
 from darsr_train.networks.backprojection import BackProjection
 from darsr_train.networks.darm import DARM
 from darsr_train.networks.dictionary import correction_dictionary

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from darsr_deploy import open_engine, upscale
+from darsr_deploy.degradation.kernels import random_gaussian
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import read_image, write_image
 from darsr_deploy.images.metrics import psnr_y
@@ -19,7 +20,6 @@ from darsr_deploy.install import install
 from darsr_train.adaptation.adapt import adapt_image
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
-from darsr_train.degradation.kernels import random_gaussian
 from darsr_train.evaluation.degrade import Degradation, degrade
 from darsr_train.pipeline import upscale_with
 from darsr_train.plots.contact_sheet import Entry, draw_sheet, join_crops

@@ -23,7 +23,7 @@ from darsr_deploy.console.command import (
     say,
 )
 from darsr_deploy.errors import DarsrError
-from darsr_train.runtime import checked_options, pick_device, require_torch
+from darsr_train.runtime import checked_options
 
 from .infer import describe_clip, is_clip
 
@@ -93,9 +93,10 @@ def upscale(
             print(describe_clip(row) if "frames" in row else _describe(row))
 
     if pictures or clips:  # else nothing heavy is imported
-        require_torch()
-        device = pick_device("auto", threads)
-        for row in upscaling.pictures(pictures, at_a_time, device) if pictures else ():
+        from darsr_train.commands.adapt_tasks import prepare
+
+        told, device = prepare(backbone or "edge", options, "auto", threads)
+        for row in upscaling.pictures(pictures, at_a_time, device, told) if pictures else ():
             show(row)
         for row in jobs.each(clips, upscaling.clip, failures):
             show(row)

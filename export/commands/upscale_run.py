@@ -104,7 +104,7 @@ class Upscaling:
                 adapter = targets.claim(places.adapter_target(file, None, self.several))
         return Plan(file, target, adapter, is_clip)
 
-    def pictures(self, plans: list[Plan], at_a_time: int, device: str) -> Iterator[dict | DarsrError]:
+    def pictures(self, plans: list[Plan], at_a_time: int, device: str, told: bool) -> Iterator[dict | DarsrError]:
         """Adapt to pictures and enlarge them, ``at_a_time`` in processes of their own; yield rows as they are done."""
         from darsr_train.commands.adapt_tasks import backbone_of
         from darsr_train.runtime import each_in_jobs
@@ -113,7 +113,7 @@ class Upscaling:
             backbone_of(self.backbone, self.options.scale, device)
         at_a_time = min(at_a_time, len(plans))
         threads = max(1, (self.threads or usable_cores()) // at_a_time) if at_a_time > 1 else self.threads
-        same = {"backbone": self.backbone, "options": self.options, "device": device, "threads": threads}
+        same = {"backbone": self.backbone, "options": self.options, "device": device, "threads": threads, "told": told}
         same |= {"engine": self.engine, "provider": self.provider, "quality": self.quality, "replace": self.overwrite}
         tasks = [UpscaleTask(plan.file, plan.target, plan.adapter, **same) for plan in plans]
         count = len(tasks)

@@ -29,7 +29,8 @@ class UpscaleTask:
     Attributes:
         adapter: where the adapter is kept; None: it is not.
         backbone: a name or a file; None: the default.
-        device: PyTorch's, that adapts.
+        device: that adapts.
+        told: see :class:`darsr_train.commands.adapt_tasks.AdaptTask`.
         engine, provider, threads: as of :func:`.session.open_engine`.
         quality: of JPEG and WebP; None: their own.
         replace: whether outputs that appeared meanwhile are replaced.
@@ -46,6 +47,7 @@ class UpscaleTask:
     threads: int = 0
     quality: int | None = None
     replace: bool = False
+    told: bool = False
 
     def __str__(self) -> str:
         return str(self.image)
@@ -72,7 +74,17 @@ def upscale_picture(task: UpscaleTask, report: Callable[[dict], None]) -> dict:
         path = task.adapter or Path(folder) / "picture.darsr"
         backbone = task.backbone or "edge"
         made = adapt_task(
-            AdaptTask(task.image, path, backbone, task.options, task.device, replace=task.replace), lambda _: None
+            AdaptTask(
+                task.image,
+                path,
+                backbone,
+                task.options,
+                task.device,
+                replace=task.replace,
+                told=task.told,
+                threads=task.threads,
+            ),
+            lambda _: None,
         )
         options = {"tile": None, "threads": task.threads}
         with open_engine(Source(path, None, task.backbone), task.engine, task.provider, **options) as engine:

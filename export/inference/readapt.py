@@ -9,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+import darsr_deploy
+from darsr_deploy.bundle.shipped import is_default
 from darsr_deploy.engines.base import Engine
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.images.arrays import write_image
 from darsr_deploy.video.scenes import SceneCuts
+from darsr_train.backbones.store import locate
+from darsr_train.runtime import checked_options, open_networks, require_torch
 
 OpenAdapter = Callable[[Path], Engine]
 
@@ -21,31 +26,53 @@ class _Cancelled(Exception):
     """The result of a running adaptation is no longer wanted."""
 
 
+def require_adapting(backbone: str | None, scale: int) -> None:
+    """Check that frames can be adapted to here: with the default backbone a runtime is enough.
+
+    Raises:
+        DarsrError: what is missing.
+    """
+    if _comes_with_networks(backbone, scale):
+        open_networks(scale)
+    else:
+        require_torch()
+
+
+def _comes_with_networks(backbone: str | None, scale: int) -> bool:
+    return is_default(hash_file(locate(backbone or "edge", scale)), scale)
+
+
 def adapt_to_frame(
     pixels: np.ndarray,
     out: Path,
     backbone: str | None,
     scale: int,
     report: Callable[[dict], None] = lambda _: None,
+    *,
+    threads: int = 0,
     **wishes: float | None,
 ) -> None:
     """Adapt to one frame with profile ``fast`` and write the adapter ``out``.
 
     Args:
+        threads: of the CPU that it may use; 0 leaves it to the runtime.
         wishes: ``amount``, ``denoise`` and ``deblock`` of :class:`darsr_train.adaptation.options.AdaptOptions`.
 
     Raises:
         DarsrError: the frame cannot be adapted to (too small).
     """
+    options = checked_options("fast", scale, **wishes)
+    if _comes_with_networks(backbone, scale):
+        asked = {"amount": options.amount, "denoise": options.denoise, "deblock": options.deblock}
+        darsr_deploy.adapt(pixels, scale, networks=open_networks(scale, threads=threads), **asked).save(out)
+        return
     from darsr_train.adaptation.adapt import adapt_image
     from darsr_train.backbones import load_backbone
-    from darsr_train.runtime import checked_options
 
     with tempfile.TemporaryDirectory() as folder:
         frame = Path(folder) / "frame.png"
         write_image(frame, pixels)
-        network, options = load_backbone(backbone or "edge", scale), checked_options("fast", scale, **wishes)
-        adapt_image(frame, out, network, options, report=report)
+        adapt_image(frame, out, load_backbone(backbone or "edge", scale), options, report=report)
 
 
 class Readaptation:

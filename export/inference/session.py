@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import darsr_deploy
+from darsr_deploy.bundle.adapter_inputs import load_adapter
+from darsr_deploy.bundle.shipped import bundle_for, is_default
 from darsr_deploy.engines.ort import installed_runtimes
 from darsr_deploy.engines.tiled import TiledEngine
 from darsr_deploy.engines.torch_engine import TorchEngine
 from darsr_deploy.errors import DarsrError
+from darsr_deploy.files.adapter import SUFFIX
+from darsr_deploy.files.hashing import hash_file
+from darsr_deploy.files.kinds import another_kind
 from darsr_deploy.files.model_spec import PRECISIONS
 from darsr_deploy.opening import ENGINES as FILE_ENGINES
 from darsr_deploy.opening import PROVIDERS
 from darsr_deploy.trt.library import FAMILIES, choose_family, import_library, require_gpu
+from darsr_train.backbones.store import locate
 
 from ..artefacts.build_engine import CannotBuild, Progress, no_progress
 from ..artefacts.builder import Builder
@@ -37,8 +44,9 @@ def open_engine(
 ) -> TiledEngine:
     """Open the engine asked for; ``auto`` is ONNX Runtime if installed, else PyTorch.
 
-    For a file ``auto`` is as :func:`darsr_deploy.open_engine` has it. An adapter is exported on first use, verified against
-    PyTorch, and kept in the cache; what TensorRT needs is built then too.
+    For a file ``auto`` is as :func:`darsr_deploy.open_engine` has it. An adapter of the default backbone runs in a bundle that
+    comes with the package; another one is exported on first use, verified against PyTorch, and kept in the cache. What
+    TensorRT needs is built on first use too.
 
     Args:
         precision: float32 by default; a model file has its own.
@@ -51,6 +59,8 @@ def open_engine(
     _check_names(engine, provider, precision if source.model is None else None)
     options = {"provider": provider, "threads": threads, "tile": tile, "trust": trust, "say": log.info}
     if source.model is not None:
+        if source.model.suffix.lower() == SUFFIX and (wrong := another_kind(source.model, "model", "engine", "bundle")):
+            raise wrong
         if engine == "torch":
             why = "a model file runs in ONNX Runtime, not in PyTorch"
             raise DarsrError(str(source.model), why, "give --adapter, or leave out --engine torch")
@@ -65,7 +75,7 @@ def open_engine(
         )
     require_runtime(engine, provider)  # so is a library or a GPU that is missing
     subject, options = Subject(source), {**options, "engine": engine}
-    file = resolve(subject, precision, provider)
+    file = _shipped_bundle(source, precision, provider) or resolve(subject, precision, provider)
     if file.is_dir():
         own = {"backbone_alone": source.adapter is None, "builder": Builder(progress=progress)}
         try:
@@ -97,6 +107,20 @@ def _check_names(engine: str, provider: str, precision: str | None = None) -> No
     for what, asked, known in facts:
         if asked not in known:
             raise DarsrError(f"{what} {asked}", "is not known", f"choose one of {', '.join(known)}")
+
+
+def _shipped_bundle(source: Source, precision: str | None, provider: str) -> Path | None:
+    """Return the bundle that comes with the package, if it runs the source: neither PyTorch nor onnx is needed then."""
+    if precision not in (None, "fp32"):
+        return None
+    adapter = None if source.adapter is None else load_adapter(source.adapter)[0]
+    scale = source.scale or (2 if adapter is None else adapter.scale)
+    if adapter is not None and scale != adapter.scale:
+        return None
+    named = adapter is None or source.backbone is not None
+    if named and not is_default(hash_file(locate(source.backbone or "edge", scale)), scale):
+        return None
+    return bundle_for(adapter, scale, provider)
 
 
 def _open_torch(source: Source, provider: str, precision: str | None, tile: int | None, threads: int) -> TiledEngine:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,13 +21,10 @@ from darsr_deploy.video.frames import STREAM, Frame, Passed, Reader, check_video
 from darsr_deploy.video.open_video import open_reader, open_writer, sample_frames
 from darsr_deploy.video.pipeline import pipelined
 from darsr_deploy.video.scenes import choose_frame
-from darsr_train.runtime import require_torch
 
 from ..artefacts.subject import Source
+from .readapt import Readaptation, adapt_to_frame, require_adapting
 from .session import Progress, no_progress
-
-if TYPE_CHECKING:
-    from .readapt import Readaptation
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def infer_video(clip: Path, out: Path | None, several: bool, targets: places.Tar
     if options.readapt not in ("never", "scene"):
         raise DarsrError(f"--readapt {options.readapt}", "is not known", "choose never or scene")
     if options.readapt == "scene":
-        require_torch()
+        require_adapting(options.backbone, options.scale or 2)
     with open_reader(clip, options.say) as reader, contextlib.ExitStack() as held:
         source = _source(clip, several, targets, options)
         engine = held.enter_context(options.open_source(source))
@@ -146,10 +142,9 @@ class _Always:
 def _chooser(engine: Engine, options: VideoOptions) -> _Always | Readaptation:
     if options.readapt == "never":
         return _Always(engine)
-    from .readapt import Readaptation, adapt_to_frame
 
     def adapt(pixels: np.ndarray, path: Path, report: Callable[[dict], None]) -> None:
-        adapt_to_frame(pixels, path, options.backbone, engine.spec.scale, report)
+        adapt_to_frame(pixels, path, options.backbone, engine.spec.scale, report, threads=1)
 
     def opener(path: Path) -> Engine:
         return options.open_source(Source(path, None, options.backbone, engine.spec.scale))
@@ -176,11 +171,11 @@ def _source(clip: Path, several: bool, targets: places.Targets, options: VideoOp
 def _adapt(clip: Path, targets: places.Targets, options: VideoOptions) -> Path:
     """Adapt to the frame that stands for a clip, among some that are spread over it; return the adapter beside the clip."""
     try:
-        require_torch()
+        require_adapting(options.backbone, options.scale or 2)
     except DarsrError as error:
         raise DarsrError(
             str(clip),
-            "has no adapter, and making one from its frames needs PyTorch, which is not installed",
+            f"has no adapter, and one cannot be made from its frames here ({error})",
             "run darsr export where you adapted and give the file with --model",
         ) from error
     if not clip.is_file():  # a stream can be read but once
@@ -203,7 +198,5 @@ def adapt_to_clip(
     Raises:
         DarsrError: the clip cannot be read, or its frames are too small to adapt to.
     """
-    from .readapt import adapt_to_frame
-
     with progress(clip.name) as report:
         adapt_to_frame(choose_frame(sample_frames(clip)), target, backbone, scale, report=report, **wishes)

@@ -33,7 +33,7 @@ _AT_LR, _AT_SR = ("h", "w"), ("hh", "ww")
 
 def correction(shapes: dict[str, list[int]], opset: int = OPSET) -> ModelProto:
     """Build the correction of a whole image; ``shapes`` as of :func:`darsr_deploy.bundle.weights.weight_shapes`."""
-    graph = _Graph(opset, shapes)
+    graph = Graph(opset, shapes)
     features = graph.head()
     for stage in range(STAGES):
         features = graph.stage(features, stage)
@@ -43,7 +43,7 @@ def correction(shapes: dict[str, list[int]], opset: int = OPSET) -> ModelProto:
 
 def correction_tile(shapes: dict[str, list[int]], opset: int = OPSET) -> ModelProto:
     """Build the correction of a tile, given the averages of the whole image: N x C x 1 x 1 each."""
-    graph = _Graph(opset, shapes)
+    graph = Graph(opset, shapes)
     features = graph.head()
     for stage in range(STAGES):
         features = graph.weighted(graph.stage(features, stage), stage, graph.pooled(stage))
@@ -55,7 +55,7 @@ def statistics(shapes: dict[str, list[int]], stage: int, opset: int = OPSET) -> 
 
     ``core`` is 1 x 1 x H x W of ones and zeros. The value before the sum, which tells the reach, is named ``own``.
     """
-    graph = _Graph(opset, shapes)
+    graph = Graph(opset, shapes)
     features, core = graph.head(), graph.input("core", [1, 1, *_AT_LR])
     for before in range(stage):
         features = graph.weighted(graph.stage(features, before), before, graph.pooled(before))
@@ -103,7 +103,7 @@ def modulated(backbone: ModelProto) -> ModelProto:
 
 def given_filter(opset: int = OPSET) -> ModelProto:
     """Build the correction filter with given coefficients."""
-    graph = _Graph(opset, {})
+    graph = Graph(opset, {})
     return graph.filtered(graph.input("coeff", ["n", 13, "ch", "cw"]))
 
 
@@ -114,7 +114,7 @@ def backprojection(scale: int, side: int, opset: int = OPSET) -> ModelProto:
     made from the input: where that is bound as a constant, a runtime folds them when it opens the session.
     """
     fixed = PlainBackProjection(BackProjection(torch.zeros(side, side), scale, 1))
-    graph = _Graph(opset, {})
+    graph = Graph(opset, {})
     sr, kernel = graph.input("sr", ["n", 3, *_AT_SR]), graph.input("kernel", [side, side])
     far, leading = scale * (BLOCK - 1), graph.constant("leading", [0, 1])
     places = []
@@ -144,7 +144,7 @@ def _channels(shapes: dict[str, list[int]]) -> list[int]:
     return shapes["head.bias"]
 
 
-class _Graph:
+class Graph:
     """A graph builder: values are names, and every method that adds a node returns the name of its result."""
 
     def __init__(self, opset: int, shapes: dict[str, list[int]]) -> None:
@@ -176,10 +176,11 @@ class _Graph:
         pads = self.constant(f"pads{before}_{behind}", [0, 0, before, before, 0, 0, behind, behind])
         return self.add("Pad", value, pads, mode="edge")
 
-    def conv(self, value: str, layer: str) -> str:
+    def conv(self, value: str, layer: str, stride: int = 1) -> str:
         names = [self.input(f"{layer}.{part}", self.shapes[f"{layer}.{part}"]) for part in ("weight", "bias")]
         side = self.shapes[names[0]][-1]
-        return self.add("Conv", value, *names, pads=[side // 2] * 4, kernel_shape=[side, side])
+        strides = {} if stride == 1 else {"strides": [stride, stride]}
+        return self.add("Conv", value, *names, pads=[side // 2] * 4, kernel_shape=[side, side], **strides)
 
     def head(self) -> str:
         return self.conv("lr", "head")

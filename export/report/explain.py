@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from darsr_deploy.degradation.covariance import shape_of
 from darsr_deploy.files.adapter import Adapter
-from darsr_train.degradation.covariance import shape_of
 
 NAMES = {"bicubic": "Bicubic", "backbone": "Backbone alone", "adapted": "Adapted", "truth": "Truth"}
 _CANDIDATES = {

@@ -12,7 +12,7 @@ import pytest
 import darsr_deploy
 from darsr_deploy import DarsrError, open_engine, upscale
 
-NAMES = ["DarsrError", "open_engine", "read_image", "upscale", "write_image"]
+NAMES = ["DarsrError", "adapt", "open_engine", "read_image", "upscale", "write_image"]
 
 
 def python(code: str) -> str:

@@ -16,7 +16,7 @@ from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.files.places import Targets
 from darsr_deploy.images.arrays import write_image
 
-SHIPPED = hash_file(Path(__file__).parents[3] / "darsr_train" / "weights" / "edge-x2.safetensors")
+SHIPPED = hash_file(Path(__file__).parents[3] / "darsr_deploy" / "weights" / "edge-x2.safetensors")
 
 
 @pytest.fixture
@@ -157,16 +157,15 @@ def test_where_there_are_no_hard_links_it_is_the_same(tmp_path, monkeypatch):
 
 
 def test_an_adapter_that_appears_while_another_is_made_stays(desk, monkeypatch):
-    pytest.importorskip("torch", reason="adapting needs PyTorch (extra train)")
-    from darsr_train.adaptation import adapt
+    from darsr_train.commands import adapt_tasks
     from tests.support.commands import refused
 
-    real = adapt.adapt_told
+    real = adapt_tasks.adapt_told
 
     def slow(*arguments, **more):
         Path("s.darsr").write_bytes(b"of another program")
         return real(*arguments, **more)
 
-    monkeypatch.setattr(adapt, "adapt_told", slow)
+    monkeypatch.setattr(adapt_tasks, "adapt_told", slow)
     assert "exists already" in refused("adapt", "s.png", "--device", "cpu", name="s.darsr")
     assert Path("s.darsr").read_bytes() == b"of another program"

@@ -466,10 +466,10 @@ def test_without_torch_and_without_a_model_it_is_one_line(tmp_path, monkeypatch)
 
     clip = write_clip(tmp_path / "clip.mkv", pictures(2), "ffv1", "bgr0")
 
-    def missing() -> None:
+    def missing(*_: object) -> None:
         raise DarsrError("this command", "needs PyTorch")
 
-    monkeypatch.setattr(module, "require_torch", missing)
+    monkeypatch.setattr(module, "require_adapting", missing)
     options = VideoOptions(lambda _: pytest.fail("nothing can be opened"), None)
     with pytest.raises(DarsrError, match=r"run darsr export where you adapted and give the file with --model"):
         infer_video(clip, None, False, places.Targets(False), options)

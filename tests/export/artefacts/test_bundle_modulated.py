@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from darsr_deploy.bundle.manifest import Manifest
+from darsr_deploy.degradation.condition import Condition
 from darsr_deploy.images.arrays import read_image, write_image
 from darsr_train.backbones import load_backbone
 from darsr_train.blind.modulation import modulated_of
-from darsr_train.degradation.condition import Condition
 from export.artefacts.bundle import build_graphs
 from tests.support.commands import done, refused
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from skimage import data
 
+from darsr_deploy.degradation import covariance as moments
 from darsr_deploy.images.arrays import read_image, to_tensor, write_image
 from darsr_train.adaptation import fast as adapt_fast
 from darsr_train.adaptation.adapt import adapt_image
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
-from darsr_train.degradation import covariance as moments
 from darsr_train.evaluation.sets import find_pairs
 from darsr_train.pipeline import pipeline_of, upscale_with
 from export.benchmarks import blur_accuracy as bench_blur

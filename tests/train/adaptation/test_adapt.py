@@ -10,6 +10,8 @@ import pytest
 import torch
 from skimage import data
 
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation import kernels
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_image, write_image
@@ -19,8 +21,6 @@ from darsr_train.adaptation.adapt import adapt_image
 from darsr_train.adaptation.fit import held_out_loss
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
-from darsr_train.degradation import covariance as moments
-from darsr_train.degradation import kernels
 from darsr_train.degradation.reduction import reduce
 from darsr_train.evaluation.measure import average_rows, evaluate_image
 from darsr_train.networks.darm import between

@@ -9,11 +9,11 @@ import pytest
 import torch
 from skimage import data
 
+from darsr_deploy.degradation import kernels
 from darsr_train.adaptation import references
 from darsr_train.adaptation.fit import Evidence, held_out_loss, step_loss
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
-from darsr_train.degradation import kernels
 from darsr_train.degradation.reduction import apply_kernel, apply_kernels_by_fft, bicubic_table, reduce
 from darsr_train.networks.backprojection import BackProjection
 from darsr_train.networks.darm import at_strength, between

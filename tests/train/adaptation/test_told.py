@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from darsr_deploy.bundle.shipped import REGIMES
+from darsr_deploy.degradation.kernels import gaussian
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_image, to_tensor, write_image
@@ -17,8 +19,7 @@ from darsr_deploy.images.metrics import psnr_y
 from darsr_train.adaptation.adapt import adapt_image
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.backbones import load_backbone
-from darsr_train.blind.modulation import REGIMES, modulated_by, modulated_of
-from darsr_train.degradation.kernels import gaussian
+from darsr_train.blind.modulation import modulated_by, modulated_of
 from darsr_train.degradation.reduction import reduce
 from darsr_train.pipeline import load_pipeline, pipeline_of
 from tests.support.commands import done, refused

@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from darsr_deploy.blind.estimator import FLAGS, VALUES, read_output
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation.condition import LOSSLESS
 from darsr_deploy.images.arrays import write_image
-from darsr_train.blind.estimator import (
-    FLAGS,
-    VALUES,
-    Estimator,
-    blockiness,
-    load_estimator,
-    read_output,
-    save_estimator,
-)
-from darsr_train.degradation import covariance as moments
-from darsr_train.degradation.condition import LOSSLESS
+from darsr_train.blind.estimator import Estimator, blockiness, load_estimator, save_estimator
 from darsr_train.degradation.wild import compress
 from darsr_train.training.estimator import EstimatorTraining, LabelledCrops, accuracy, train_estimator
 from darsr_train.training.wild_crops import KINDS

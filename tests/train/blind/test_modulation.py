@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from darsr_deploy.degradation.condition import Condition, neutral
 from darsr_train.backbones import load_backbone
 from darsr_train.blind.modulation import Modulated, extend, load_modulated, save_modulated
-from darsr_train.degradation.condition import Condition, neutral
 from darsr_train.networks.family import load_family
 
 DIRTY = Condition(np.diag([1.5, 0.8]), noise=6, quality=70)

@@ -48,7 +48,7 @@ def desk(photo, tmp_path, monkeypatch) -> Path:
     ],
 )
 def test_refused_without_pytorch(desk, words, said, monkeypatch):
-    monkeypatch.setattr("darsr_train.commands.adapt.require_torch", lambda: pytest.fail("PyTorch was asked for"))
+    monkeypatch.setattr("darsr_train.commands.adapt_tasks.require_torch", lambda: pytest.fail("PyTorch was asked for"))
     refused("adapt", *words.split(), name=said)
     assert not list(desk.glob("*.darsr"))
 
@@ -57,11 +57,16 @@ def test_pytorch_is_not_imported(desk):
     """In a process of its own, for here PyTorch is there already."""
     paths = os.pathsep.join([str(desk / "modules"), str(Path(cli.__file__).parent)])
     command = [sys.executable, str(Path(cli.__file__)), "adapt"]
-    for words, imported in ((["tiny.png", "missing.png"], False), (["photo.png"], True)):
+    fitted = ["photo.png", "--steps", "1", "--overwrite"]
+    for words, imported, code in (
+        (["tiny.png", "missing.png"], False, 1),
+        (["photo.png"], False, 0),
+        (fitted, True, 1),
+    ):
         ended = subprocess.run(
             [*command, *words], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
         )
-        assert ended.returncode == 1 and ("PyTorch is imported" in ended.stderr) == imported, ended.stderr
+        assert ended.returncode == code and ("PyTorch is imported" in ended.stderr) == imported, ended.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from darsr_train.degradation import kernels, odd_kernels
-from darsr_train.degradation.covariance import shape_of
+from darsr_deploy.degradation import kernels
+from darsr_deploy.degradation.covariance import shape_of
+from darsr_train.degradation import odd_kernels
 from darsr_train.evaluation.kernel_error import kernel_error
 
 

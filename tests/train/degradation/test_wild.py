@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation.condition import LOSSLESS, SIZE, Condition, neutral
 from darsr_deploy.images.arrays import write_image
 from darsr_deploy.images.metrics import psnr_y
 from darsr_deploy.images.resample import imresize
-from darsr_train.degradation import covariance as moments
-from darsr_train.degradation.condition import LOSSLESS, SIZE, Condition, neutral
 from darsr_train.degradation.overlays import KINDS as OVERLAYS
 from darsr_train.degradation.overlays import draw_overlay
 from darsr_train.degradation.scenes import draw_scene

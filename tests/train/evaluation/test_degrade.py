@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from darsr_deploy.degradation import kernels
+from darsr_deploy.degradation.covariance import shape_of
 from darsr_deploy.images.arrays import read_image, write_image
 from darsr_deploy.images.resample import imresize
-from darsr_train.degradation import kernels, odd_kernels
-from darsr_train.degradation.covariance import shape_of
+from darsr_train.degradation import odd_kernels
 from darsr_train.evaluation.degrade import KINDS, Degradation, blur_and_reduce, crop_centre, degrade, draw
 from darsr_train.evaluation.sets import read_kernel
 from tests.support.commands import darsr, done, names, refused, strict_json

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darsr_train.degradation import kernels
+from darsr_deploy.degradation import kernels
 from darsr_train.evaluation.kernel_error import kernel_error
 from darsr_train.plots.contact_sheet import draw_kernels
 

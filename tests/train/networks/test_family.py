@@ -10,12 +10,12 @@ import pytest
 import torch
 from skimage import data
 
+from darsr_deploy.degradation import covariance as moments
+from darsr_deploy.degradation import kernels
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.container import read_container
 from darsr_deploy.images.arrays import write_image
 from darsr_train.backbones import load_backbone
-from darsr_train.degradation import covariance as moments
-from darsr_train.degradation import kernels
 from darsr_train.degradation.reduction import bicubic_table, reduce
 from darsr_train.networks.backprojection import BackProjection
 from darsr_train.networks.family import DarmFamily, family_path, load_family, save_family

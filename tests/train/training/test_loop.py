@@ -403,7 +403,7 @@ def test_a_prior_comes_back_as_it_was_saved(tmp_path):
 
 
 def test_the_shipped_prior_corrects_a_blurred_image():
-    from darsr_train.degradation import kernels
+    from darsr_deploy.degradation import kernels
     from darsr_train.degradation.reduction import reduce
 
     x = torch.from_numpy(data.chelsea()[:200, 100:300].transpose(2, 0, 1)[None].astype(np.float32)) / 255

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from darsr_deploy.files.folders import WEIGHTS
 from darsr_train.training import recipe
 
-WEIGHTS = Path(recipe.__file__).parent.parent / "weights"
 # Made of published experiments or for research alone: no part of profile fast with the default backbone.
 APART = {"edge-plus-x2", "prior-camera-x2"}
 

@@ -1,0 +1,1 @@
+"""One image -> one adapter, without PyTorch: networks that are told the degradation."""

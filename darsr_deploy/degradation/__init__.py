@@ -1,0 +1,1 @@
+"""What blurs, noises and compresses an image, as numbers: NumPy alone."""

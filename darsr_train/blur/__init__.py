@@ -1,1 +1,0 @@
-"""Estimates of an image's blur from the image alone."""
