@@ -9,10 +9,9 @@ ARG TORCH="torch==2.13.0"
 ARG TORCH_OPTIONS="--index-url https://download.pytorch.org/whl/cpu"
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
-RUN python -m venv /opt/darsr
 # Before the sources, so that a change of these keeps the layer. Options are several words, hence without quotes.
 # hadolint ignore=SC2086
-RUN /opt/darsr/bin/pip install ${TORCH_OPTIONS} "${TORCH}"
+RUN python -m venv /opt/darsr && /opt/darsr/bin/pip install ${TORCH_OPTIONS} "${TORCH}"
 COPY . .
 RUN /opt/darsr/bin/pip install ".[train,export,ort,video]"
 

@@ -7,8 +7,8 @@ use.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # to type checkers it is true; importing typing would take longer than all the rest
 if TYPE_CHECKING:
     from darsr_deploy.errors import DarsrError
     from darsr_deploy.files.adapter import Adapter

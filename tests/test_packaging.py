@@ -297,6 +297,11 @@ def test_citation_is_of_this_version():
     assert PROJECT["project"]["urls"]["Paper"] in text
 
 
+def test_container_has_the_build_of_pytorch_that_the_tests_have():
+    default = re.search(r"^TORCH \?= (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert f'ARG TORCH="{default[1]}"\n' in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("path", ["Dockerfile", "docker/jetson.Dockerfile"])
 def test_container_has_what_it_installs_and_no_rights(path):
     text = (ROOT / path).read_text(encoding="utf-8")
