@@ -33,16 +33,25 @@ class SceneCuts:
 
 
 def choose_frame(frames: list[np.ndarray]) -> np.ndarray:
-    """Return the frame that stands for a clip: one with texture all over.
+    """Return the frame that stands for a clip: the first of :func:`typical_frames`."""
+    return typical_frames(frames, 1)[0]
+
+
+def typical_frames(frames: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """Return up to ``count`` frames that stand for a clip: those with texture all over, the best one first.
 
     Black and blurred frames have little detail, a title card or a logo has it in few places: the detail of a frame is the
-    median of its tiles'. The best of five or more frames may be an exception too, such as noise: then the second best.
+    median of its tiles'. The best of five or more frames may be an exception too, such as noise: it comes last.
 
     Args:
         frames: uint8 or uint16, H x W or H x W x 3, from all over the clip.
+
+    Returns:
+        Frames with at least half as much detail as the first.
     """
-    order = sorted(range(len(frames)), key=lambda index: _detail(frames[index]))
-    return frames[order[-2 if len(frames) > 4 else -1]]
+    ranked = sorted(((_detail(frame), index) for index, frame in enumerate(frames)), reverse=True)
+    ranked = [*ranked[1:], ranked[0]] if len(ranked) > 4 else ranked
+    return [frames[index] for detail, index in ranked[:count] if 2 * detail >= ranked[0][0]]
 
 
 def _detail(pixels: np.ndarray) -> float:

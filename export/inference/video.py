@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,16 +16,18 @@ from darsr_deploy.engines.base import Engine
 from darsr_deploy.engines.upscale import upscale
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files import places
-from darsr_deploy.files.adapter import adapter_path
-from darsr_deploy.files.atomic import atomic_path
+from darsr_deploy.files.adapter import Adapter, adapter_path
+from darsr_deploy.files.atomic import atomic_path, write_bytes
 from darsr_deploy.video.frames import STREAM, Frame, Passed, Reader, check_video_target, result_suffix
 from darsr_deploy.video.open_video import open_reader, open_writer, sample_frames
 from darsr_deploy.video.pipeline import pipelined
-from darsr_deploy.video.scenes import choose_frame
+from darsr_deploy.video.scenes import typical_frames
 
 from ..artefacts.subject import Source
 from .readapt import Readaptation, adapt_to_frame, require_adapting
 from .session import Progress, no_progress
+
+_VOTERS = 8  # frames of a clip that are adapted to
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def _adapt(clip: Path, targets: places.Targets, options: VideoOptions) -> Path:
 def adapt_to_clip(
     clip: Path, target: Path, backbone: str | None, scale: int, progress: Progress = no_progress, **wishes: float | None
 ) -> None:
-    """Adapt to the frame that stands for a clip and write the adapter ``target``.
+    """Adapt to the frames that stand for a clip and write the adapter ``target``: of the frame in which most was found as in others.
 
     Args:
         wishes: ``amount``, ``denoise`` and ``deblock`` of :class:`darsr_train.adaptation.options.AdaptOptions`.
@@ -198,5 +201,31 @@ def adapt_to_clip(
     Raises:
         DarsrError: the clip cannot be read, or its frames are too small to adapt to.
     """
-    with progress(clip.name) as report:
-        adapt_to_frame(choose_frame(sample_frames(clip)), target, backbone, scale, report=report, **wishes)
+    frames = typical_frames(sample_frames(clip), _VOTERS)
+    with progress(clip.name) as report, tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{index}.darsr" for index in range(len(frames))]
+        facts: list[dict] = []
+        for path, frame in zip(paths, frames):
+            adapt_to_frame(frame, path, backbone, scale, report=report, **wishes)
+            facts.append(Adapter.load(path).facts)
+            if not isinstance(facts[0].get("found"), dict):
+                break  # by a procedure that finds nothing to vote on
+        write_bytes(target, paths[choose_by_vote(facts)].read_bytes())
+
+
+def choose_by_vote(facts: list[dict]) -> int:
+    """Return the index of the adapter that stands for all, by their facts; those of better frames come first.
+
+    What was drawn over some frames, such as a subtitle, may be taken for a treatment of the whole picture: what was decided of
+    most frames counts, and of these the one of median blur.
+    """
+
+    def decision(found: dict) -> tuple:
+        return (found["enlarged_before"] > 1, found["camera"], found["blur_px"] > 0)
+
+    if not isinstance(facts[0].get("found"), dict):
+        return 0
+    decisions = [decision(one["found"]) for one in facts]
+    most = max(decisions, key=decisions.count)
+    alike = [index for index, own in enumerate(decisions) if own == most]
+    return sorted(alike, key=lambda index: facts[index]["found"]["blur_px"])[(len(alike) - 1) // 2]

@@ -60,6 +60,9 @@ def started(folder: Path, swallowed: str = "raise", **streams) -> subprocess.Pop
     (folder / "busy.py").write_text(BUSY.replace("SWALLOWED", swallowed))
     environment = {**os.environ, "PYTHONPATH": str(Path(CLI).parent), "TERM": "xterm"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams
+    pipes["preexec_fn"] = lambda: signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # shells let what runs behind them ignore it
     return subprocess.Popen([sys.executable, "busy.py"], cwd=folder, env=environment, **pipes)
 
 
