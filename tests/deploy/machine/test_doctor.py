@@ -52,7 +52,7 @@ def test_a_machine_with_the_base_install_only(monkeypatch):
     assert parts["torch"]["repair"] == install("train")
     assert install("ort") in parts["onnxruntime"]["repair"]
     lines = runner.invoke(cli.app, ["doctor"]).stdout.splitlines()
-    assert lines[0] == f"adapt     needs torch: {install('train')}"
+    assert lines[0] == f"adapt     needs onnxruntime: {parts['onnxruntime']['repair']}"
     assert lines[1] == f"infer     needs onnxruntime: {parts['onnxruntime']['repair']}"
     assert [line.split()[0] for line in lines[:5]] == ["adapt", "infer", "export", "video", "TensorRT"]
 
