@@ -38,7 +38,7 @@ _PARTS: tuple[tuple[str, str, str, str], ...] = (
     ("opencv", "cv2", "reading and writing images", "opencv-python-headless"),
     ("pillow", "PIL", "reading and writing images", "pillow"),
     ("av", "av", "videos with their audio and timestamps", "video"),
-    ("torch", "torch", "adapt, eval, demo, backbone", "train"),
+    ("torch", "torch", "eval, demo, backbone, report, and adapt with another backbone or a fit", "train"),
     ("scikit-image", "skimage", "eval, demo", "train"),
     ("onnx", "onnx", "export", "export"),
     ("onnxscript", "onnxscript", "export", "export"),
@@ -51,7 +51,7 @@ _VIDEO = ("h264", "hevc", "vp9", "av1")
 _BASE = ("numpy", "opencv", "pillow")  # parts that no extra brings
 # task, parts that it needs beside those of infer
 _TASKS = (
-    ("adapt", ("opencv", "torch")),
+    ("adapt", ()),
     ("infer", ()),
     ("export", ("torch", "onnx", "onnxscript")),
     ("video", ("video",)),
