@@ -237,7 +237,7 @@ def test_images_and_folders_make_one_set(photos, photo, tmp_path):
 
 def test_what_cannot_be_degraded_is_one_line(photos, photo, tmp_path):
     refused("degrade", photos, "-o", tmp_path / "set", "--kind", "lens", name="kind lens")
-    refused("degrade", photos, "-o", tmp_path / "set", "--scale", "3", name="scale 3")
+    refused("degrade", photos, "-o", tmp_path / "set", "--scale", "3", name="--scale 3")
     refused("degrade", tmp_path / "nothing", "-o", tmp_path / "set", name=tmp_path / "nothing")
     assert not (tmp_path / "set").exists()
     write_image(photos / "a.jpg", photo)  # its twin a.png comes later
