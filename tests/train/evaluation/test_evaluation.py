@@ -241,7 +241,7 @@ def test_what_cannot_be_measured_is_one_line(sets, tmp_path):
     assert strict_json(result.stdout)["sets"][0]["asked"] == 2
 
     refused("eval", sets, "--method", "best", *ONE_THREAD, name="method best")
-    refused("eval", sets / "disk_x2", "--method", "none", "--scale", "4", *ONE_THREAD, name="disk_x2")
+    refused("eval", sets / "disk_x2", "--method", "none", "--scale", "3", *ONE_THREAD, name="--scale 3")
     refused("eval", tmp_path, "--method", "none", "--backbone", "no", *ONE_THREAD, name=tmp_path)
     refused("eval", sets / "disk_x2", "--method", "none", "--backbone", "no", *ONE_THREAD, name="disk_x2: backbone no")
     refused("eval", sets, "--method", "none", "--sheet", tmp_path / "s.jpg", name=tmp_path / "s.jpg")
