@@ -13,10 +13,10 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.files import places
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.formats import check_target
-from darsr_deploy.machine.facts import usable_cores
 from darsr_deploy.video.frames import STREAM, check_video_target
 from darsr_train.adaptation.inputs import check_input
 from darsr_train.adaptation.options import AdaptOptions
+from darsr_train.runtime import each_in_jobs, threads_of_each
 
 from ..artefacts.subject import Source
 from ..inference.pictures import UpscaleTask, result_suffix, upscale_picture, what_was_done
@@ -106,13 +106,8 @@ class Upscaling:
 
     def pictures(self, plans: list[Plan], at_a_time: int, device: str, told: bool) -> Iterator[dict | DarsrError]:
         """Adapt to pictures and enlarge them, ``at_a_time`` in processes of their own; yield rows as they are done."""
-        from darsr_train.commands.adapt_tasks import backbone_of
-        from darsr_train.runtime import each_in_jobs
-
-        if self.backbone is not None:  # an unusable one is reported once, not for every picture
-            backbone_of(self.backbone, self.options.scale, device)
         at_a_time = min(at_a_time, len(plans))
-        threads = max(1, (self.threads or usable_cores()) // at_a_time) if at_a_time > 1 else self.threads
+        threads = threads_of_each(at_a_time, self.threads)
         same = {"backbone": self.backbone, "options": self.options, "device": device, "threads": threads, "told": told}
         same |= {"engine": self.engine, "provider": self.provider, "quality": self.quality, "replace": self.overwrite}
         tasks = [UpscaleTask(plan.file, plan.target, plan.adapter, **same) for plan in plans]

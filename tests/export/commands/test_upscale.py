@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cli
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_picture, write_image
 from tests.support.commands import darsr, done, names, refused, strict_json
@@ -131,6 +134,22 @@ def test_another_backbone_says_what_was_done_too(desk):
     assert Path("two.png").read_bytes() == Path("in/blurred_x2.png").read_bytes()
     two = ("in/pressed.jpg", "in/sharp.webp")  # said once
     assert "installed: edge-x2" in refused(*two, "--backbone", "nothing", "-o", "out", *FAST, name="backbone nothing")
+
+
+def test_neither_pytorch_nor_onnx_is_needed(desk):
+    """Nor a cache: in a process of its own, in which neither is there."""
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is an extra of its own")
+    modules = desk / "modules"
+    modules.mkdir()
+    for name in ("torch", "onnx", "onnxscript", "skimage"):
+        (modules / f"{name}.py").write_text(f"raise ImportError({name!r}, name={name!r})")
+    paths = os.pathsep.join([str(modules), str(Path(cli.__file__).parent)])
+    command = [sys.executable, cli.__file__, "in", "--jobs", "2", "--threads", "2", "-o", "out/"]
+    environment = {**os.environ, "PYTHONPATH": paths, "DARSR_CACHE": str(desk / "cache")}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "") and len(ended.stdout.splitlines()) == 3
+    done("upscale", "in", "-o", "here", "--threads", "1")
+    assert results(Path("out")) == results(Path("here"))
 
 
 # ---- pictures of all kinds
