@@ -148,7 +148,10 @@ def imported(test_file: Path) -> set[str]:
         ROOT / f"{name.replace('.', '/')}.py"
         for name in re.findall(r"^from (tests\.[\w.]+) import", text, re.MULTILINE)
     ]
-    return packages.union(*map(imported, filter(Path.is_file, beside)))
+    others = [
+        path for path in beside if path.is_file() and path != test_file
+    ]  # a script in a test may import that test
+    return packages.union(*map(imported, others))
 
 
 @pytest.fixture(scope="module")
