@@ -1,19 +1,15 @@
-# darsr on a CPU, with PyTorch for adapting: docs/installing.md
+# darsr on a CPU: docs/installing.md
 #   docker build -t darsr .
 #   docker run --rm -v "$PWD:/photos" darsr upscale photo.jpg
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
-# The CPU builds of PyTorch: those of the default index bring gigabytes of CUDA on x86_64.
-ARG TORCH="torch==2.13.0"
-ARG TORCH_OPTIONS="--index-url https://download.pytorch.org/whl/cpu"
+# With train, PyTorch comes in the default index's build, which on x86_64 brings gigabytes of CUDA.
+ARG EXTRAS="ort,video"
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
-# Before the sources, so that a change of these keeps the layer. Options are several words, hence without quotes.
-# hadolint ignore=SC2086
-RUN python -m venv /opt/darsr && /opt/darsr/bin/pip install ${TORCH_OPTIONS} "${TORCH}"
 COPY . .
-RUN /opt/darsr/bin/pip install ".[train,export,ort,video]"
+RUN python -m venv /opt/darsr && /opt/darsr/bin/pip install ".[${EXTRAS}]"
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="darsr" \
