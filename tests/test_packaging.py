@@ -55,6 +55,11 @@ import darsr, sys
 assert not {"PIL", "cv2", "darsr_deploy", "numpy"} & set(sys.modules), sys.modules.keys()
 darsr.upscale, darsr.adapt, darsr.open_engine
 """
+UPSCALE = """
+import darsr, numpy as np, PIL.Image as I
+image = I.fromarray((np.indices((48, 64, 3)).sum(0) * 2).astype(np.uint8))
+assert darsr.upscale(image).size == (128, 96)
+"""
 IMPORT_DEPLOY = """
 import importlib, pkgutil, darsr_deploy
 for module in pkgutil.walk_packages(darsr_deploy.__path__, "darsr_deploy."):
@@ -384,6 +389,7 @@ def test_runs_without_torch_in_a_fresh_environment(wheel, exported, tmp_path):
     assert "Usage: darsr" in run(fresh.scripts / "darsr", "--help", cwd=tmp_path)
     fresh.python(IMPORT_DEPLOY)
     fresh.python(IMPORT_DARSR)
+    fresh.python(UPSCALE)
     versions = fresh.versions()
     assert "onnxruntime" in versions
     assert not {"torch", "onnx", "onnxscript", "scikit-image"} & set(versions)
