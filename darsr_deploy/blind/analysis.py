@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from ..images.detail import find_largest_sum
+from .quantiles import quantiles
 
 _WHOLE = 576  # longest side in pixels up to which all of a picture is looked at
 _SIDE, _BLOCK = 384, 32  # of the windows of a larger one, and the grid that they begin on
@@ -34,7 +35,7 @@ def analysis_windows(pixels: np.ndarray) -> list[np.ndarray]:
     windows = []
     for _ in range(_WINDOWS):
         # The steepest blocks are captions and frames as often as scenes: what they exceed does not count.
-        capped = np.minimum(blocks, 2 * np.median(blocks) + 1).round(2)
+        capped = np.minimum(blocks, 2 * float(quantiles(blocks, (0.5,))[0]) + 1).round(2)
         found = find_largest_sum(capped, _SIDE // _BLOCK, _SIDE // _BLOCK)
         place = found or tuple(slice(max(0, n - _SIDE // _BLOCK) // 2, None) for n in blocks.shape)
         top, left = (_BLOCK * part.start for part in place)
@@ -115,7 +116,7 @@ def _inner(lines: np.ndarray) -> tuple[int, int]:
 def _count_even(lines: np.ndarray) -> int:
     """Count the lines (N x length x C) of one colour that come before the first other one."""
     for start in range(0, len(lines), _LINES):
-        low, high = np.percentile(lines[start : start + _LINES], (2, 98), axis=1)
+        low, high = quantiles(lines[start : start + _LINES], (0.02, 0.98), axis=1)
         busy = np.flatnonzero((high - low).max(-1) > _EVEN)
         if len(busy):
             return start + int(busy[0])

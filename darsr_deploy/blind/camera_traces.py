@@ -16,6 +16,7 @@ from ..files.container import read_container
 from ..files.folders import WEIGHTS
 from ..images.metrics import luma
 from . import mlp
+from .quantiles import quantiles
 
 TILE = 128  # side of the crops it was trained on
 VERSION = 1
@@ -36,8 +37,9 @@ def features(pixels: np.ndarray) -> np.ndarray:
     y = luma(pixels)
     planes = (y, pixels[..., 0] - pixels[..., 1], pixels[..., 2] - pixels[..., 1])
     activity = cv2.blur(np.abs(y - cv2.blur(y, (5, 5))), (9, 9))
-    flat, busy = activity <= np.quantile(activity, 0.3), activity >= np.quantile(activity, 0.7)
-    found = [np.log(np.quantile(activity, q) + 0.05) for q in (0.1, 0.3, 0.5, 0.8)]
+    *usual, low, high = quantiles(activity, (0.1, 0.3, 0.5, 0.8, 0.3, 0.7)).astype(activity.dtype)
+    flat, busy = activity <= low, activity >= high
+    found = [np.log(value + 0.05) for value in usual]
     for plane in planes:
         for index, kernel in enumerate(_FILTERS):
             residual = cv2.filter2D(plane, -1, kernel)

@@ -67,12 +67,13 @@ def _quality_at(luma: np.ndarray) -> float | None:
     transform = _transform()
     coefficients = transform @ blocks @ transform.T
     values = np.stack([coefficients[:, u, v] for u, v in _PLACES], 1)  # blocks, places
-    scores = np.zeros(len(_QUALITIES))
+    size, scores = np.abs(values), np.zeros(len(_QUALITIES))
     for index, quality in enumerate(_QUALITIES):
-        steps = np.array([quantisation_table(int(quality))[place] for place in _PLACES])
-        counted = (np.abs(values) > 0.7 * steps) & (steps > 2)
+        table = quantisation_table(int(quality))
+        steps = np.array([table[place] for place in _PLACES])
+        counted = (size > 0.7 * steps) & (steps > 2)
         if counted.sum() >= _LEAST_COUNT:
-            scores[index] = np.cos(2 * np.pi * values / steps)[counted].mean()
+            scores[index] = np.cos((2 * np.pi * values / steps)[counted]).mean()
     if scores.max() < _LEAST_SCORE:
         return None
     return float(_QUALITIES[np.flatnonzero(scores >= _AS_GOOD * scores.max())[0]])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from .quantiles import quantiles
+
 _PEAK, _SUM_OF_PEAKS = 3.3, 7.2  # of a rhythm's spectrum, in units of its median: of each axis, and of both
 _SAME = 0.005  # cycles a pixel: how near to each other the peaks of both axes must lie
 _LOWEST = 0.2  # cycles a pixel: slower rhythms are the scene's
@@ -58,12 +60,12 @@ def _rhythm(plane: np.ndarray) -> tuple[float, float]:
     np.subtract(plane[:, 2:], second, out=second)  # in place: of a large picture every copy counts
     second += plane[:, :-2]
     np.abs(second, out=second)
-    np.minimum(second, np.quantile(second, 0.95) + 1e-3, out=second)
+    np.minimum(second, float(quantiles(second, (0.95,))[0]) + 1e-3, out=second)
     means = np.log(second.mean(0) + 0.05)
     means = (means - cv2.blur(means[None], (15, 1))[0]) * np.hanning(len(means))
     power = np.abs(np.fft.rfft(means))
     frequency = np.arange(len(power)) / len(means)
-    power = power / (np.median(power[frequency > 0.1]) + 1e-9)
+    power = power / (quantiles(power[frequency > 0.1], (0.5,))[0] + 1e-9)
     from_blocks = np.abs(frequency * 8 - np.round(frequency * 8)) / 8
     power[(frequency < _LOWEST) | (from_blocks < _GRID_OF_BLOCKS)] = 0
     return float(power.max()), float(frequency[power.argmax()])

@@ -139,8 +139,8 @@ def examine(pixels: np.ndarray, networks: Networks, scale: int, jpeg_quality: fl
         jpeg_quality: what a JPEG file's own tables say; None for other files.
     """
     windows = analysis_windows(pixels)
-    outputs = np.stack([networks.estimate(to_tensor(window)) for window in windows])
-    guess = read_output(np.median(outputs, axis=0), scale)
+    outputs = np.sort([networks.estimate(to_tensor(window)) for window in windows], axis=0)
+    guess = read_output(outputs[len(windows) // 2], scale)  # the median: they are an odd number
     quality = jpeg_quality or estimate_quality(windows[0]) or LOSSLESS
     treated = 1 / (1 + math.exp(-log_odds(windows[0])))
     findings = Findings(guess, quality, estimate_enlargement(trim_borders(pixels), scale), treated, None)

@@ -7,7 +7,7 @@ import numpy as np
 from ..degradation.reduction import phase_planes
 
 SIDE = 13  # of the kernel
-_VALUES = 4_000_000  # float64, of the equations that are held at a time
+_VALUES = 1_000_000  # float64, of the equations that are held at a time
 
 
 def degradation_kernel(x: np.ndarray, y: np.ndarray, scale: int, ridge: float = 1e-3) -> np.ndarray:
@@ -20,11 +20,12 @@ def degradation_kernel(x: np.ndarray, y: np.ndarray, scale: int, ridge: float = 
     """
     height, width = y.shape[-2:]
     gram, moments = np.zeros((SIDE**2, SIDE**2)), np.zeros(SIDE**2)
-    at_a_time = max(1, _VALUES // (SIDE**2 * width))
+    at_a_time = min(height, max(1, _VALUES // (SIDE**2 * width)))
+    room = np.empty(SIDE**2 * at_a_time * width)
     for phases, target in zip(phase_planes(x, SIDE, scale), y.reshape(-1, height, width)):
         for top in range(0, height, at_a_time):
             part = target[top : top + at_a_time]
-            rows = np.empty((SIDE, SIDE, *part.shape))
+            rows = room[: SIDE**2 * part.size].reshape(SIDE, SIDE, *part.shape)
             for down in range(SIDE):
                 for right in range(SIDE):
                     first = top + down // scale

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .quantiles import quantiles
+
 _DIRECTIONS = ((0, 1), (1, 2), (1, 1), (2, 1), (1, 0), (2, -1), (1, -1), (1, -2))  # (dy, dx): every 22 to 27 degrees
 _LONG_LAGS = (1, 2, 3)  # multiples of a direction; of the oblique ones, which are longer, the first two
 _SHARES = (0.5, 0.9, 0.99, 0.999)  # quantiles: the upper ones see the steepest edges
@@ -74,7 +76,7 @@ def _difference(luma: np.ndarray, dy: int, dx: int) -> np.ndarray:
 
 
 def _log_quantiles(values: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
-    return np.log(np.quantile(values, shares) + _QUIET)
+    return np.log(quantiles(values, shares) + _QUIET)
 
 
 def _spectra(luma: np.ndarray) -> list[np.ndarray]:

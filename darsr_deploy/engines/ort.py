@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def installed_runtimes() -> list[str]:
     found = []
     for name in _DISTRIBUTIONS:
         try:
-            importlib.metadata.version(name)
+            importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
         found.append(name)
@@ -136,7 +137,7 @@ def run_session(session: Any, output: str, feeds: dict[str, np.ndarray], what: s
         DarsrError: any other failure.
     """
     height, width = next(iter(feeds.values())).shape[2:4]
-    options = import_onnxruntime().RunOptions()
+    options = sys.modules["onnxruntime"].RunOptions()  # which is imported: there is a session
     if height * width > _KEPT_PIXELS:
         arena = "gpu:0" if session.get_providers()[0].startswith("CUDA") else "cpu:0"
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)

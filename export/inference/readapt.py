@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,8 @@ def adapt_to_frame(
     options = checked_options("fast", scale, **wishes)
     if _comes_with_networks(backbone, scale):
         asked = {"amount": options.amount, "denoise": options.denoise, "deblock": options.deblock}
-        darsr_deploy.adapt(pixels, scale, networks=open_networks(scale, threads=threads), **asked).save(out)
+        adapter = darsr_deploy.adapt(pixels, scale, networks=open_networks(scale, threads=threads), **asked)
+        replace(adapter, facts=adapter.facts | {"options": options.to_json()}).save(out)
         return
     from darsr_train.adaptation.adapt import adapt_image
     from darsr_train.backbones import load_backbone
