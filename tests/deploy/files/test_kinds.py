@@ -104,8 +104,8 @@ def test_readers_say_it(desk):
         DarsrError, match=r"photo\.bundle: is a runtime bundle, not an adapter; .*--model photo\.bundle"
     ):
         Adapter.load("photo.bundle")
-    with pytest.raises(DarsrError, match=r"photo\.darsr: is an adapter, not an ONNX model; .*--adapter photo\.darsr"):
-        open_engine("photo.darsr")
+    with pytest.raises(DarsrError, match=r"photo\.png: is an image, not an ONNX model"):
+        open_engine("photo.png")
 
 
 @pytest.mark.parametrize(
