@@ -18,6 +18,8 @@ _LOWEST = 0.2  # cycles a pixel: slower rhythms are the scene's
 _GRID_OF_BLOCKS = 0.008  # distance from a multiple of 1/8, where JPEG's own rhythm lies, in cycles a pixel
 _WINDOW = 64  # pixels of the windows whose spectra are averaged
 _END = {2: 2.35, 4: 3.0}  # fall of the log power from 0.375 to 0.47 cycles a pixel; blurs of x4 images are wider
+_EXCESS = 0.1  # of that fall over what a lens would show that falls as much from 0.19 to 0.31 cycles a pixel
+_EMPTY = -2.2  # log power at 0.47 cycles a pixel up to which rounding to 8 bits (-2.5) is all that is there
 _RISE = -1.2  # no lens lets through more of finer detail
 _EDGE = 3.4  # fall of the log power within 1/16 cycles a pixel, in both axes
 _FALL_OF_THREE = 3.4  # fall of the log power from 0.06 to 0.19 cycles a pixel that tells factor 3 from factor 1.5
@@ -38,12 +40,24 @@ def estimate_enlargement(pixels: np.ndarray, scale: int = 2) -> float:
     if abs(place - other) < _SAME and min(first, second) > _PEAK and first + second > _SUM_OF_PEAKS:
         fall = (spectra[:, 4] - spectra[:, 12]).mean()
         return float(1 / place if fall > _FALL_OF_THREE else 1 / (1 - place))
-    if not _RISE < (spectra[:, 24] - spectra[:, 30]).mean() < _END[scale]:
+    end, middle = (spectra[:, 24] - spectra[:, 30]).mean(), (spectra[:, 12] - spectra[:, 20]).mean()
+    emptied = end > _END[scale] and end - _fall_behind_lens(middle) > _EXCESS and spectra[:, 30].mean() < _EMPTY
+    if end < _RISE or emptied:
         return 2.0
     falls = spectra[:, 6:29] - spectra[:, 10:33]
     if falls.max(1).min() > _EDGE:
         return float(32 / (8 + falls.mean(0).argmax()))  # the middle of the edge is where the old picture's band ended
     return 1.0
+
+
+def _fall_behind_lens(middle: float) -> float:
+    """Return the fall of the log power from 0.375 to 0.47 cycles a pixel that goes with one from 0.19 to 0.31 behind a lens.
+
+    A Gaussian's log power falls by the square of the frequency, a scene's by twice its logarithm.
+    """
+    at = np.array([12, 20, 24, 30]) / 64
+    of_lens, of_scene = np.diff(at**2)[[0, 2]], np.diff(2 * np.log(at))[[0, 2]]
+    return float((middle - of_scene[0]) * of_lens[1] / of_lens[0] + of_scene[1])
 
 
 def _mean_colour(pixels: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from darsr_deploy.blind.enlargement import estimate_enlargement
+from darsr_deploy.images.resample import imresize
 
 FILTERS = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4}
 
@@ -38,6 +39,15 @@ def test_the_rhythm_tells_the_factor(scene, factor):
 def test_a_blurred_picture_was_not_enlarged(scene, sigma):
     picture = cv2.GaussianBlur(scene, (0, 0), sigma) if sigma else scene
     assert estimate_enlargement(picture) == 1
+
+
+@pytest.mark.parametrize("sigma", [1.2, 1.4, 1.6, 1.8, 2.0, 2.4])
+@pytest.mark.parametrize("place", [(20, 0), (28, 16), (68, 0), (36, 96), (92, 128)])
+def test_nor_was_one_that_a_soft_lens_formed(place, sigma):
+    """An even Gaussian empties the upper band too, but not as steeply as interpolation does."""
+    photo = pytest.importorskip("skimage.data").astronaut()[place[0] :, place[1] :]
+    blurred = cv2.GaussianBlur(photo[:240, :320], (0, 0), sigma)
+    assert estimate_enlargement(imresize(blurred, 120, 160)) == 1
 
 
 @pytest.mark.parametrize("quality", [40, 75, 90])
