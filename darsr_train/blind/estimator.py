@@ -65,7 +65,7 @@ def blockiness(x: Tensor) -> Tensor:
 
 
 def load_estimator(path: Path | None = None) -> Estimator:
-    """The estimator, in eval mode, without gradients.
+    """Load the estimator, in eval mode, without gradients.
 
     Raises:
         DarsrError: a damaged file.
@@ -77,6 +77,6 @@ def load_estimator(path: Path | None = None) -> Estimator:
 
 
 def save_estimator(network: Estimator, path: str | Path, facts: dict) -> str:
-    """Write an estimator; returns the file's sha256."""
+    """Write an estimator and return the file's sha256."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     return write_container(path, "estimator", VERSION, {**facts, "hyper": network.hyper}, arrays)
