@@ -77,6 +77,6 @@ def load_estimator(path: Path | None = None) -> Estimator:
 
 
 def save_estimator(network: Estimator, path: str | Path, facts: dict) -> str:
-    """Write an estimator and return the file's sha256."""
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+    """Write an estimator, in half precision, and return the file's sha256."""
+    arrays = {name: tensor.detach().to("cpu", torch.float16).numpy() for name, tensor in network.state_dict().items()}
     return write_container(path, "estimator", VERSION, {**facts, "hyper": network.hyper}, arrays)
