@@ -207,6 +207,7 @@ def test_files_of_cameras_keep_all_of_it(suffix, tmp_path):
     assert checked
 
 
+@needs_pillow_11
 def test_what_went_through_a_tiff_is_still_all_there(tmp_path):
     Image.fromarray(noise()).save(tmp_path / "a.jpg", exif=exif().tobytes())
     through = result(result(tmp_path / "a.jpg", tmp_path / "b.tif"), tmp_path / "c.jpg")
