@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnx", reason="onnx (extra export) writes the model of this test")
 pytest.importorskip("onnxruntime", reason="onnxruntime is an extra")
 
+from darsr_deploy.images.arrays import write_image
 from tests.support.onnx_models import onnx_model
 
 ROOT = Path(__file__).parents[3]
@@ -63,3 +66,31 @@ def test_no_host_is_looked_up(elsewhere):
     trace = ["strace", "-f", "-qq", "-e", "trace=network", "-o", str(folder / "calls")]
     subprocess.run([*trace, sys.executable, "-c", RUN], cwd=folder, env=environment, check=True)
     assert [line for line in (folder / "calls").read_text().splitlines() if "AF_INET" in line] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_the_commands_ask_no_host_and_leave_no_identity(elsewhere):
+    folder, environment = elsewhere
+    write_image(folder / "photo.png", np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    trace = ["strace", "-f", "-qq", "-e", "trace=network,openat", "-o", str(folder / "calls")]
+    bench = [
+        "bench",
+        "photo.darsr",
+        "--seconds",
+        "0.1",
+        "--threads",
+        "1",
+        "--engine",
+        "ort",
+        "--precision",
+        "fp32",
+    ]
+    for words in (["adapt", "photo.png"], ["infer", "photo.png"], bench):
+        command = [*trace, sys.executable, str(ROOT / "cli.py"), *words]
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        calls = (folder / "calls").read_text().splitlines()
+        assert any("photo." in line for line in calls), "strace sees the command's files"
+        assert [line for line in calls if "AF_INET" in line] == [], words
+        assert [line for line in calls if re.search(r'O_CREAT.*\.(ses|db)|\.(ses|db)".*O_CREAT', line)] == [], words
+    assert not [name for name in left(folder) if name.endswith((".ses", ".db"))]
