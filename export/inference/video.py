@@ -21,7 +21,7 @@ from darsr_deploy.files.atomic import atomic_path, write_bytes
 from darsr_deploy.video.frames import STREAM, Frame, Passed, Reader, check_video_target, result_suffix
 from darsr_deploy.video.open_video import open_reader, open_writer, sample_frames
 from darsr_deploy.video.pipeline import pipelined
-from darsr_deploy.video.scenes import typical_frames
+from darsr_deploy.video.scenes import moving_part, typical_frames
 
 from ..artefacts.subject import Source
 from .readapt import Readaptation, adapt_to_frame, require_adapting
@@ -202,6 +202,8 @@ def adapt_to_clip(
         DarsrError: the clip cannot be read, or its frames are too small to adapt to.
     """
     frames = typical_frames(sample_frames(clip), _VOTERS)
+    rows, columns = moving_part(frames)
+    frames = [np.ascontiguousarray(frame[rows, columns]) for frame in frames]
     with progress(clip.name) as report, tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index}.darsr" for index in range(len(frames))]
         facts: list[dict] = []

@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
+from darsr_deploy.degradation import kernels
+from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.metrics import psnr_y
 from darsr_deploy.images.resample import imresize
 from darsr_train.backbones import load_backbone
+from darsr_train.evaluation.degrade import Degradation, degrade
 from darsr_train.pipeline import upscale_with
-from export.inference.video import choose_by_vote
+from export.inference.video import adapt_to_clip, choose_by_vote
 from tests.support.clips import read, write_clip
 from tests.support.commands import done
 
@@ -77,6 +80,24 @@ def test_most_frames_decide_and_of_these_the_median():
     assert choose_by_vote([found(1.5), found(0, enlarged=2.0)]) == 0, "the better frame comes first"
     assert choose_by_vote([found(0.0), found(0.0), found(1.5)]) == 0
     assert choose_by_vote([{"chosen": "prior"}]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("put", [put_logo, put_subtitle], ids=["logo", "subtitle"])
+def test_what_is_found_is_what_is_found_without_it(put, tmp_path):
+    """Behind a lens that is no even Gaussian; a subtitle used to be taken for a camera's sharpening."""
+    photo = pytest.importorskip("skimage.data").coffee()
+    kernel = kernels.random_gaussian(np.random.default_rng(0), 12, low=0.6, high=5, noise=0.25)
+    scenes = [photo[2 * i : 2 * i + HEIGHT, 4 * i : 4 * i + WIDTH] for i in range(FRAMES)]
+    clean = [degrade(scene, Degradation("gaussian", (kernel,)), 2) for scene in scenes]
+    blurs = []
+    for name, frames in (("clean", clean), ("drawn", list(map(put, clean)))):
+        write_clip(tmp_path / f"{name}.mkv", frames, codec="ffv1", pixel_format="bgr0")
+        adapt_to_clip(tmp_path / f"{name}.mkv", tmp_path / f"{name}.darsr", None, 2)
+        facts = Adapter.load(tmp_path / f"{name}.darsr").facts["found"]
+        assert not facts["camera"] and facts["enlarged_before"] == 1
+        blurs.append(facts["blur_px"])
+    assert blurs[0] > 1 and abs(blurs[0] - blurs[1]) < 0.15 * blurs[0]
 
 
 @pytest.mark.xfail(
