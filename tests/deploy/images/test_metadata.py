@@ -174,6 +174,7 @@ def described(path: Path) -> dict:
     return {where: str(value).rstrip("\0") for where, value in found.items()}
 
 
+@needs_pillow_11
 @needs_shared
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
 def test_files_of_cameras_keep_all_of_it(suffix, tmp_path):
