@@ -269,7 +269,8 @@ def test_wheel_installs_names_of_its_own_and_the_weights(wheel):
     assert weights, "no weights are shipped"
     sources = {f"darsr/plugin/{path.name}" for path in (ROOT / "export/plugin").glob("*.*") if path.suffix != ".py"}
     assert len(sources) == 3 and sources <= set(names)
-    assert {f"darsr/report/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
+    parts = [f"{part}.{kind}" for part in ("page", "viewer") for kind in ("css", "js")]
+    assert {f"darsr/report/{name}" for name in (*parts, "page.html")} <= set(names)
     assert {"darsr_deploy/bench/bench_schema.json", "darsr/py.typed", "darsr_deploy/py.typed"} <= set(names)
     modules = {
         f"{top}/{path.relative_to(ROOT / folder).as_posix()}"

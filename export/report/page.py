@@ -27,7 +27,7 @@ def build_page(subjects: list[Subject], bench: dict | None = None, title: str | 
     sections = [image_section(subject, f"image-{i}", budget, alone) for i, subject in enumerate(subjects, 1)]
     if bench is not None:
         sections.append(bench_section(bench))
-    style, program = _part("page.css"), _part("page.js")
+    style, program = (_part(f"viewer.{kind}") + _part(f"page.{kind}") for kind in ("css", "js"))
     return Template(_part("page.html")).substitute(
         title=element("title", title),
         policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(program)}'; "

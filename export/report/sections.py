@@ -57,7 +57,7 @@ def image_section(subject: Subject, key: str, budget: int, alone: bool = False) 
 
 
 def _viewer(subject: Subject, pictures: Album, detail: Place, key: str) -> Markup:
-    """Stack the pictures with a divider to drag between two of them; page.js moves it and zooms. A single one has none."""
+    """Stack the pictures with a divider to drag between two of them; viewer.js moves it and zooms. A single one has none."""
     height, width = subject.pictures["adapted"].shape[:2]
     alone = len(pictures.uris) == 1
     images = []

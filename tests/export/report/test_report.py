@@ -212,7 +212,7 @@ def test_the_pictures_are_the_pixels(subject, page):
 def test_close_ups_are_large_and_their_pixels_squares(subject, page):
     """At least 256 px on the page, a whole number for each pixel, nearest in the browser, lossless; a small crop too."""
     small = {name: pixels[:30, :22] for name, pixels in subject.pictures.items()}
-    style = (Path(__file__).parents[3] / "export" / "report" / "page.css").read_text()
+    style = (Path(__file__).parents[3] / "export" / "report" / "viewer.css").read_text()
     assert re.search(r"\.pixels \{ image-rendering: pixelated; \}", style)
     for made, least in ((page, 88), (build_page([replace(subject, pictures=small)]), 22)):
         shown = [a for a in Reader(made).all("img") if "data-pixels" in a]
@@ -399,7 +399,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_and_bars_stand_out(scheme):
     """WCAG 2, level AA: 4.5 for text, 3 for what is drawn."""
-    style = (Path(__file__).parents[3] / "export" / "report" / "page.css").read_text()
+    style = (Path(__file__).parents[3] / "export" / "report" / "viewer.css").read_text()
     colours = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{(.*?)\}", style, re.S)[scheme]))
     for ground in ("paper", "card"):
         for name, least in {"ink": 7, "faint": 4.5, "accent": 4.5, "adapted": 3, "backbone": 3, "focus": 3}.items():

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from export.report.page import build_page
 from tests.export.report.test_report import BENCH, backbone, folder, subject  # noqa: F401
+from tests.support.browser import NO_BROWSER, ActionChains, By, Keys, start_browser
 
-selenium = pytest.importorskip("selenium", reason="selenium is not installed (extra browser)")
-
-from PIL import Image  # noqa: E402
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions, Keys  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM or not DRIVER, reason="no Chromium with its driver (Debian: apt install chromium chromium-driver)"
-)
+pytestmark = pytest.mark.skipif(bool(NO_BROWSER), reason=NO_BROWSER)
 SIZE = 80, 96  # rows, columns of the pictures
 EDGE, TOP = 30, 50  # around the divider stands its handle, in the corners above the names of the pictures
 
@@ -39,14 +29,7 @@ def page(subject, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser():
-    options = ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--force-color-profile=srgb",
-                     "--hide-scrollbars", "--force-device-scale-factor=1", "--window-size=1000,900"):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(120)
+    driver = start_browser()
     yield driver
     driver.quit()
 
