@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from darsr_train.adaptation import losses
-from darsr_train.adaptation.paper import Networks, step_losses
+from darsr_train.adaptation.published import losses
+from darsr_train.adaptation.published.step import Networks, step_losses
 from darsr_train.networks.darm import DARM
 from darsr_train.networks.dsem import DSEM
 from darsr_train.networks.gan import Discriminator, Generator, layer_by_layer

@@ -34,7 +34,7 @@ from .paper import adapt_paper
 from .told import adapt_told, is_told, load_finished
 
 Report = Callable[[dict], None]
-_STATE = 2  # layout of the unfinished state: 2 holds the losses
+_STATE = 3  # layout of the unfinished state: 3 holds the average of the iterates
 
 
 def adapt_image(

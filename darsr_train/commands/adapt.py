@@ -36,6 +36,10 @@ def adapt(
     profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
     backbone: BackboneOption = "edge",
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of a per-image fit (fast needs none).")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crops a step of a fit (4; paper: 16).")] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=1, help="Side of a crop of the image in pixels (64; paper: 128 / scale).")
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(help="Seconds of work: as many fitting steps as fit. The adapter records how many.")
     ] = None,
@@ -95,9 +99,8 @@ def adapt(
         raise typer.BadParameter("give only one of --steps and --budget")
     if start is not None and steps is None and budget is None and profile == "fast":
         steps = FIT_STEPS  # the other image's adapter is fitted to this image, not just copied
-    options = checked_options(
-        profile, scale, seed=seed, steps=steps, budget=budget, amount=amount, denoise=denoise, deblock=deblock
-    )
+    sizes = {"steps": steps, "batch": batch, "crop": crop, "budget": budget}
+    options = checked_options(profile, scale, seed=seed, amount=amount, denoise=denoise, deblock=deblock, **sizes)
     started_from = Adapter.load(start) if start is not None else None
     targets = places.Targets(overwrite, [*images, gt, start, backbone])
     out, corrected, preview = (output_place(place, several) for place in (out, corrected, preview))

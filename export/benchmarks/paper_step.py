@@ -12,7 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from darsr_train.adaptation.paper import KernelWeights, Networks, adversarial_step
+from darsr_train.adaptation.published.schedule import KernelWeights
+from darsr_train.adaptation.published.step import Networks, adversarial_step
 from darsr_train.backbones import load_backbone
 from darsr_train.networks.darm import DARM
 from darsr_train.networks.dictionary import correction_dictionary

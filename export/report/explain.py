@@ -66,14 +66,16 @@ def why(adapter: Adapter) -> list[str]:
     chosen, camera = facts.get("chosen"), number(facts, "camera_probability")
     amount = _amount(facts)
     if adapter.correction == "none":
+        if facts.get("profile") == "paper":
+            return ["Nothing is corrected: the image left as it is explains itself better than any correction learned."]
         if isinstance(facts.get("decision"), str):
             return [f"Found: {facts['decision']}.", "The backbone alone is best for such an image."]
         found = "the blur that was found" if amount == 1 else f"{amount:g} times the blur that was found"
         words = [f"Nothing is corrected: {found} is no wider than that of a bicubic reduction."]
         words.append("The backbone alone is best for such an image.")
         return words
-    if chosen == "last iterate":
-        return ["The published procedure has no truth to choose by: its last iterate is kept."]
+    if facts.get("profile") == "paper":
+        return [f"The average of the iterates that explains the image best is kept: {chosen}."]
     words = []
     if chosen == "told":
         words += _told(facts)

@@ -7,7 +7,7 @@ import pytest
 from skimage import data
 
 from darsr_deploy.images.resample import pillow_bicubic
-from darsr_train.adaptation.crops import CropSampler, crop_map, top_left, usable
+from darsr_train.adaptation.published.crops import CropSampler, crop_map, top_left, usable
 
 
 def addresses(height: int, width: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darsr_deploy.images.resample import imresize
-from darsr_train.adaptation import losses
+from darsr_train.adaptation.published import losses
 from darsr_train.degradation import reduction
 from darsr_train.degradation.reduction import reduce
 from darsr_train.networks.gan import KERNEL_SIZE

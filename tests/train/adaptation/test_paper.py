@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,12 +14,16 @@ from skimage import data
 from torch import Tensor, nn
 
 from darsr_deploy.errors import DarsrError
-from darsr_train.adaptation import checkpoint, losses
+from darsr_train.adaptation import checkpoint
 from darsr_train.adaptation import paper as adapt_paper
 from darsr_train.adaptation.checkpoint import Checkpoint
 from darsr_train.adaptation.options import AdaptOptions
-from darsr_train.adaptation.paper import KernelWeights, Networks, Schedule, adversarial_step, rate_factor, step_losses
-from darsr_train.adaptation.result import Result
+from darsr_train.adaptation.published import judging, losses
+from darsr_train.adaptation.published.crops import CropSampler
+from darsr_train.adaptation.published.judging import Average, Choice, Judge
+from darsr_train.adaptation.published.schedule import KernelWeights, Schedule, rate_factor, set_rates
+from darsr_train.adaptation.published.step import Networks, adversarial_step, step_losses
+from darsr_train.adaptation.result import Result, read_curves
 from darsr_train.backbones import EdgeSR
 from darsr_train.networks.darm import DARM
 from darsr_train.networks.dictionary import correction_dictionary
@@ -45,10 +49,22 @@ def adapt(
     report: Callable[[dict], None] = lambda _: None,
     pixels: np.ndarray = IMAGE,
     options: AdaptOptions = OPTIONS,
+    **watch: Callable[[int, Networks, Average], None],
 ) -> Result:
     return adapt_paper.adapt_paper(
-        pixels, backbone(options.scale), options, "cpu", Checkpoint(path, "a test", resume), report
+        pixels, backbone(options.scale), options, "cpu", Checkpoint(path, "a test", resume), report, **watch
     )
+
+
+CORRECTS = Choice.corrects
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keep_the_network():
+    """Steps as few as here leave networks that are worse than nothing, and an adapter would not hold them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Choice, "corrects", lambda self: True)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +89,15 @@ def test_a_run_reports_every_step_and_returns_a_whole_network(adapted):
         ("adapting", i, 3) for i in (1, 2, 3)
     ]
     assert all(np.isfinite(r["loss"]) for r in reported)
-    assert result.correction == "network" and result.facts["chosen"] == "last iterate"
+    assert result.facts["chosen"] in {f"step {i} of 3 (average of weights)" for i in (1, 2, 3)}
+    assert result.facts["steps"] == 3
+    curves = read_curves(result.facts, "a test")
+    assert {name: curve.steps for name, curve in curves.items()} == {
+        "degradation score": 2,
+        "adapting": 3,
+        "cycles of the average": 3,
+    }
+    assert result.correction == "network"
     darm = DARM(correction_dictionary())
     darm.load_state_dict(
         {
@@ -106,6 +130,82 @@ def test_a_killed_run_goes_on_to_the_same_result(adapted, phase, step, tmp_path,
     resumed = adapt(tmp_path / "a.partial", resume=True, report=reported.append)
     assert (reported[0]["phase"], reported[0]["step"]) == (phase, step), "it goes on where it stopped"
     assert_same(adapted[0], resumed)
+
+
+@pytest.fixture
+def scores(monkeypatch) -> list[float]:
+    """What the judge says of the averages, in order; of the image left as it is it says 0.5."""
+    told: list[float] = []
+    monkeypatch.setattr(
+        Judge, "score", lambda self, darm, kernel: 0.5 if isinstance(darm, nn.Identity) else told.pop(0)
+    )
+    return told
+
+
+def test_the_average_that_is_judged_best_is_kept(scores, tmp_path):
+    scores += [0.4, 0.2, 0.3]
+    seen = {}
+
+    def watch(step: int, nets: Networks, average: Average) -> None:
+        seen[step] = copy.deepcopy(average.state_dict())
+
+    result = adapt(tmp_path / "a.partial", watch=watch)
+    assert result.facts["chosen"] == "step 2 of 3 (average of weights)"
+    assert result.facts["judged"] == {"best": 0.2, "uncorrected": 0.5}
+    assert all(np.array_equal(result.arrays[name], tensor) for name, tensor in seen[2].items())
+    assert not np.array_equal(result.arrays["darm.tail.bias"], seen[3]["darm.tail.bias"])
+
+
+def test_nothing_is_corrected_where_the_image_explains_itself_better(scores, tmp_path, monkeypatch):
+    monkeypatch.setattr(Choice, "corrects", CORRECTS)
+    scores += [0.8, 0.6, 0.7]
+    result = adapt(tmp_path / "a.partial")
+    assert (result.correction, list(result.arrays), result.facts["chosen"]) == ("none", ["kernel"], "backbone alone")
+
+
+def test_a_run_ends_once_nothing_gets_better_also_when_it_is_resumed_there(scores, tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "PATIENCE", 2)
+    monkeypatch.setattr(checkpoint, "_EVERY_SECONDS", 0.0)
+    scores += [0.3, 0.2, 0.25, 0.21]
+    options = replace(OPTIONS, steps=9)
+    result = adapt(tmp_path / "a.partial", options=options)
+    assert not scores and result.facts["steps"] == 4
+    assert result.facts["chosen"] == "step 2 of 9 (average of weights)"
+    assert_same(result, adapt(tmp_path / "a.partial", resume=True, options=options))
+
+
+def test_an_average_weighs_iterates_by_their_age():
+    nets = small_networks()
+    average, iterates = Average(nets), []
+    for iterate in (1, 2, 3):
+        with torch.no_grad():
+            for p in [*nets.darm.parameters(), *nets.generator.parameters()]:
+                p.mul_(1.5)
+        average.update(nets, iterate)
+        iterates.append((nets.darm.tail.weight.detach().clone(), nets.generator.kernel().detach()))
+    weights = [judging.DECAY**age for age in (2, 1, 0)]
+    for ours, parts in zip((average.darm.tail.weight, average.kernel), zip(*iterates)):
+        torch.testing.assert_close(ours, sum(w * part for w, part in zip(weights, parts)) / sum(weights))
+
+
+def test_a_judge_finds_no_fault_with_the_truth_and_more_with_less_of_it():
+    """Every pixel of a flat image is right; of a photograph the half-way correction is judged between both ends."""
+    sampler = CropSampler.of(IMAGE[:150, :160], 2, 32, False)
+    judge = Judge(sampler, lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3), "cpu")
+    kernel = torch.full((13, 13), 1 / 169)
+
+    class Sharpened(nn.Module):
+        def __init__(self, amount: float) -> None:
+            super().__init__()
+            self.amount = amount
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.amount * (x - torch.nn.functional.avg_pool2d(x, 5, 1, 2))
+
+    found = [judge.score(Sharpened(amount), kernel) for amount in (0, 1, 2)]
+    assert found[0] > found[1] > found[2] > 0
+    flat = CropSampler.of(np.full((64, 64, 3), 77, np.uint8), 2, 32, False)
+    assert Judge(flat, judge.backbone, "cpu").score(nn.Identity(), kernel) == pytest.approx(0, abs=1e-5)
 
 
 def test_without_resume_a_checkpoint_is_not_read(adapted, tmp_path):
@@ -165,6 +265,16 @@ def test_weights_fall_at_multiples_of_200_down_to_5e_6():
     assert all((w.sum_to_one, w.boundaries) == (0.5, 0.5) for w in path.values())
 
 
+@pytest.mark.parametrize("steps, places", [(1500, [100, 200, 300]), (1000, [67, 134, 200]), (45, [3, 6, 9])])
+def test_fewer_steps_take_the_same_ladder_at_the_same_shares(steps, places):
+    schedule, path = Schedule(0.4, steps), []
+    for iteration in range(1, steps + 1):
+        before = schedule.weights
+        schedule.after(iteration, 0.1)
+        path += [iteration] if schedule.weights != before else []
+    assert path == places
+
+
 def test_weights_stay_while_the_gate_is_shut():
     schedule = Schedule(gate=0.4)
     for iteration in range(1, 601):
@@ -201,13 +311,23 @@ def test_optimisers_are_given_the_published_rates():
     }
     optimisers = {name: torch.optim.Adam([nn.Parameter(torch.zeros(1))]) for name in ("g", "d", "darm")}
     for iteration, (adversarial, correction) in expected.items():
-        adapt_paper._set_rates(optimisers, iteration, OPTIONS.rate)
+        set_rates(optimisers, iteration, OPTIONS.rate)
         rates = {name: optimiser.param_groups[0]["lr"] for name, optimiser in optimisers.items()}
         assert rates == {
             "g": pytest.approx(adversarial),
             "d": pytest.approx(adversarial),
             "darm": pytest.approx(correction),
         }
+
+
+def test_fewer_steps_take_the_same_rates_at_the_same_shares():
+    def rates(iteration: int, steps: int) -> list[float]:
+        optimisers = {name: torch.optim.Adam([nn.Parameter(torch.zeros(1))]) for name in ("g", "d", "darm")}
+        set_rates(optimisers, iteration, OPTIONS.rate, steps)
+        return [optimiser.param_groups[0]["lr"] for optimiser in optimisers.values()]
+
+    for iteration in range(1, 301):
+        assert rates(iteration, 300) == rates(10 * iteration, 3000), iteration
 
 
 def test_dsem_is_trained_with_a_rate_that_is_halved_every_hundred_steps(monkeypatch, tmp_path):
@@ -455,3 +575,14 @@ def test_profile_paper_is_the_published_one():
         )
         assert options.crop * options.scale == 128
         assert options.least_side() == 148
+
+
+def test_fewer_steps_and_smaller_crops_than_published():
+    options = AdaptOptions.profile("paper", 2, steps=1500, batch=4, crop=32)
+    assert (options.dsem_steps, options.least_side()) == (600, 84)
+    assert AdaptOptions.profile("paper", 2, steps=5).dsem_steps == 5
+    assert AdaptOptions.profile("paper", 2, steps=5, dsem_steps=7).dsem_steps == 7
+    with pytest.raises(
+        ValueError, match="crop is 15; expected at least 16 with profile paper, whose kernel has 13 taps"
+    ):
+        AdaptOptions.profile("paper", 2, crop=15)

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from darsr_train.backbones import SRFBN, EdgeSR
-from darsr_train.networks.darm import DARM, TAP_OFFSETS, filter_with_dictionary, filter_with_taps, symmetric_basis
+from darsr_train.networks.darm import (
+    DARM,
+    TAP_OFFSETS,
+    correct_by_taps,
+    filter_with_dictionary,
+    filter_with_taps,
+    symmetric_basis,
+)
 from darsr_train.networks.dictionary import correction_dictionary
 from darsr_train.networks.dsem import DSEM
 from darsr_train.pipeline import GlobalCorrection, Pipeline
@@ -176,6 +183,20 @@ def test_folding_the_dictionary_is_exact(height, width):
         error = (folded(x) - expected).abs().max() / expected.abs().max()
     assert error < 2e-6, f"needs a tolerance of {error:.1e}"
     assert_unchanged(darm, before)
+
+
+def test_correcting_by_taps_gives_the_same_values_and_gradients():
+    torch.manual_seed(0)
+    darm, x = DARM(correction_dictionary(), channels=16), torch.rand(2, 3, 9, 12, requires_grad=True)
+    found = []
+    for correct in (darm, lambda x: correct_by_taps(darm, x)):
+        darm.zero_grad()
+        x.grad = None
+        corrected = correct(x)
+        corrected.square().sum().backward()
+        found.append([corrected.detach(), x.grad, *(p.grad.clone() for p in darm.parameters())])
+    for slow, fast in zip(*found):
+        assert (slow - fast).norm() <= 1e-5 * slow.norm()
 
 
 def test_folding_refuses_an_asymmetric_dictionary():

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..degradation.reduction import apply_kernel, bicubic_table, pad_symmetric
-from ..networks.gan import KERNEL_SIZE
+from ...degradation.reduction import apply_kernel, bicubic_table, pad_symmetric
+from ...networks.gan import KERNEL_SIZE
 
 
 def lr_front(scale: int) -> int:
