@@ -11,7 +11,7 @@ JOBS ?= 2
 
 DEMO_EXTRAS := train,export,ort
 # trt-rtx: 96 MB of wheels (x86_64 alone), for tests that build real engines without a GPU
-TEST_EXTRAS := $(DEMO_EXTRAS),video,trt-rtx,dev
+TEST_EXTRAS := $(DEMO_EXTRAS),video,trt-rtx,ui,browser,dev
 DEMO_STAMP := $(VENV)/.darsr-demo
 TEST_STAMP := $(VENV)/.darsr-test
 

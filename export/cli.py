@@ -21,7 +21,7 @@ import typer
 from darsr_deploy.console.command import say
 from darsr_deploy.console.front import Commands, Front
 from darsr_train.commands import adapt, backbone, degrade, evaluate
-from .commands import bench, demo, doctor, export, infer, report, upscale
+from .commands import bench, demo, doctor, export, infer, report, ui, upscale
 
 _HELP = (
     "Blind super-resolution: adapt to one blurred photo in seconds, run it anywhere.\n\n"
@@ -63,5 +63,5 @@ def start(
 
 
 first = (upscale.upscale, adapt.adapt, export.export, infer.infer)
-for one in (*first, bench.bench, report.report, demo.demo, doctor.doctor):
+for one in (*first, bench.bench, report.report, ui.ui, demo.demo, doctor.doctor):
     app.command()(one)

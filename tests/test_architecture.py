@@ -42,6 +42,7 @@ ORDERS = {
             "plugin",
             "benchmarks",
             "report",
+            "page",
             "commands",
             "cli",
         ),

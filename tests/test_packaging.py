@@ -269,8 +269,8 @@ def test_wheel_installs_names_of_its_own_and_the_weights(wheel):
     assert weights, "no weights are shipped"
     sources = {f"darsr/plugin/{path.name}" for path in (ROOT / "export/plugin").glob("*.*") if path.suffix != ".py"}
     assert len(sources) == 3 and sources <= set(names)
-    parts = [f"{part}.{kind}" for part in ("page", "viewer") for kind in ("css", "js")]
-    assert {f"darsr/report/{name}" for name in (*parts, "page.html")} <= set(names)
+    parts = [f"{place}.{kind}" for place in ("report/page", "report/viewer", "page/page") for kind in ("css", "js")]
+    assert {f"darsr/{name}" for name in (*parts, "report/page.html", "page/page.html")} <= set(names)
     assert {"darsr_deploy/bench/bench_schema.json", "darsr/py.typed", "darsr_deploy/py.typed"} <= set(names)
     modules = {
         f"{top}/{path.relative_to(ROOT / folder).as_posix()}"
@@ -416,6 +416,8 @@ def assert_doctor_names_what_is_missing(base: Environment) -> None:
         "onnxruntime": "ort",
         "av": "video",
         "nvidia-ml-py": "bench",
+        "starlette": "ui",
+        "uvicorn": "ui",
         "tensorrt": "trt",
         "tensorrt_rtx": "trt-rtx",
     }
@@ -504,11 +506,11 @@ def test_runs_on_the_lowest_versions(wheel, tmp_path):
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("python", ["3.10", "3.12"])
 def test_wheels_exist(python, machine, bounds, tmp_path):
-    """Base, ort, video and export resolve together (hence each alone) to wheels for Linux with glibc 2.28.
+    """Base, ort, video, export and ui resolve together (hence each alone) to wheels for Linux with glibc 2.28.
 
     Markers of *their* dependencies are evaluated by pip for the running Python.
     """
-    wanted = requirements("ort", "video", "export", python=python, machine=machine)
+    wanted = requirements("ort", "video", "export", "ui", python=python, machine=machine)
     platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(28, 16, -1)] + [
         f"--platform=manylinux2014_{machine}"
     ]

@@ -12,7 +12,7 @@ import importlib.metadata
 
 import numpy as np
 
-from ..blind.judgement import Networks, Wishes, examine, judge, judge_blur
+from ..blind.judgement import Findings, Networks, Wishes, examine, judge, judge_blur
 from ..bundle.shipped import backbone_path, load_modulated, load_weights
 from ..degradation import kernels
 from ..errors import DarsrError
@@ -69,12 +69,28 @@ def adapt(
         raise DarsrError("the image", why, "enlarge it with the backbone alone")
     networks = networks or OrtNetworks(scale, threads)
     findings = examine(eight_bit(image), networks, scale, jpeg_quality)
-    judgement = judge(findings, wishes)
-    condition = judgement.condition
     facts = {
         "profile": "fast",
         "source": {"height": height, "width": width},
         "versions": {"darsr": importlib.metadata.version("darsr"), **getattr(networks, "version", {})},
+    }
+    return build_adapter(findings, wishes, scale, rounds=rounds, facts=facts)
+
+
+def build_adapter(
+    findings: Findings, wishes: Wishes, scale: int, *, rounds: int = ROUNDS, facts: dict | None = None
+) -> Adapter:
+    """Build the adapter for what was found and wished: matrix products, so that a wish can change many times a second.
+
+    Args:
+        findings: of :func:`..blind.judgement.examine` at this scale.
+        rounds: of back-projection, where blur is all that happened.
+        facts: of the adapter, beside those about the decision.
+    """
+    judgement = judge(findings, wishes)
+    condition = judgement.condition
+    facts = {
+        **(facts or {}),
         "chosen": judgement.chosen,
         "found": judgement.found,
         "decision": judgement.sentence,

@@ -42,6 +42,8 @@ _PARTS: tuple[tuple[str, str, str, str], ...] = (
     ("scikit-image", "skimage", "eval, demo", "train"),
     ("onnx", "onnx", "export", "export"),
     ("onnxscript", "onnxscript", "export", "export"),
+    ("starlette", "starlette", "the page of darsr ui", "ui"),
+    ("uvicorn", "uvicorn", "the page of darsr ui", "ui"),
     ("spandrel", "spandrel", "backbones from PyTorch weights of others", "zoo"),
     ("nvidia-ml-py", "pynvml", "bench: memory, power and clocks of an NVIDIA GPU", "bench"),
 )

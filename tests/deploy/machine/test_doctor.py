@@ -25,7 +25,18 @@ def test_here_everything_of_the_default_way_is_found():
 
 def test_a_machine_with_the_base_install_only(monkeypatch):
     """Each missing part comes with the command that installs it, and the exit code says that infer cannot run."""
-    heavy = {"torch", "onnx", "onnxscript", "skimage", "spandrel", "onnxruntime", "pynvml", "av"}
+    heavy = {
+        "torch",
+        "onnx",
+        "onnxscript",
+        "skimage",
+        "spandrel",
+        "onnxruntime",
+        "pynvml",
+        "av",
+        "starlette",
+        "uvicorn",
+    }
     heavy |= {"tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"}
     find = doctor.importlib.util.find_spec
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name in heavy else find(name))
@@ -42,6 +53,8 @@ def test_a_machine_with_the_base_install_only(monkeypatch):
         "onnx",
         "onnxscript",
         "spandrel",
+        "starlette",
+        "uvicorn",
         "onnxruntime",
         "av",
         "nvidia-ml-py",
