@@ -20,7 +20,7 @@ def ui(
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but the default opens the page to the network.")
     ] = "127.0.0.1",
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
     max_megabytes: Annotated[
         float, typer.Option(min=0.001, help="Most megabytes of a picture that is dropped on it.")
     ] = 64,
@@ -40,4 +40,4 @@ def ui(
             raise
         why = f"needs {error.name}, which is not installed"
         raise DarsrError("darsr ui", why, f"install it: {install('ui')}") from error
-    serve(host, port, max_megabytes, threads, browser=browser, say=say)
+    serve(host, port, max_megabytes, threads, browser=not no_browser, say=say)

@@ -209,14 +209,19 @@
   // ---- saving
 
   const buttons = [...document.querySelectorAll("[data-kind]")];
-  const free = () => buttons.forEach((button) => { button.disabled = Boolean(making || button.dataset.missing); });
+
+  /** While a file is made, nothing else is computed. */
+  function free() {
+    buttons.forEach((button) => { button.disabled = Boolean(making || button.dataset.missing); });
+    for (const name of ["steer", "map"]) $(name).inert = Boolean(making);
+    $("making").hidden = !making;
+  }
 
   async function save(kind) {
     $("error").textContent = "";
     const of = picture;
     making = new AbortController();
     free();
-    $("making").hidden = false;
     $("progress").removeAttribute("value");
     say("Making the file …");
     const timer = setInterval(async () => {
@@ -235,7 +240,6 @@
       clearInterval(timer);
       making = null;
       free();
-      $("making").hidden = true;
     }
   }
 

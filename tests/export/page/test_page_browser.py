@@ -138,6 +138,23 @@ def test_from_a_photograph_to_files(page, pictures, downloads, tmp_path, record_
     wait(page, lambda page: decoded(shown(page, "right")).shape[:2] == (320, 384), "no scale of 4")
 
 
+def test_a_file_that_takes_long_shows_how_far_it_is_and_can_be_cancelled(page, pictures, monkeypatch):
+    def slow(task, report):
+        for step in range(1000):
+            report({"step": step, "steps": 1000})
+            time.sleep(0.02)
+
+    give(page, pictures / "blurred.png")
+    monkeypatch.setattr("export.page.files.upscale_picture", slow)
+    page.find_element(By.CSS_SELECTOR, "[data-kind=png]").click()
+    wait(page, lambda page: page.find_element(By.ID, "progress").get_attribute("max") == "1000", "no progress")
+    assert text(page, "status") == "Making the file …" and page.find_element(By.ID, "steer").get_property("inert")
+    page.find_element(By.ID, "cancel").click()
+    wait(page, lambda page: text(page, "status") == "Cancelled.", "it goes on")
+    assert not page.find_element(By.ID, "making").is_displayed()
+    move(page, "amount", Keys.ARROW_LEFT)
+
+
 def test_the_divider_by_keys_and_sliders_of_what_was_found(page, pictures):
     give(page, pictures / "blurred.png")
     assert not page.find_element(By.ID, "denoise").is_enabled() and text(page, "denoise-note") == "None was found."
