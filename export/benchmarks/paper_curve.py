@@ -39,7 +39,7 @@ def measure(pair: Pair, backbone: Backbone, options: AdaptOptions, work: Path) -
 
     Returns:
         ``backbone, fast, kept`` in dB; ``chosen``; ``seconds`` of processor time; ``curve``, rows of ``step, seconds,
-        iterate, average`` (dB); ``cycles``, the judge's scores.
+        iterate, average`` (dB); ``cycles``, the judge's scores; ``best`` of them, and ``uncorrected``; ``kernel``.
     """
     done = work / f"{pair.lr.stem}.json"
     if done.exists():
@@ -69,7 +69,8 @@ def measure(pair: Pair, backbone: Backbone, options: AdaptOptions, work: Path) -
     found = {"set": pair.lr.parent.parent.name, "name": pair.lr.stem}
     found |= {"backbone": fast["psnr_y_backbone"], "fast": fast["psnr_y"], **_kept(result, curve, fast)}
     found |= {"seconds": sum(row["seconds"] for row in curve.values()), "curve": list(curve.values())}
-    found["cycles"] = result.facts["losses"]["cycles of the average"]["means"]
+    found |= {"cycles": result.facts["losses"]["cycles of the average"]["means"], **result.facts["judged"]}
+    found["kernel"] = result.arrays["kernel"].tolist()
     done.write_text(json.dumps(found))
     checkpoint.remove()
     return found

@@ -1,13 +1,15 @@
 """Cost of one adaptation step at the paper's settings, beside the straightforward ways: ``python -m export.benchmarks.paper_step``.
 
 The straightforward ways run the generator layer by layer, and DARM's 72 filters one by one; everything else is the same. All
-compute the same losses and gradients (see the tests); runs alternate in one process, so that a drifting machine does not
-decide.
+compute the same losses and gradients (see the tests); runs alternate in one process, and what counts is the time of all
+threads, so that neither a drifting machine nor a busy one decides.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
+import time
 from functools import partial
 
 import torch
@@ -21,7 +23,7 @@ from darsr_train.networks.dictionary import correction_dictionary
 from darsr_train.networks.dsem import DSEM
 from darsr_train.networks.gan import Discriminator, Generator, layer_by_layer
 
-from .timing import alternate, parser, run
+from .timing import parser, run
 
 
 class _LayerByLayer(Generator):
@@ -43,7 +45,7 @@ class _ByDictionary(nn.Module):
 
 
 def bench(backbone: str, batch: int, crop: int, repeats: int, scale: int = 2) -> dict:
-    """Return median seconds of one whole step (G, DARM and D) in every way, and of the generator's passes alone.
+    """Return median seconds of processor time of one whole step (G, DARM and D) in every way, and of the generator's passes alone.
 
     Args:
         crop: side of an LR crop in pixels.
@@ -70,18 +72,24 @@ def bench(backbone: str, batch: int, crop: int, repeats: int, scale: int = 2) ->
         }
         calls["generator", name] = partial(generate, generator)
         calls["step", name] = partial(adversarial_step, nets, optimisers, crops, KernelWeights())
-    timings = alternate(calls, repeats)
-    medians = {name: {part: timings[part, name].median_ms / 1e3 for part in ("generator", "step")} for name in ways}
+    spent: dict = {key: [] for key in calls}
+    for _ in range(1 + repeats):  # the first warms up
+        for key, call in calls.items():
+            started = time.process_time()
+            call()
+            spent[key].append(time.process_time() - started)
+    medians = {n: {part: statistics.median(spent[part, n][1:]) for part in ("generator", "step")} for n in ways}
     sizes = {"batch": batch, "crop": crop, "backbone": backbone, "threads": torch.get_num_threads()}
     return sizes | {"median_seconds": medians}
 
 
 def main() -> None:
     """Print one JSON object."""
-    options = parser(__doc__, backbone="edge", repeats=3)
+    options = parser(__doc__, backbone="edge", repeats=3, threads=None)
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--crop", type=int, default=64, help="side of an LR crop in pixels")
     given = options.parse_args()
+    torch.set_num_threads(given.threads or torch.get_num_threads())
     print(json.dumps(bench(given.backbone, given.batch, given.crop, given.repeats), indent=1))
 
 
