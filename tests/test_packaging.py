@@ -60,6 +60,12 @@ import darsr, numpy as np, PIL.Image as I
 image = I.fromarray((np.indices((48, 64, 3)).sum(0) * 2).astype(np.uint8))
 assert darsr.upscale(image).size == (128, 96)
 """
+LOAD_PAGE = """
+import darsr.page.server
+from darsr.page.app import Page
+from darsr.page.guard import Access
+app = Page(None, None, Access()).app()
+"""
 IMPORT_DEPLOY = """
 import importlib, pkgutil, darsr_deploy
 for module in pkgutil.walk_packages(darsr_deploy.__path__, "darsr_deploy."):
@@ -395,6 +401,8 @@ def test_runs_without_torch_in_a_fresh_environment(wheel, exported, tmp_path):
     assert "onnxruntime" in versions
     assert not {"torch", "onnx", "onnxscript", "scikit-image"} & set(versions)
     assert_bench_runs_a_model_file(fresh, exported)
+    fresh.install(f"{wheel}[ui]")
+    fresh.python(LOAD_PAGE)
     run_on_the_device(fresh, exported, tmp_path / "device")
     fresh.install(f"{wheel}[video]")  # until now OpenCV read and wrote the clip
     more = ("--model", "model.onnx", "--overwrite", "--json")

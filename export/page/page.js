@@ -7,7 +7,7 @@
   const viewer = new Viewer(document.querySelector(".viewer"));
   let picture = null; // what the server says of the picture that is open
   let place = null; // the middle of the part that is looked at; null: where there is most detail
-  let shown = null; // scale and window of the picture before
+  let shown = null; // of which picture, scale and place the picture before is
   let frame = null; // left, top, width, height of that part
   let making = null; // ends the file that is being made
 
@@ -106,11 +106,11 @@
         stale = false;
         if (!making) say($("work").hidden ? "Looking at it …" : "Working …");
         const of = picture, wanted = wishes();
-        const before = JSON.stringify([of.id, wanted.scale, place]) !== shown;
-        const view = await post(`pictures/${of.id}/view`, { ...wanted, place, before });
+        const key = JSON.stringify([of.id, wanted.scale, place]);
+        const view = await post(`pictures/${of.id}/view`, { ...wanted, place, before: key !== shown });
         if (of !== picture) continue;
         await show(view, wanted.scale);
-        if (before) shown = JSON.stringify([of.id, wanted.scale, place]);
+        shown = key;
       }
       $("error").textContent = "";
       if (!making) say("");
@@ -150,16 +150,18 @@
       });
       $("whole").setAttribute("aria-label", `Part at ${left}, ${top} of ${picture.width} × ${picture.height} pixels`);
     }
-    if (view.before || first) viewer.show(width * scale, height * scale);
+    const size = [width * scale, height * scale];
+    if (first || `${viewer.size}` !== `${size}`) viewer.show(...size); // else it stays enlarged
   }
 
   /** Say of every slider what it works on: one that would change nothing is switched off. */
-  function describe({ found, options }) {
-    const untouched = "None was found.";
-    $("denoise").disabled = !found.noise;
-    $("denoise-note").textContent = found.noise ? `Of noise ${found.noise.toFixed(0)} (standard deviation, 0 to 255).` : untouched;
-    $("deblock").disabled = !found.jpeg_quality;
-    $("deblock-note").textContent = found.jpeg_quality ? `Of JPEG at quality ${found.jpeg_quality}.` : untouched;
+  function describe({ found, steers, options }) {
+    const noise = found.noise && `Of noise ${found.noise.toFixed(0)} (standard deviation, 0 to 255).`;
+    const jpeg = found.jpeg_quality && `Of JPEG at quality ${found.jpeg_quality}.`;
+    for (const [name, note] of [["denoise", noise], ["deblock", jpeg]]) {
+      $(name).disabled = !steers[name];
+      $(`${name}-note`).textContent = steers[name] ? note : note ? `${note} There is nothing to take away.` : "None was found.";
+    }
     const name = /^[\w./-]+$/.test(picture.name) ? picture.name : `"${picture.name}"`;
     $("command").textContent = `darsr upscale ${name} ${options}`.trim();
   }

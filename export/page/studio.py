@@ -16,7 +16,7 @@ import numpy as np
 
 from darsr_deploy.adaptation.adapt import build_adapter
 from darsr_deploy.blind.compression import read_jpeg_quality
-from darsr_deploy.blind.judgement import Findings, Wishes, examine
+from darsr_deploy.blind.judgement import Findings, Wishes, examine, judge
 from darsr_deploy.bundle.ort_bundle import open_bundle
 from darsr_deploy.bundle.shipped import bundle_for
 from darsr_deploy.engines.tiled import TiledEngine
@@ -203,6 +203,7 @@ class Studio:
         return {
             "decision": adapter.facts["decision"],
             "found": adapter.facts["found"],
+            "steers": {name: _steers(opened.findings[scale], name) for name in ("denoise", "deblock")},
             "kernel": kernel_svg(kernel, scale, f"The blur that was found: {words}"),
             "kernel_words": words,
             "options": wanted.words(),
@@ -219,6 +220,12 @@ class Studio:
                 return
             _, oldest = self._open.popitem(last=False)
             shutil.rmtree(oldest.file.parent, ignore_errors=True)
+
+
+def _steers(findings: Findings, wish: str) -> bool:
+    """Tell whether a wish changes what is told to the networks: a clean picture's compression, for one, is not."""
+    all_, none = (judge(findings, Wishes(**{wish: share})).condition for share in (1.0, 0.0))
+    return all_ is not none and (all_ is None or none is None or all_.to_json() != none.to_json())
 
 
 def place_upload(folder: Path, name: str) -> Path:

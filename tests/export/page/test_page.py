@@ -92,10 +92,19 @@ def test_what_is_told_to_the_page(server, blurred, dirty):
     assert server.view(opened, before=False)["before"] is None
     wider = server.view(opened, amount=2)
     assert wider["kernel_words"] != view["kernel_words"] and wider["after"] != view["after"]
+    assert view["steers"] == {"denoise": False, "deblock": False}
     opened = server.open(dirty)
     whole, kept = server.view(opened), server.view(opened, denoise=0.2, deblock=0.3)
     assert whole["found"]["noise"] > 2 and whole["found"]["jpeg_quality"] == 60
+    assert whole["steers"] == {"denoise": True, "deblock": True}
     assert whole["after"] != kept["after"] and kept["options"] == "--denoise 0.2 --deblock 0.3"
+
+
+def test_a_slider_that_would_change_nothing_is_off(server, photo, tmp_path):
+    """A hardly compressed picture counts as clean, and its networks are not told of the compression."""
+    write_image(tmp_path / "fine.jpg", cv2.GaussianBlur(photo, (0, 0), 1.2), quality=93)
+    view = server.view(server.open(tmp_path / "fine.jpg"))
+    assert view["found"]["jpeg_quality"] == 93 and not view["steers"]["deblock"]
 
 
 def test_transparency_and_sixteen_bits(server, photo, tmp_path):

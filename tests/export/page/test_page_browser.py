@@ -188,6 +188,8 @@ def test_a_picture_is_dropped_and_another_part_is_looked_at(page, photo, tmp_pat
     write_image(tmp_path / "dropped.png", cv2.GaussianBlur(photo, (0, 0), 1.2))
     page.execute_script(DROP, base64.b64encode((tmp_path / "dropped.png").read_bytes()).decode())
     wait(page, lambda page: text(page, "name") == "dropped.png" and quiet(page), "no result")
+    page.find_element(By.CSS_SELECTOR, "[data-do=in]").click()
+    zoom = page.find_element(By.CLASS_NAME, "zoom").text
     whole = page.find_element(By.ID, "whole")
     before = shown(page, "left")
     ActionChains(page).move_to_element_with_offset(whole, -40, -30).click().perform()
@@ -197,6 +199,7 @@ def test_a_picture_is_dropped_and_another_part_is_looked_at(page, photo, tmp_pat
     whole.send_keys(Keys.ARROW_RIGHT)
     wait(page, lambda page: shown(page, "left") != before and quiet(page), "the part stays")
     assert whole.get_attribute("aria-label") == "Part at 16, 0 of 96 × 80 pixels"
+    assert page.find_element(By.CLASS_NAME, "zoom").text == zoom, "it stays enlarged"
 
 
 def test_every_control_is_reached_by_the_tab_key(page, pictures):
