@@ -10,8 +10,9 @@ PHOTOS ?= photos
 JOBS ?= 2
 
 DEMO_EXTRAS := train,export,ort
+# cluster: 80 MB, for tests on two nodes of this machine
 # trt-rtx: 96 MB of wheels (x86_64 alone), for tests that build real engines without a GPU
-TEST_EXTRAS := $(DEMO_EXTRAS),video,trt-rtx,ui,browser,dev
+TEST_EXTRAS := $(DEMO_EXTRAS),video,cluster,trt-rtx,ui,browser,dev
 DEMO_STAMP := $(VENV)/.darsr-demo
 TEST_STAMP := $(VENV)/.darsr-test
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
@@ -113,7 +114,7 @@ def each_in_processes(
     try:
         while waiting or workers:
             while waiting and len(workers) < processes:
-                give(Worker(functools.partial(_serve_items, work, threads)))
+                give(Worker(functools.partial(serve_items, work, threads)))
             ready = wait([worker.pipe for worker in workers])
             for worker in [one for one in workers if one.pipe in ready]:
                 kind, content = worker.receive()
@@ -154,11 +155,21 @@ def _start(serve: Callable[..., None], pipe: Connection, *arguments: object) -> 
     """Run in a process, until it is stopped or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # see _interrupts_held
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that what is half-written is removed
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         serve(pipe, *arguments)
 
 
-def _serve_items(work: Callable[[Item, Report], object], threads: int, pipe: Connection) -> None:
+def _end_with_parent() -> None:
+    """Stop this process when its parent is gone, which may have been killed while there is work to do here."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def serve_items(work: Callable[[Item, Report], object], threads: int, pipe: Connection) -> None:
+    """Do the work for each item that comes through the pipe, and send back what it reports and what it returns."""
     os.environ.update(OMP_NUM_THREADS=str(threads))  # for PyTorch where the work imports it
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

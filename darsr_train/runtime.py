@@ -16,6 +16,7 @@ from darsr_deploy.processes import Item, Report, each_in_processes
 
 if TYPE_CHECKING:
     from darsr_deploy.blind.judgement import Networks
+    from darsr_deploy.cluster.run import ClusterRun
 
 
 def require_torch() -> None:
@@ -78,17 +79,26 @@ def open_networks(scale: int, device: str = "auto", threads: int = 0) -> Network
 
 
 def each_in_jobs(
-    items: list[Item], work: Callable[[Item, Report], object], jobs: int, threads: int, report: Report
+    items: list[Item],
+    work: Callable[[Item, Report], object],
+    jobs: int,
+    threads: int,
+    report: Report,
+    run: ClusterRun | None = None,
 ) -> Iterator[tuple[int, object]]:
-    """Do the work for every item, here or ``jobs`` at a time in processes that share the threads.
+    """Do the work for every item, here or ``jobs`` at a time in processes that share the threads, or on a cluster.
 
     Args:
         work: see :func:`darsr_deploy.processes.each_in_processes`.
         threads: in all processes together; 0 for one a core.
+        run: on a cluster, whose own are workers and threads.
 
     Yields:
         ``(index of the item, result)`` as they are finished; a :class:`DarsrError` is a result too.
     """
+    if run is not None:
+        yield from run.each(items, work, report)
+        return
     jobs = min(jobs, len(items))
     if jobs > 1:
         yield from each_in_processes(items, work, jobs, threads_of_each(jobs, threads), report)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 ORDERS = {
     "darsr_deploy": [
         *("errors", "install", "memory", "processes", "files", "images", "engines", "bundle"),
-        *("degradation", "blind", "adaptation", "trt", "opening", "video", "machine", "bench", "console"),
+        *("degradation", "blind", "adaptation", "trt", "opening", "video", "machine", "bench", "cluster", "console"),
     ],
     "darsr_train": [
         *(

@@ -26,7 +26,12 @@ def test_the_environment_is_read_by_names_that_can_be_found():
     for path in CODE:
         found |= set(re.findall(r"environ(?:\.get\(|\[)([^)\],]+)", path.read_text()))
     assert {name for name in found if not name.startswith('"')} <= {"name"}
-    ours = {name.strip('"') for name in found if name.startswith('"')} - {"PATH", "PYTHONPATH"}
+    ours = {name.strip('"') for name in found if name.startswith('"')} - {
+        "PATH",
+        "PYTHONPATH",
+        "RAY_ADDRESS",
+        "RAY_TMPDIR",
+    }
     assert ours == set(re.findall(r"^\| `(\w+)` \|", PAGE, re.M))
 
 

@@ -36,9 +36,11 @@ FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]  # where a package is not
 TOPS = {name: FOLDERS.get(name, name) for name in PACKAGES if "." not in name}
 HEAVY = (
     "av",
+    "fsspec",
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "ray",
     "skimage",
     "tensorrt",
     "tensorrt_bindings",
@@ -514,11 +516,11 @@ def test_runs_on_the_lowest_versions(wheel, tmp_path):
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("python", ["3.10", "3.12"])
 def test_wheels_exist(python, machine, bounds, tmp_path):
-    """Base, ort, video, export and ui resolve together (hence each alone) to wheels for Linux with glibc 2.28.
+    """Base, ort, video, cluster, export and ui resolve together (hence each alone) to wheels for Linux with glibc 2.28.
 
     Markers of *their* dependencies are evaluated by pip for the running Python.
     """
-    wanted = requirements("ort", "video", "export", "ui", python=python, machine=machine)
+    wanted = requirements("ort", "video", "cluster", "export", "ui", python=python, machine=machine)
     platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(28, 16, -1)] + [
         f"--platform=manylinux2014_{machine}"
     ]

@@ -123,6 +123,8 @@ def commands_to_run(page: Path) -> list[str]:
     ours = [command for command in commands(page) if command.startswith(("darsr ", "python "))]
     if importlib.util.find_spec("tensorrt_rtx_bindings") is None:  # x86_64 alone has it
         ours = [command for command in ours if "trt-rtx" not in command.split()]
+    if importlib.util.find_spec("ray") is None:
+        ours = [command for command in ours if "--cluster" not in command.split()]
     return ours + [shlex.join(["python", "-c", code]) for code in python_blocks(page)]
 
 

@@ -34,6 +34,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing o
 SkipExisting = Annotated[
     bool, typer.Option("--skip-existing", help="Do only what is missing: outputs that exist stay as they are.")
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        min=1,
+        help="Images at a time, each in a process with its share of threads (1); workers of --cluster (all).",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 _OF_FILES = (*IMAGES, *VIDEOS, ".darsr", ".onnx", ".engine", ".json", ".html")  # suffixes that no folder is meant by
 # What NumPy, OpenCV, PyTorch, ONNX Runtime and the system's loader say, in small letters, where memory does not suffice.
@@ -182,7 +190,8 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
 
     Yields:
         a function that is told ``{"step", "steps"}`` (``steps`` None where nobody knows), and of what is shown beside it
-        ``phase``, ``loss``, ``psnr_y``, ``fps``; ``passing``: the bar goes when all steps are done, for the next one.
+        ``phase``, ``loss``, ``psnr_y``, ``fps``, ``rate``, ``left``, ``failed``; ``passing``: the bar goes when all steps are
+        done, for the next one.
     """
     if not sys.stderr.isatty():
         yield lambda entry: None
@@ -191,6 +200,7 @@ def progress(title: str) -> Iterator[Callable[[dict], None]]:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     figures = {"loss": "loss {:.4f}", "psnr_y": "{:.2f} dB", "fps": "{:.1f} fps"}
+    figures |= {"rate": "{:.2f} images/s", "left": "{} left", "failed": "{} failed"}
     count = TextColumn("{task.completed:.0f}/{task.fields[steps]}")
     shown = TextColumn("{task.fields[figures]}")
     columns = (TextColumn("{task.description}"), BarColumn(), count, shown, TimeRemainingColumn())
@@ -217,8 +227,10 @@ def output_place(out: str | None, several: bool = False) -> Path | None:
     """Return the place of results as a path; a folder is made for several results, or where the name ends like one (``out/``).
 
     Raises:
-        DarsrError: as :func:`make_folder`.
+        DarsrError: as :func:`make_folder`; or it is object storage.
     """
+    if out is not None and "://" in out:
+        raise DarsrError(f"-o {out}", "is object storage, which is written with --cluster alone", "give --cluster auto")
     path = None if out is None else Path(out)
     if path is not None and path != STREAM and (several or str(out).endswith(_SEPARATORS)):
         make_folder(path)

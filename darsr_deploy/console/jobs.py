@@ -96,10 +96,10 @@ def _describe_skipped(given: Path, files: list[Path], results: list[Path]) -> st
     return escape(f"{given}: passed over {', '.join(parts)}; give by name what is meant")
 
 
-def say_skipped(rows: list[dict]) -> None:
-    """Say how many of the rows stand for outputs that existed (``--skip-existing``)."""
+def say_skipped(rows: list[dict], by_manifest: bool = False) -> None:
+    """Say how many of the rows stand for outputs that existed (``--skip-existing``), or that a manifest has as finished."""
     if count := sum(row.get("skipped", False) for row in rows):
-        say(f"{count} done before and passed over (--skip-existing)")
+        say(f"{count} done before and passed over ({'see the manifest' if by_manifest else '--skip-existing'})")
 
 
 def each(items: Iterable[Item], work: Callable[[Item], dict], complain: Callable[[DarsrError], None]) -> Iterator[dict]:

@@ -19,7 +19,7 @@ class AlreadyThere(Exception):
         target: the output.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path | str) -> None:
         super().__init__(str(target))
         self.target = target
 
@@ -39,6 +39,7 @@ class Targets:
         self.overwrite, self.skip_existing = overwrite, skip_existing
         self.inputs = {identity for path in inputs if path is not None and (identity := _identity(path))}
         self.taken: set[str] = set()
+        self.own: set[str] = set()  # whole paths that an earlier run of the same command left, which may be replaced
         self.writable: set[str] = set()  # folders in which a file could be made
 
     def claim(self, target: Path, folder: bool = False) -> Path:
@@ -58,9 +59,10 @@ class Targets:
             raise DarsrError(str(target), "is a folder, and a file is to be written", "give a file's name")
         if _identity(target) in self.inputs:
             raise DarsrError(str(target), "is an input of this command", "choose another place with -o")
-        if _exists(target) and self.skip_existing:
+        exists = _exists(target) and name not in self.own
+        if exists and self.skip_existing:
             raise AlreadyThere(target)
-        if _exists(target) and not self.overwrite:
+        if exists and not self.overwrite:
             raise DarsrError(str(target), "exists already", "give --overwrite, or another place with -o")
         self._check_folder(target, os.path.dirname(name))
         self.taken.add(name)

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from darsr_deploy.console.cluster import Cluster, ManifestFile, on_cluster
 from darsr_deploy.console.command import (
     BackboneOption,
     Device,
     Failures,
+    Jobs,
     Json,
     MaxPixels,
     Overwrite,
@@ -62,9 +64,9 @@ def adapt(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     threads: Threads = 0,
-    at_a_time: Annotated[
-        int, typer.Option("--jobs", min=1, help="Images at a time, each in a process with its share of threads.")
-    ] = 1,
+    at_a_time: Jobs = None,
+    cluster: Cluster = None,
+    manifest: ManifestFile = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     gt: Annotated[
         Path | None, typer.Option(help="The true HR image: PSNR is reported; it is never used to choose.")
@@ -86,6 +88,7 @@ def adapt(
     from darsr_deploy.console import jobs
     from darsr_deploy.files import places
     from darsr_deploy.files.adapter import Adapter
+    from darsr_deploy.files.hashing import hash_file
     from darsr_deploy.images.formats import check_target
     from darsr_deploy.images.reader import size_of
 
@@ -103,7 +106,13 @@ def adapt(
     options = checked_options(profile, scale, seed=seed, amount=amount, denoise=denoise, deblock=deblock, **sizes)
     started_from = Adapter.load(start) if start is not None else None
     targets = places.Targets(overwrite, [*images, gt, start, backbone])
-    out, corrected, preview = (output_place(place, several) for place in (out, corrected, preview))
+    corrected, preview = (output_place(place, several) for place in (corrected, preview))
+
+    def settings() -> dict:
+        from .adapt_tasks import settings_of
+
+        own = {"from": hash_file(start) if start else None, "truth": hash_file(gt) if gt else None, "device": device}
+        return settings_of("adapt", backbone, options) | own
 
     def plan(image: Path) -> dict:
         """Check the image and claim the paths of its results."""
@@ -114,6 +123,8 @@ def adapt(
         corrected_target = places.output_path(image, corrected, several, "_corrected", ".png") if corrected else None
         preview_target = places.output_path(image, preview, several, "_preview", ".png") if preview else None
         written = [target, *filter(None, (corrected_target, preview_target))]
+        if run is not None:
+            run.check((image,), tuple(written), targets)
         if skip_existing and all(path.exists() for path in written):
             raise places.AlreadyThere(target)
         if skip_existing:  # some are missing: the others stay as they are
@@ -128,25 +139,29 @@ def adapt(
         own = {"image": image, "target": target, "corrected": corrected_target, "preview": preview_target}
         return own | {"resume": resume or goes_on}
 
-    plans = list(jobs.each(images, plan, failures))
-    rows = [{"input": row["input"], "adapter": row["output"], "skipped": True} for row in plans if "skipped" in row]
-    plans = [plan for plan in plans if "skipped" not in plan]
-    jobs.say_skipped(rows)
-    if not plans:  # reported before the seconds that importing PyTorch takes
-        return one_or_list(rows, several) if as_json else None
-    from .adapt_tasks import AdaptTask, adapt_tasks, prepare
+    how = {"settings": settings, "workers": at_a_time, "threads": threads, "gpu": device.startswith("cuda")}
+    with on_cluster(cluster, manifest, out, images, several, **how) as (run, out):
+        plans = list(jobs.each(images, run.recording(plan) if run else plan, failures))
+        rows = [{"input": row["input"], "adapter": row["output"], "skipped": True} for row in plans if "skipped" in row]
+        plans = [plan for plan in plans if "skipped" not in plan]
+        jobs.say_skipped(rows, run is not None)
+        if not plans:  # reported before the seconds that importing PyTorch takes
+            return one_or_list(rows, several) if as_json else None
+        from .adapt_tasks import AdaptTask, adapt_tasks, prepare
 
-    compares = bool(gt or corrected or preview)
-    told, device = prepare(backbone, options, device, threads, start=started_from, compares=compares)
-    same = {"backbone": backbone, "options": options, "device": device, "told": told}
-    tasks = [AdaptTask(**own, **same, replace=overwrite, start=started_from, gt=gt) for own in plans]
-    with progress("adapt") as report:
-        for row in adapt_tasks(tasks, at_a_time, threads, report, failures):
-            rows.append(row)
-            if not as_json:
-                print(_line(row))
-    order = {str(image): place for place, image in enumerate(images)}
-    return one_or_list(sorted(rows, key=lambda row: order[row["input"]]), several) if as_json else None
+        compares = bool(gt or corrected or preview)
+        told, device = prepare(
+            backbone, options, device, threads, start=started_from, compares=compares, here=run is None
+        )
+        same = {"backbone": backbone, "options": options, "device": device, "told": told}
+        tasks = [AdaptTask(**own, **same, replace=overwrite, start=started_from, gt=gt) for own in plans]
+        with progress("adapt") as report:
+            for row in adapt_tasks(tasks, at_a_time or 1, threads, report, failures, run):
+                rows.append(row)
+                if not as_json:
+                    print(_line(row))
+        order = {str(image): place for place, image in enumerate(images)}
+        return one_or_list(sorted(rows, key=lambda row: order[row["input"]]), several) if as_json else None
 
 
 def _line(row: dict) -> str:

@@ -15,11 +15,13 @@ from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.files.hashing import hash_file
 
 from ..adaptation.options import AdaptOptions
-from ..adaptation.told import adapt_told, is_told
+from ..adaptation.told import adapt_told, is_told, told_networks
 from ..backbones.store import locate
 from ..runtime import each_in_jobs, open_networks, pick_device, require_torch, threads_of_each
 
 if TYPE_CHECKING:
+    from darsr_deploy.cluster.run import ClusterRun
+
     from ..backbones import Backbone
 
 Report = Callable[[dict], None]
@@ -55,6 +57,16 @@ class AdaptTask:
     def __str__(self) -> str:
         return str(self.image)
 
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Return the files that it reads, for the manifest of a cluster."""
+        return (self.image,)
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Return the files that it writes."""
+        return (self.target, *filter(None, (self.corrected, self.preview)))
+
 
 def prepare(
     backbone: str,
@@ -64,12 +76,14 @@ def prepare(
     *,
     start: Adapter | None = None,
     compares: bool = False,
+    here: bool = True,
 ) -> tuple[bool, str]:
     """Check once, not for every image, what adapting needs.
 
     Args:
         threads: of PyTorch; 0 for its own number.
         compares: pictures are made in PyTorch too, whatever adapts.
+        here: whether this machine adapts, and must have the device.
 
     Returns:
         Whether nothing is fitted, so that :class:`AdaptTask` may be told so, and the device.
@@ -78,6 +92,8 @@ def prepare(
         DarsrError: the backbone cannot be used, or a runtime or a device is missing.
     """
     told = is_told(options, hash_file(locate(backbone, options.scale)), start)
+    if not here and device.startswith("cuda"):
+        return told, device
     if told:
         open_networks(options.scale, device, threads)
     if told and device == "auto" and installed_runtimes():
@@ -89,6 +105,13 @@ def prepare(
         backbone_of.cache_clear()  # the file may have changed
         backbone_of(backbone, options.scale, device)
     return told, device
+
+
+def settings_of(command: str, backbone: str, options: AdaptOptions) -> dict:
+    """Return what adaptations depend on beside their images, for the manifest of a cluster."""
+    networks = [hash_file(path) for path in told_networks(options.scale)]
+    own = {"command": command, "backbone": hash_file(locate(backbone, options.scale)), "networks": networks}
+    return own | {"options": options.to_json()}
 
 
 def adapt_task(task: AdaptTask, report: Report) -> dict:
@@ -136,7 +159,12 @@ def adapt_task(task: AdaptTask, report: Report) -> dict:
 
 
 def adapt_tasks(
-    tasks: list[AdaptTask], jobs: int, threads: int, report: Report, complain: Callable[[DarsrError], None]
+    tasks: list[AdaptTask],
+    jobs: int,
+    threads: int,
+    report: Report,
+    complain: Callable[[DarsrError], None],
+    run: ClusterRun | None = None,
 ) -> Iterator[dict]:
     """Run the tasks, ``jobs`` at a time in processes that share the threads; yield rows in the order they finish.
 
@@ -144,10 +172,11 @@ def adapt_tasks(
         threads: in all processes together; 0 for one a core.
         report: receives every step; the ``phase`` names the image too.
         complain: receives the error of an image; the others are still done.
+        run: on a cluster, whose own are workers and threads.
     """
-    each = threads_of_each(min(jobs, len(tasks)), threads)
+    each = run.demands.cpus if run else threads_of_each(min(jobs, len(tasks)), threads)
     tasks = [replace(task, threads=each) for task in tasks]
-    with contextlib.closing(each_in_jobs(tasks, _run_task, jobs, threads, report)) as results:
+    with contextlib.closing(each_in_jobs(tasks, _run_task, jobs, threads, report, run)) as results:
         for _, row in results:
             if isinstance(row, DarsrError):
                 complain(row)

@@ -7,14 +7,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from darsr_deploy.console.cluster import Cluster, ManifestFile, on_cluster
 from darsr_deploy.console.command import (
     BackboneOption,
     Device,
     Failures,
+    Jobs,
     Json,
     Overwrite,
     Printed,
@@ -29,6 +31,9 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.atomic import write_text
 
 from ..runtime import pick_device, require_torch
+
+if TYPE_CHECKING:
+    from darsr_deploy.cluster.run import ClusterRun
 
 _PARTS = ("LR", "HR", "kernel", "mask")  # folders of a set
 
@@ -64,9 +69,9 @@ def evaluate(
     ] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables here as Markdown.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet here (PNG): crops side by side.")] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Images at a time, each in a process with its share of threads.")
-    ] = 1,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
+    manifest: ManifestFile = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     threads: Threads = 0,
@@ -95,10 +100,16 @@ def evaluate(
         targets.claim(target)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise DarsrError(str(sheet), "a contact sheet is a PNG", "give a name that ends with .png")
-    device = pick_device(device, threads)
+    if cluster is None or not device.startswith("cuda"):  # else the workers have it
+        device = pick_device(device, threads)
     request = Request(method, backbone, seed, steps, with_prior, device, sheet is not None, resume, kernels)
     known = read_rows(out) if resume else {}
-    with _work_folder(out) as work:
+    how = {"settings": dict, "workers": jobs, "threads": threads, "gpu": device.startswith("cuda")}
+    place = None if out is None else str(out)
+    with (
+        on_cluster(cluster, manifest, place, [folders[0] / "LR"], False, **how) as (on, _),
+        _work_folder(out, on) as work,
+    ):
         tasks, head, parts = prepare(find_sets(folders, scale, failures, say), request, work, failures)
 
         def keep(rows: list[dict]) -> None:
@@ -106,7 +117,7 @@ def evaluate(
                 write_text(out, to_json(build_summary(head, parts, rows)))
 
         with progress("eval") as report, _resume_hint(out):
-            rows = run(tasks, known, jobs, threads, failures, report, keep)
+            rows = run(tasks, known, jobs or 1, threads, failures, report, keep, on)
         if not rows:
             return None  # every reason has been reported
         summary = build_summary(head, parts, rows)
@@ -124,10 +135,11 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def _work_folder(out: Path | None) -> Iterator[Path]:
+def _work_folder(out: Path | None, on: ClusterRun | None) -> Iterator[Path]:
     """Provide a folder for unfinished adaptations and contact sheet crops, beside OUT so that a later run finds it."""
     if out is None:
-        with tempfile.TemporaryDirectory() as folder:
+        beside = None if on is None else on.manifest.path.parent  # which all nodes see
+        with tempfile.TemporaryDirectory(prefix=".darsr-", dir=beside) as folder:
             yield Path(folder)
         return
     folder = out.with_name(f"{out.name}.work")

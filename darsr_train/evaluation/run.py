@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from ..runtime import each_in_jobs
 from .measure import Report, Workplace, measure
 from .tasks import Task
 
+if TYPE_CHECKING:
+    from darsr_deploy.cluster.run import ClusterRun
+
 
 def run(
     tasks: list[Task],
@@ -29,6 +33,7 @@ def run(
     complain: Callable[[DarsrError], None],
     report: Report,
     keep: Callable[[list[dict]], None],
+    cluster: ClusterRun | None = None,
 ) -> list[dict]:
     """Measure the tasks that are not known yet.
 
@@ -38,17 +43,18 @@ def run(
         threads: of PyTorch in all processes together; 0 for PyTorch's own number.
         complain: receives the error of an image; the others are still measured.
         keep: receives all rows so far, after each image.
+        cluster: measures them, where there is one; its manifest knows rows too.
 
     Returns:
         The rows in the order of the tasks, with ``set`` and ``fingerprint``.
     """
     rows: dict[int, dict] = {}
     for index, task in enumerate(tasks):
-        row = known.get(task.fingerprint)
+        row = known.get(task.fingerprint) or (cluster and _read_row(cluster.row(task.fingerprint)))
         if row is not None and (not task.sheet or task.strip.is_file()):
             rows[index] = row
     todo = [index for index in range(len(tasks)) if index not in rows]
-    measured = each_in_jobs([tasks[index] for index in todo], measure_task, jobs, threads, report)
+    measured = each_in_jobs([tasks[index] for index in todo], measure_task, jobs, threads, report, cluster)
     report({"phase": "images", "step": len(rows), "steps": len(tasks)})
     with contextlib.closing(measured):
         for done, (place, row) in enumerate(measured):
@@ -94,16 +100,16 @@ def read_rows(path: Path) -> dict[str, dict]:
         return {}
     try:
         rows = parse_json(path.read_bytes())["images"]
-        return {row["fingerprint"]: {key: _figure(key, value) for key, value in row.items()} for row in rows}
+        return {row["fingerprint"]: _read_row(row) for row in rows}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DarsrError(
             str(path), "is not a result of darsr eval --out", "give another --out, or --overwrite instead of --resume"
         ) from error
 
 
-def _figure(key: str, value: object) -> object:
+def _read_row(row: dict | None) -> dict | None:
     """Undo JSON's null for an infinite PSNR (no difference at all)."""
-    return math.inf if value is None and key.startswith("psnr") else value
+    return row and {k: math.inf if v is None and k.startswith("psnr") else v for k, v in row.items()}
 
 
 @functools.lru_cache(maxsize=2)

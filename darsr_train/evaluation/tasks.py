@@ -46,6 +46,21 @@ class Task:
         return str(self.pair.lr)
 
     @property
+    def sources(self) -> tuple[Path, ...]:
+        """Return the files that it reads, for the manifest of a cluster."""
+        return (self.pair.lr, self.pair.hr)
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Return the files that it writes: none, its row is all."""
+        return ()
+
+    @property
+    def key(self) -> str:
+        """Return what its line in a manifest is found by."""
+        return self.fingerprint
+
+    @property
     def strip(self) -> Path:
         """Return the file of the crops for the contact sheet, side by side."""
         return self.work / f"{self.fingerprint}.png"
@@ -100,7 +115,7 @@ def prepare(
             plan = request.plan(found.scale)
             plan = dataclasses.replace(plan, kernels=plan.kernels and _has_kernels(found))
             if found.scale not in networks:
-                networks[found.scale] = load_backbone(request.backbone, found.scale, request.device)
+                networks[found.scale] = load_backbone(request.backbone, found.scale)  # for its name and hash alone
             _check(found, plan)
         except DarsrError as error:
             complain(DarsrError(found.name, str(error)))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from darsr_deploy.console.cluster import Cluster, ManifestFile, on_cluster, refuse_on_cluster
 from darsr_deploy.console.command import (
     BackboneOption,
     Failures,
@@ -20,11 +24,9 @@ from darsr_deploy.console.command import (
     Threads,
     command,
     one_or_list,
-    output_place,
     progress,
     say,
 )
-from darsr_deploy.engines.base import Engine
 from darsr_deploy.errors import DarsrError
 from darsr_train.runtime import require_torch
 
@@ -57,6 +59,8 @@ def infer(
     readapt: Annotated[
         str, typer.Option(help="Videos: never, or scene (adapt again in the background when the scene changes).")
     ] = "never",
+    cluster: Cluster = None,
+    manifest: ManifestFile = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Load an engine that was not built on this machine. An engine is code.")
     ] = False,
@@ -68,18 +72,18 @@ def infer(
     failures: Failures = None,
 ) -> Printed:
     """Super-resolve images and videos with their adapters, an exported model, or the backbone alone."""
-    from darsr_deploy.bundle.manifest import is_bundle
+    from darsr_deploy.bundle.manifest import MANIFEST, is_bundle
     from darsr_deploy.console import jobs
     from darsr_deploy.engines.tiled import TiledEngine, tile_side
     from darsr_deploy.files import places
     from darsr_deploy.files.adapter import Adapter
-    from darsr_deploy.images.arrays import read_picture
     from darsr_deploy.images.formats import check_target
+    from darsr_deploy.images.reader import size_of
     from darsr_deploy.video.frames import STREAM
 
     from ..artefacts.subject import Source
-    from ..inference.pictures import enlarge, result_shape, result_suffix
-    from ..inference.session import open_engine
+    from ..inference.pictures import InferTask, LastEngine, infer_picture, result_suffix
+    from ..inference.session import needs_gpu, open_engine
 
     in_bundle = model is not None and is_bundle(model)
     if sum([adapter is not None, model is not None and not in_bundle, no_adapter]) > 1 or (in_bundle and no_adapter):
@@ -95,28 +99,32 @@ def infer(
                 "--corrected", "the corrected LR image comes from an adapter, and none is used", "give --adapter"
             )
         require_torch()
-        from darsr_train.evaluation.measure import save_corrected
     if as_json and (out == str(STREAM) or (out is None and STREAM in inputs)):
         raise typer.BadParameter("--json and the video would both be written to stdout; give -o FILE")
 
     images, several = jobs.gather(inputs, failures)
-    out = output_place(out, several)
-    if out is not None and not several and not out.is_dir() and not any(map(is_clip, images)):
-        check_target(out, 1, 1, 3, 8)  # by its suffix, before anything is opened or exported
+    if (
+        out is not None
+        and not several
+        and not os.path.isdir(out)
+        and not any(map(is_clip, images))
+        and "://" not in out
+    ):
+        check_target(Path(out), 1, 1, 3, 8)  # by its suffix, before anything is opened or exported
     targets = places.Targets(overwrite, [*images, adapter, model, backbone], skip_existing=skip_existing)
-    opened: dict[Source, Engine] = {}  # one engine at a time stays open: that of the last image
-    held = contextlib.ExitStack()
+    running = LastEngine()  # that of the last image stays open
+    opening = {"engine": engine, "provider": provider, "precision": precision, "tile": side, "trust": trust}
+
+    def settings() -> dict:
+        from darsr_deploy.files.hashing import hash_file
+        from darsr_train.backbones.store import locate
+
+        given = model / MANIFEST if in_bundle else model
+        files = {"model": given, "backbone": None if backbone is None else locate(backbone, scale or 2)}
+        return {"command": "infer", "scale": scale, **opening} | {k: v and hash_file(v) for k, v in files.items()}
 
     def open_source(source: Source) -> TiledEngine:
-        options = {"precision": precision, "tile": side, "threads": threads, "trust": trust, "progress": progress}
-        return open_engine(source, engine, provider, **options)
-
-    def running(source: Source) -> Engine:
-        if source not in opened:
-            opened.clear()
-            held.close()
-            opened[source] = held.enter_context(open_source(source))
-        return opened[source]
+        return open_engine(source, **opening, threads=threads, progress=progress)
 
     def video(clip: Path) -> dict:
         from ..inference.video import VideoOptions, infer_video
@@ -124,10 +132,9 @@ def infer(
         if corrected:
             raise DarsrError(str(clip), "--corrected is for images", "leave it out")
         given = source_of(clip) if model is not None or no_adapter else None
-        opened.clear()  # a video's engines are its own: another may be opened while one runs
-        held.close()
+        running.close()  # a video's engines are its own: another may be opened while one runs
         more = {"backbone": backbone, "scale": scale, "readapt": readapt, "say": say, "progress": progress}
-        row = infer_video(clip, out, several, targets, VideoOptions(open_source, given, adapter, **more))
+        row = infer_video(clip, place, several, targets, VideoOptions(open_source, given, adapter, **more))
         if not as_json:
             line = describe_clip(row)
             say(line) if row["output"] == str(STREAM) else print(line)
@@ -140,37 +147,62 @@ def infer(
             return Source(places.adapter_in_bundle(image, adapter, several) if in_bundle else None, model, None, scale)
         return Source(places.adapter_for(image, adapter, several), None, backbone, scale)
 
+    def plan(image: Path) -> InferTask:
+        """Check the image and claim the paths of its results."""
+        if is_clip(image):
+            refuse_on_cluster(run, image, "a video")
+        size_of(image)
+        source = source_of(image)
+        own = source.adapter if source.model is None else None  # which says its scale before anything is opened
+        known = running.get(source, open_source).spec.scale if own is None else Adapter.load(own).scale
+        target = places.output_path(image, place, several, f"_x{known}", result_suffix(image))
+        check_target(target, 1, 1, 3, 8)  # the suffix; sizes are checked when the image has been read
+        beside = place if place is None or several or place.is_dir() else place.parent
+        extra = places.output_path(image, beside, several, "_corrected", ".png") if corrected else None
+        more = {"opening": {**opening, "threads": run.demands.cpus if run else threads}, "replace": overwrite}
+        task = InferTask(image, target, source, extra, **more)
+        if run is not None:
+            run.check(task.sources, task.outputs, targets)
+        targets.claim(target)
+        if extra is not None and skip_existing and extra.exists():
+            return dataclasses.replace(task, corrected=None)
+        if extra is not None:
+            targets.claim(extra)
+        return task
+
+    def show(row: dict) -> dict:
+        if line := row.pop("say", None):
+            say(line)
+        if not as_json:
+            size = f"{row['width']}x{row['height']}"
+            print(f"{row['input']} -> {row['output']}  ({size}, {row['engine']}, {row['seconds']:.2f} s)")
+        return row
+
     def one(image: Path) -> dict:
         if is_clip(image):
             return video(image)
-        picture = read_picture(image)
-        source = source_of(image)
-        own = source.adapter if source.model is None else None  # which says its scale before anything is opened
-        known = running(source).spec.scale if own is None else Adapter.load(own).scale
-        target = places.output_path(image, out, several, f"_x{known}", result_suffix(image))
-        check_target(target, *result_shape(picture.pixels, known))
-        targets.claim(target)
-        beside = out if out is None or several or out.is_dir() else out.parent
-        corrected_target = places.output_path(image, beside, several, "_corrected", ".png")
-        wanted = corrected and not (skip_existing and corrected_target.exists())
-        if wanted:
-            targets.claim(corrected_target)
-        loaded = running(source)
-        with progress(image.name) as loaded.report:
-            row = enlarge(image, picture, loaded, target, replace=overwrite)
-        if line := row.pop("say", None):
-            say(line)
-        if wanted:
-            save_corrected(image, Adapter.load(source.adapter), corrected_target)
-        if not as_json:
-            size = f"{row['width']}x{row['height']}"
-            print(f"{image} -> {target}  ({size}, {row['engine']}, {row['seconds']:.2f} s)")
-        return row
+        task = plan(image)
+        with progress(image.name) as report:
+            row = infer_picture(task, report, running, open_source)
+        return show(row)
 
-    with held:
-        rows = list(jobs.each(images, one, failures))
-    jobs.say_skipped(rows)
-    return one_or_list(rows, several) if as_json else None
+    def all_on_cluster() -> Iterator[dict]:
+        plans = list(jobs.each(images, run.recording(plan), failures))
+        yield from (plan for plan in plans if isinstance(plan, dict))  # of what is there already
+        tasks = [plan for plan in plans if not isinstance(plan, dict)]
+        with progress("infer") as report, contextlib.closing(run.each(tasks, infer_picture, report)) as results:
+            for _, row in results:
+                if isinstance(row, DarsrError):
+                    failures(row)
+                else:
+                    yield show(row)
+
+    how = {"settings": settings, "threads": threads, "gpu": needs_gpu(engine, provider)}
+    with contextlib.closing(running), on_cluster(cluster, manifest, out, images, several, **how) as (run, place):
+        rows = list(jobs.each(images, one, failures) if run is None else all_on_cluster())
+        jobs.say_skipped(rows, run is not None)
+    order = {str(image): index for index, image in enumerate(images)}
+    return one_or_list(sorted(rows, key=lambda row: order[row["input"]]), several) if as_json else None
 
 
 def is_clip(path: Path) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from darsr_deploy.console.cluster import Cluster, ManifestFile, on_cluster
 from darsr_deploy.console.command import (
     BackboneOption,
     Failures,
+    Jobs,
     Json,
     MaxPixels,
     Overwrite,
@@ -19,13 +22,12 @@ from darsr_deploy.console.command import (
     Threads,
     command,
     one_or_list,
-    output_place,
     say,
 )
 from darsr_deploy.errors import DarsrError
 from darsr_train.runtime import checked_options
 
-from .infer import describe_clip, is_clip
+from .infer import describe_clip
 
 
 @command
@@ -54,10 +56,10 @@ def upscale(
         bool,
         typer.Option("--keep-adapter", help="Keep each adapter beside its input, for darsr infer and darsr export."),
     ] = False,
-    at_a_time: Annotated[
-        int, typer.Option("--jobs", min=1, help="Images at a time, each in a process with its share of threads.")
-    ] = 1,
+    at_a_time: Jobs = None,
     threads: Threads = 0,
+    cluster: Cluster = None,
+    manifest: ManifestFile = None,
     max_pixels: MaxPixels = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
@@ -68,39 +70,50 @@ def upscale(
     from darsr_deploy.console import jobs
     from darsr_deploy.files import places
 
+    from ..inference.session import needs_gpu
     from .upscale_run import Upscaling
 
     options = checked_options("fast", scale, amount=amount, denoise=denoise, deblock=deblock)
     files, several = jobs.gather(inputs, failures)
-    upscaling = Upscaling(
-        options, output_place(out, several), several, backbone=backbone, engine=engine, provider=provider,
-        format=format, quality=quality, keep_adapter=keep_adapter, threads=threads, overwrite=overwrite,
-    )  # fmt: skip
-    targets = places.Targets(overwrite, [*files, backbone], skip_existing=skip_existing)
-    plans = list(jobs.each(files, lambda file: upscaling.plan(file, is_clip(file), targets), failures))
-    rows = [plan for plan in plans if isinstance(plan, dict)]  # of what is there already
-    pictures, clips = (
-        [plan for plan in plans if not isinstance(plan, dict) and plan.is_clip == kind] for kind in (False, True)
-    )
 
-    def show(row: dict | DarsrError) -> None:
-        if isinstance(row, DarsrError):
-            return failures(row)
-        if line := row.pop("say", None):
-            say(line)
-        rows.append(row)
-        if not as_json:
-            print(describe_clip(row) if "frames" in row else _describe(row))
+    def settings() -> dict:
+        from darsr_train.commands.adapt_tasks import settings_of
 
-    if pictures or clips:  # else nothing heavy is imported
-        from darsr_train.commands.adapt_tasks import prepare
+        own = {"engine": engine, "provider": provider, "format": format, "quality": quality}
+        return settings_of("upscale", backbone or "edge", options) | own
 
-        told, device = prepare(backbone or "edge", options, "auto", threads)
-        for row in upscaling.pictures(pictures, at_a_time, device, told) if pictures else ():
-            show(row)
-        for row in jobs.each(clips, upscaling.clip, failures):
-            show(row)
-    jobs.say_skipped(rows)
+    how = {"settings": settings, "workers": at_a_time, "threads": threads, "gpu": needs_gpu(engine, provider)}
+    with on_cluster(cluster, manifest, out, files, several, **how) as (run, place):
+        upscaling = Upscaling(
+            options, place, several, backbone=backbone, engine=engine, provider=provider, format=format,
+            quality=quality, keep_adapter=keep_adapter, threads=threads, overwrite=overwrite, run=run,
+        )  # fmt: skip
+        targets = places.Targets(overwrite, [*files, backbone], skip_existing=skip_existing)
+        plan = partial(upscaling.plan, targets)
+        plans = list(jobs.each(files, run.recording(plan) if run else plan, failures))
+        rows = [plan for plan in plans if isinstance(plan, dict)]  # of what is there already
+        pictures, clips = (
+            [plan for plan in plans if not isinstance(plan, dict) and plan.is_clip == kind] for kind in (False, True)
+        )
+
+        def show(row: dict | DarsrError) -> None:
+            if isinstance(row, DarsrError):
+                return failures(row)
+            if line := row.pop("say", None):
+                say(line)
+            rows.append(row)
+            if not as_json:
+                print(describe_clip(row) if "frames" in row else _describe(row))
+
+        if pictures or clips:  # else nothing heavy is imported
+            from darsr_train.commands.adapt_tasks import prepare
+
+            told, device = prepare(backbone or "edge", options, "auto", threads, here=run is None)
+            for row in upscaling.pictures(pictures, at_a_time or 1, device, told) if pictures else ():
+                show(row)
+            for row in jobs.each(clips, upscaling.clip, failures):
+                show(row)
+        jobs.say_skipped(rows, run is not None)
     order = {str(file): place for place, file in enumerate(files)}
     return one_or_list(sorted(rows, key=lambda row: order[row["input"]]), several) if as_json else None
 

@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from darsr_deploy.console.cluster import refuse_on_cluster
 from darsr_deploy.console.command import progress, say
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files import places
@@ -22,6 +24,10 @@ from ..artefacts.subject import Source
 from ..inference.pictures import UpscaleTask, result_suffix, upscale_picture, what_was_done
 from ..inference.session import open_engine, require_runtime
 from ..inference.video import VideoOptions, adapt_to_clip, clip_target, infer_video
+from .infer import is_clip
+
+if TYPE_CHECKING:
+    from darsr_deploy.cluster.run import ClusterRun
 
 FORMATS = ("png", "jpg", "webp", "tiff")
 _LOSSY = (".jpg", ".jpeg", ".webp")
@@ -49,6 +55,7 @@ class Upscaling:
         out: of one input the file or an existing folder, of several a folder; None: beside each input.
         format: one of :data:`FORMATS`; None: each picture's own.
         quality: of JPEG and WebP; None: their own.
+        run: on a cluster, which does the pictures then.
 
     Raises:
         DarsrError: a format or a runtime that is not known or missing, or two options that do not go together.
@@ -65,6 +72,7 @@ class Upscaling:
     keep_adapter: bool
     threads: int
     overwrite: bool
+    run: ClusterRun | None = None
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:
@@ -74,9 +82,9 @@ class Upscaling:
         suffix = self.out.suffix.lower() if named else ""
         if self.format is not None and named and _SAME.get(suffix, suffix) != f".{self.format}":
             raise DarsrError(f"--format {self.format}", f"does not fit -o {self.out}", "leave one of them out")
-        require_runtime(self.engine, self.provider)
+        require_runtime(self.engine, self.provider, here=self.run is None)
 
-    def plan(self, file: Path, is_clip: bool, targets: places.Targets) -> Plan:
+    def plan(self, targets: places.Targets, file: Path) -> Plan:
         """Check an input and claim the paths of its results.
 
         Raises:
@@ -87,7 +95,8 @@ class Upscaling:
         if file == STREAM:
             why = "can be read only once, and a clip is looked at before it is enlarged"
             raise DarsrError("standard input", why, "use darsr infer - with --adapter, --model or --no-adapter")
-        if is_clip:
+        if clip := is_clip(file):
+            refuse_on_cluster(self.run, file, "a video")
             target = clip_target(file, self.out, self.several, scale)
             check_video_target(target)
         else:
@@ -97,29 +106,35 @@ class Upscaling:
             check_target(target, 1, 1, 3, 8)  # the suffix
             if not self.several:  # a folder may hold others too, which stay exact
                 self._check_quality(target.name)
+        adapter = places.adapter_target(file, None, self.several) if self.keep_adapter else None
+        if self.run is not None:
+            self.run.check((file,), (target, *filter(None, (adapter,))), targets)
         targets.claim(target)
-        adapter = None
-        if self.keep_adapter:
-            with contextlib.suppress(places.AlreadyThere):  # it stays as it is
-                adapter = targets.claim(places.adapter_target(file, None, self.several))
-        return Plan(file, target, adapter, is_clip)
+        if adapter is not None:
+            try:
+                targets.claim(adapter)
+            except places.AlreadyThere:  # it stays as it is
+                adapter = None
+        return Plan(file, target, adapter, clip)
 
     def pictures(self, plans: list[Plan], at_a_time: int, device: str, told: bool) -> Iterator[dict | DarsrError]:
         """Adapt to pictures and enlarge them, ``at_a_time`` in processes of their own; yield rows as they are done."""
         at_a_time = min(at_a_time, len(plans))
-        threads = threads_of_each(at_a_time, self.threads)
+        threads = self.run.demands.cpus if self.run else threads_of_each(at_a_time, self.threads)
         same = {"backbone": self.backbone, "options": self.options, "device": device, "threads": threads, "told": told}
         same |= {"engine": self.engine, "provider": self.provider, "quality": self.quality, "replace": self.overwrite}
         tasks = [UpscaleTask(plan.file, plan.target, plan.adapter, **same) for plan in plans]
         count = len(tasks)
         with (
             progress("upscale" if count > 1 else plans[0].file.name) as report,
-            contextlib.closing(each_in_jobs(tasks, upscale_picture, at_a_time, self.threads, report)) as results,
+            contextlib.closing(
+                each_in_jobs(tasks, upscale_picture, at_a_time, self.threads, report, self.run)
+            ) as results,
         ):
-            for done in range(count):
-                if count > 1:
+            for done, (_, row) in enumerate(results):
+                if count > 1 and not self.run:
                     report({"step": done, "steps": count})
-                yield next(results)[1]
+                yield row
 
     def clip(self, plan: Plan) -> dict:
         """Adapt to a clip and enlarge it; return the row that ``--json`` prints."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from darsr_deploy.engines.base import Engine
+from darsr_deploy.engines.tiled import TiledEngine
 from darsr_deploy.engines.upscale import upscale
+from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_picture, write_image
 from darsr_deploy.images.formats import SUFFIXES, check_target
 from darsr_deploy.images.reader import Picture
@@ -51,6 +55,102 @@ class UpscaleTask:
 
     def __str__(self) -> str:
         return str(self.image)
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Return the files that it reads, for the manifest of a cluster."""
+        return (self.image,)
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Return the files that it writes."""
+        return (self.target, *filter(None, (self.adapter,)))
+
+
+@dataclass(frozen=True)
+class InferTask:
+    """One picture to enlarge with what is given.
+
+    Attributes:
+        corrected: where the corrected LR image goes; None: it is not written.
+        opening: options of :func:`.session.open_engine`.
+        replace: whether outputs that appeared meanwhile are replaced.
+    """
+
+    image: Path
+    target: Path
+    source: Source
+    corrected: Path | None = None
+    opening: dict[str, Any] = field(default_factory=dict)
+    replace: bool = False
+
+    def __str__(self) -> str:
+        return str(self.image)
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Return the files that it reads and that are its own, for the manifest of a cluster."""
+        return (self.image, *filter(None, (self.source.adapter,)))
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Return the files that it writes."""
+        return (self.target, *filter(None, (self.corrected,)))
+
+
+class LastEngine:
+    """Keeps the engine of the last source open."""
+
+    def __init__(self) -> None:
+        self._source: Source | None = None
+        self._held = contextlib.ExitStack()
+
+    def get(self, source: Source, opening: Callable[[Source], TiledEngine]) -> TiledEngine:
+        """Return the engine of a source; that of another is closed before it is opened."""
+        if source != self._source:
+            self.close()
+            self._engine = self._held.enter_context(opening(source))
+            self._source = source
+        return self._engine
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._source = None
+        self._held.close()
+
+
+_last = LastEngine()  # of a process that works for others
+
+
+def infer_picture(
+    task: InferTask,
+    report: Callable[[dict], None],
+    engines: LastEngine = _last,
+    opening: Callable[[Source], TiledEngine] | None = None,
+) -> dict:
+    """Enlarge a picture with what is given, write it, and write its corrected LR image if that is wanted.
+
+    Args:
+        report: told ``{step, steps}`` after each tile.
+        engines: where its engine is looked for.
+        opening: opens one; by default as the task says.
+
+    Returns:
+        The row of :func:`enlarge`.
+
+    Raises:
+        DarsrError: the picture cannot be read or written, or the engine cannot be opened or run it.
+    """
+    picture = read_picture(task.image)
+    engine = engines.get(task.source, opening or (lambda source: open_engine(source, **task.opening)))
+    check_target(task.target, *result_shape(picture.pixels, engine.spec.scale))
+    engine.report = report
+    row = enlarge(task.image, picture, engine, task.target, replace=task.replace)
+    if task.corrected is not None:
+        from darsr_train.evaluation.measure import save_corrected
+
+        save_corrected(task.image, Adapter.load(task.source.adapter), task.corrected)
+    return row
 
 
 def upscale_picture(task: UpscaleTask, report: Callable[[dict], None]) -> dict:

@@ -87,14 +87,22 @@ def open_engine(
     return darsr_deploy.open_engine(file, builder=builder, **options)
 
 
-def require_runtime(engine: str, provider: str) -> None:
+def needs_gpu(engine: str, provider: str) -> bool:
+    """Return whether an engine runs on a GPU."""
+    return provider == "cuda" or engine in FAMILIES
+
+
+def require_runtime(engine: str, provider: str, here: bool = True) -> None:
     """Check what can be known of a runtime before the work that leads to it.
+
+    Args:
+        here: whether this machine is to run it.
 
     Raises:
         DarsrError: an engine or a provider that is not known, a library or a GPU that is missing.
     """
     _check_names(engine, provider)
-    if engine in FAMILIES:
+    if engine in FAMILIES and here:
         require_gpu(import_library(choose_family(engine)))
 
 

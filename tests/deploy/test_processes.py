@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +36,33 @@ def test_an_error_crosses_processes_whole():
 
     error = pickle.loads(pickle.dumps(DarsrError("a.png", "is  empty", "give another")))
     assert str(error) == "a.png: is empty; give another"
+
+
+PARENT = """
+import time
+from darsr_deploy.processes import Worker
+from tests.deploy.test_processes import sleep
+if __name__ == "__main__":
+    print(Worker(sleep).ask(), flush=True)
+    time.sleep(60)
+"""
+
+
+def sleep(pipe) -> None:
+    pipe.send(("pid", os.getpid()))
+    time.sleep(600)
+
+
+def test_a_process_ends_with_its_parent_however_that_ends(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, env=environment) as parent:
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    end = time.monotonic() + 10
+    while (state := Path(f"/proc/{pid}/stat")).exists() and state.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < end, "it lives on"
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
