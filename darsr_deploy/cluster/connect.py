@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -17,10 +18,12 @@ from typing import Any
 from ..errors import DarsrError
 from ..install import install
 from ..machine.facts import usable_cores
+from .worker import Demands
 
 AUTO = "auto"
 _PATIENCE = 8.0  # seconds for an address to answer
 _STORE = 80 << 20  # bytes of Ray's object store, about the least that it takes: pictures do not go through it
+_TOKEN = secrets.token_hex(32)  # one a process: Ray remembers the first
 _LONGEST = 40  # characters of a folder in which Ray makes its sockets, whose paths may have 107
 # What a client of HTTP/2 says first: its preface and empty settings. Whoever speaks gRPC answers with settings.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -28,26 +31,34 @@ _SETTINGS = 4
 
 
 @contextlib.contextmanager
-def connect(address: str) -> Iterator[Any]:
+def connect(address: str, demands: Demands) -> Iterator[Any]:
     """Join the cluster at an address and yield the module ``ray``; leave it at the end.
 
     Args:
         address: ``HOST:PORT``; or ``auto``, the cluster that ``ray start`` made on this machine, else one that is started
             here for this command, with all cores, on the loopback interface alone.
+        demands: of each worker, which a machine alone must meet; a cluster may grow.
 
     Raises:
-        DarsrError: Ray is not installed, nothing answers at the address within ten seconds, or it cannot be joined.
+        DarsrError: this machine has not what a worker needs, Ray is not installed, nothing answers at the address within
+            ten seconds, or it cannot be joined.
     """
     found = _started_here() if address == AUTO else address
     if found is not None:
         _check_address(found)
-    # Read when Ray is imported: no usage statistics; and on Linux too a cluster of one machine keeps to 127.0.0.1.
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0")
+    # Some are read when Ray is imported. No usage statistics; and a cluster of this machine alone keeps to 127.0.0.1, on
+    # Linux too, lets in those alone who know a token, and writes no token into the user's folder.
+    variables = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_AUTO_CONNECT": "0",
+    }  # nor a new cluster if this one is lost
     if found is None:
-        os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
-    ray = _import_ray()
+        variables |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     with contextlib.ExitStack() as held:
+        held.enter_context(_environment(variables))
+        ray = _import_ray()
         with _kept_signals(), _as_error(found or "a cluster on this machine"):
             if found is None:
                 options |= {"address": "local", "include_dashboard": False, "num_cpus": usable_cores()}
@@ -57,7 +68,16 @@ def connect(address: str) -> Iterator[Any]:
             held.callback(ray.shutdown)
             with _without_dashboard():
                 ray.init(**options)
+        if found is None:
+            _check_resources(ray.cluster_resources(), demands)
         yield ray
+
+
+def _check_resources(resources: dict[str, float], demands: Demands) -> None:
+    for name, asked in (("CPU", demands.cpus), ("GPU", demands.gpus)):
+        if resources.get(name, 0) < asked:
+            why = f"this machine has {resources.get(name, 0):.0f} {name}s, and each worker needs {asked}"
+            raise DarsrError(f"--cluster {AUTO}", why, "give fewer --threads, or join a cluster that has them")
 
 
 def check_installed() -> None:
@@ -116,6 +136,19 @@ def _answers(address: str) -> bool:
     asking.start()
     asking.join(_PATIENCE)
     return result == [True]
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables of the environment, which processes that are started inherit."""
+    before = {name: os.environ.pop(name, None) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            os.environ.update({} if value is None else {name: value})
 
 
 @contextlib.contextmanager

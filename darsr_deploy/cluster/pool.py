@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from ..errors import DarsrError
 from ..processes import Item, Report
-from .worker import ClusterWorker, pack, variables_to_pass_on
+from .worker import ClusterWorker, Demands, pack, variables_to_pass_on
 
 MOST_DEATHS = 3  # of workers on one item, which is then given up
 _TICK = 1.0  # seconds between looks at the cluster while nothing happens
@@ -35,21 +35,6 @@ class Unexpected(DarsrError):
         last = traceback.strip().splitlines()[-1]
         super().__init__(str(item), f"failed unexpectedly ({last})", "please report it; the manifest has the traceback")
         self.traceback = traceback
-
-
-@dataclass(frozen=True)
-class Demands:
-    """What each worker asks of the cluster.
-
-    Attributes:
-        workers: how many; None: as many as there is room for, looked at again while the work goes on.
-        cpus: of each, which are its threads too.
-        gpus: of each.
-    """
-
-    workers: int | None = None
-    cpus: int = 1
-    gpus: int = 0
 
 
 @dataclass

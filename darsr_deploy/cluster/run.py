@@ -21,8 +21,9 @@ from ..files.places import AlreadyThere, Targets
 from ..processes import Report
 from .connect import check_installed, connect
 from .manifest import Manifest
-from .pool import Demands, Pool, Unexpected
+from .pool import Pool, Unexpected
 from .storage import Storage, is_url
+from .worker import Demands
 
 log = logging.getLogger("darsr")
 T = TypeVar("T")
@@ -85,6 +86,7 @@ class ClusterRun:
         self.out = None if place is None else Path(place)
         if is_url(place):
             self._storage = Storage(str(place))
+            self._storage.check()
             self._stored = self._storage.names()
             self.out = Path(self._held.enter_context(tempfile.TemporaryDirectory(prefix="darsr-")))
         self.manifest = Manifest(manifest)
@@ -149,7 +151,7 @@ class ClusterRun:
         if not tasks:
             return
         started, failed, count = time.monotonic(), 0, len(tasks)
-        with connect(self._address) as ray:
+        with connect(self._address, self.demands) as ray:
             pool: Pool[_Shipped] = Pool(ray, functools.partial(_do, work), self.demands)
             with contextlib.closing(pool.each(map(self._ship, tasks), count, _again)) as results:
                 for done, (index, result) in enumerate(results, 1):

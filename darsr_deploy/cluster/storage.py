@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ class Storage:
         except Exception as error:
             raise self._error(error) from error
         return {Path(entry["name"]).name: _stamp(entry) for entry in listed if entry["type"] == "file"}
+
+    def check(self) -> None:
+        """Write something and remove it, before the work.
+
+        Raises:
+            DarsrError: nothing can be written.
+        """
+        with tempfile.TemporaryDirectory(prefix="darsr-") as folder:
+            probe = Path(folder, ".darsr-check")
+            probe.touch()
+            self.put(probe)
+            try:
+                self._files.rm_file(f"{self._root}/{probe.name}")
+            except Exception as error:
+                raise self._error(error) from error
 
     def put(self, file: Path) -> list:
         """Write a file under its name, whole or not at all; return its stamp.

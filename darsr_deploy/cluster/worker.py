@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 
@@ -20,6 +21,21 @@ from ..errors import DarsrError
 from ..processes import Worker, serve_items
 
 _PASSED_ON = ("DARSR_", "OPENBLAS_", "GOMP_", "ORT_")  # variables that hold on every node as where the command runs
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What each worker asks of the cluster.
+
+    Attributes:
+        workers: how many; None: as many as there is room for, looked at again while the work goes on.
+        cpus: of each, which are its threads too.
+        gpus: of each.
+    """
+
+    workers: int | None = None
+    cpus: int = 1
+    gpus: int = 0
 
 
 class ClusterWorker:

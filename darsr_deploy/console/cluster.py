@@ -58,9 +58,9 @@ def on_cluster(
             raise typer.BadParameter("--manifest belongs to --cluster")
         yield None, output_place(out, several)
         return
-    from ..cluster.pool import Demands
     from ..cluster.run import ClusterRun
     from ..cluster.storage import is_url
+    from ..cluster.worker import Demands
 
     place = out if is_url(out) else output_place(out, several)
     if manifest is None:

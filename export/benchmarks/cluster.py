@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from darsr_deploy.cluster.pool import Demands
 from darsr_deploy.cluster.run import ClusterRun
+from darsr_deploy.cluster.worker import Demands
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import list_images, read_image, write_image
 from darsr_train.adaptation.options import AdaptOptions

@@ -38,12 +38,18 @@ class TwoNodes:
         self.others.append(self.cluster.add_node(num_cpus=1, object_store_memory=80 << 20))
 
     def remove(self) -> None:
-        self.cluster.remove_node(self.others.pop(), allow_graceful=False)
+        """Kill one of them, and not the one through which this process is connected."""
+        import ray
+
+        own = ray._private.worker._global_node
+        node = next(one for one in self.others if own is None or one.raylet_socket_name != own.raylet_socket_name)
+        self.others.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
 
 
 @contextlib.contextmanager
 def two_nodes() -> Iterator[TwoNodes]:
-    """Start two nodes of one CPU each on the loopback interface, and stop them at the end."""
+    """Start two nodes of one CPU each and a head of none on the loopback interface, and stop them at the end."""
     from ray.cluster_utils import Cluster
 
     from darsr_deploy.cluster.connect import _without_dashboard
@@ -51,10 +57,11 @@ def two_nodes() -> Iterator[TwoNodes]:
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_TMPDIR", folder)  # where the address is noted too, which --cluster auto would join
         Path(folder, "ray").mkdir()
-        head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20}
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20}
         with _without_dashboard():
             made = TwoNodes(Cluster(initialize_head=True, head_node_args=head), [])
         try:
+            made.add()
             made.add()
             yield made
         finally:

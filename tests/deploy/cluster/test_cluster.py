@@ -21,7 +21,8 @@ pytest.importorskip("ray", reason="Ray (extra cluster) runs the clusters of thes
 pytest.importorskip("onnxruntime", reason="onnxruntime (extra ort) enlarges the pictures")
 from darsr_deploy.cluster.connect import connect
 from darsr_deploy.cluster.manifest import Manifest
-from darsr_deploy.cluster.pool import Demands, Pool
+from darsr_deploy.cluster.pool import Pool
+from darsr_deploy.cluster.worker import Demands
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.images.arrays import write_image
@@ -146,7 +147,7 @@ def test_what_is_broken_is_listed_and_the_rest_is_done(nodes, here, local):
 def test_a_picture_that_kills_its_worker_costs_itself_alone(nodes, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     items = ["a", "kills", f"kills once {tmp_path}/mark", "bug", "refused", *"bcdef"]
-    with connect(nodes.address) as ray:
+    with connect(nodes.address, Demands()) as ray:
         pool = Pool(ray, work, Demands())
         results = dict(pool.each(items, len(items), lambda item: item))
     assert sorted(results) == [*range(len(items))] and pool.most == 2
@@ -158,7 +159,7 @@ def test_a_picture_that_kills_its_worker_costs_itself_alone(nodes, tmp_path, mon
 
 
 def test_a_node_that_lacks_the_folder_and_a_worker_that_cannot_start_are_one_line(nodes, tmp_path, monkeypatch):
-    with connect(nodes.address) as ray:
+    with connect(nodes.address, Demands()) as ray:
         pool = Pool(ray, work, Demands())
         pool._arguments = (*pool._arguments[:2], "/nowhere", {})
         with pytest.raises(DarsrError, match=r"^node .*: does not see /nowhere .*run the command in a folder that all"):

@@ -12,12 +12,13 @@ import pytest
 
 from darsr_deploy.cluster import connect as module
 from darsr_deploy.cluster.connect import connect
+from darsr_deploy.cluster.worker import Demands
 from darsr_deploy.errors import DarsrError
 
 
 def refused(address: str) -> str:
     started = time.monotonic()
-    with pytest.raises(DarsrError) as caught, connect(address):
+    with pytest.raises(DarsrError) as caught, connect(address, Demands()):
         pytest.fail("joined")
     assert time.monotonic() - started < 10
     return str(caught.value)
@@ -51,6 +52,14 @@ def test_a_host_that_does_not_exist():
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "http://head:8265", ":6379"])
 def test_what_is_no_address_says_what_is(address):
     assert refused(address).startswith(f"--cluster {address}: is not HOST:PORT or auto; run the command on a node")
+
+
+def test_a_machine_that_has_not_what_a_worker_needs_is_one_line():
+    module._check_resources({"CPU": 2.0, "GPU": 1.0}, Demands(cpus=2, gpus=1))
+    with pytest.raises(DarsrError, match=r"this machine has 2 CPUs, and each worker needs 4; give fewer --threads, or"):
+        module._check_resources({"CPU": 2.0}, Demands(cpus=4))
+    with pytest.raises(DarsrError, match=r"this machine has 0 GPUs, and each worker needs 1"):
+        module._check_resources({"CPU": 2.0}, Demands(gpus=1))
 
 
 def test_without_ray_the_line_says_how_to_install_it(monkeypatch):

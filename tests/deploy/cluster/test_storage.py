@@ -28,6 +28,15 @@ def test_what_is_put_is_listed_with_its_stamp(protocol, tmp_path):
     assert storage.hash("a.png") == hash_bytes(b"first") and storage.hash("b.png") == ""
 
 
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
+    storage = Storage(f"file://{tmp_path}/out")
+    storage.check()
+    assert storage.names() == {}
+    (tmp_path / "file").touch()
+    with pytest.raises(DarsrError, match=r"file/out: cannot be used \(.*\); check its name, the credentials"):
+        Storage(f"file://{tmp_path}/file/out").check()
+
+
 def test_an_object_is_whole_or_not_there(tmp_path, monkeypatch):
     import shutil
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -94,3 +95,23 @@ def test_the_commands_ask_no_host_and_leave_no_identity(elsewhere):
         assert [line for line in calls if "AF_INET" in line] == [], words
         assert [line for line in calls if re.search(r'O_CREAT.*\.(ses|db)|\.(ses|db)".*O_CREAT', line)] == [], words
     assert not [name for name in left(folder) if name.endswith((".ses", ".db"))]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray (extra cluster) is not installed")
+def test_a_cluster_of_this_machine_keeps_to_itself(elsewhere):
+    """Ray asks no host, listens on the loopback interface alone, and leaves nothing, even on a machine that reports usage."""
+    folder, environment = elsewhere
+    write_image(folder / "photo.png", np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    trace = ["strace", "-f", "-qq", "-e", "trace=connect,bind,sendto,sendmsg", "-o", str(folder / "calls")]
+    command = [*trace, sys.executable, str(ROOT / "cli.py"), "upscale", "photo.png", "--cluster", "auto"]
+    # Ray's sockets have short names: its own folder is below /tmp where the one for temporary files has a long name
+    subprocess.run(command, cwd=folder, env=environment | {"RAY_TMPDIR": "/nowhere"}, check=True, capture_output=True)
+    calls = (folder / "calls").read_text().splitlines()
+    reached = {
+        one for line in calls for one in re.findall(r'inet_addr\("([^"]+)"\)|inet_pton\(AF_INET6, "([^"]+)"', line)
+    }
+    assert reached, "strace sees what Ray says to itself"
+    assert {one or other for one, other in reached} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, reached
+    assert (folder / "photo_x2.png").exists() and left(folder) == []
