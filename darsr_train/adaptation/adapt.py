@@ -81,8 +81,7 @@ def adapt_image(
         "sha256": hash_file(image),
     }
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
-    if options.name == "fast":
-        identity["prior"] = [hash_file(path) if path.is_file() else "" for path in shipped_networks(options.scale)]
+    identity["prior"] = [hash_file(path) if path.is_file() else "" for path in shipped_networks(options.scale)]
     identity |= {"versions": versions(), "state": _STATE}
     if start is not None:
         identity["from"] = start.facts.get("source")
@@ -119,7 +118,7 @@ def adapt_image(
 
 
 def shipped_networks(scale: int) -> list[Path]:
-    """Return the package's files that profile ``fast`` uses beside the backbone; some do not exist at every scale."""
+    """Return the package's files that blur is estimated with, beside the backbone; some do not exist at every scale."""
     priors = [prior_path(scale, camera) for camera in (False, True)]
     return [*priors, family_path(scale), blur_path(scale), traces_path()]
 

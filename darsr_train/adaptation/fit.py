@@ -117,17 +117,27 @@ def step_loss(darm: DARM, references: References, options: AdaptOptions, step: i
 def held_out_loss(
     darm: nn.Module, evidence: Evidence, backbone: nn.Module, scale: int, sr: Tensor | None = None
 ) -> float:
+    """Return :func:`cycle_loss` of a candidate.
+
+    Args:
+        sr: ``backbone(darm(evidence.y))`` where it is known already: it is most of the work.
+    """
+    sr = backbone(darm(evidence.y)) if sr is None else sr
+    return cycle_loss(darm(evidence.blurred), sr, evidence, scale)
+
+
+def cycle_loss(corrected: Tensor, sr: Tensor, evidence: Evidence, scale: int) -> float:
     """Return the sum of DARSR's two cycles on the image itself, which no candidate was fitted to.
 
     The whole image is corrected, since attention is pooled over it. Masked interpolation is left out: it is lowest
     where nothing is corrected.
 
     Args:
-        sr: ``backbone(darm(evidence.y))`` where it is known already: it is most of the work.
+        corrected: ``evidence.blurred`` as a candidate corrects it.
+        sr: the candidate's result for ``evidence.y``.
     """
     margin = -(-(evidence.kernel.shape[-1] // 2) // scale)  # LR pixels whose kernel reaches beyond the border
     inner = (..., *(slice(margin, side - margin) for side in evidence.y.shape[-2:]))
-    forward = (darm(evidence.blurred) - evidence.bicubic)[inner].abs().mean()
-    sr = backbone(darm(evidence.y)) if sr is None else sr
+    forward = (corrected - evidence.bicubic)[inner].abs().mean()
     backward = (reduce(sr, evidence.kernel, scale) - evidence.y)[inner].abs().mean()
     return (forward + backward).item()

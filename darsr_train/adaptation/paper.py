@@ -14,11 +14,15 @@ from darsr_deploy.errors import DarsrError
 from ..networks.darm import DARM
 from ..networks.dictionary import correction_dictionary
 from ..networks.dsem import DSEM
+from ..networks.family import load_family
 from ..networks.gan import Discriminator, Generator
+from ..networks.prior import load_prior
 from .checkpoint import Checkpoint
+from .fast import camera_probability, estimate_blur
+from .fit import Evidence
 from .options import AdaptOptions
 from .published.crops import CropSampler, usable
-from .published.judging import JUDGINGS, Average, Choice, Judge
+from .published.judging import JUDGINGS, Average, Choice, Judge, correction_at
 from .published.schedule import RATE, KernelWeights, Schedule, set_rates
 from .published.step import Networks, adversarial_step
 from .result import Curve, Result, record
@@ -62,7 +66,7 @@ def adapt_paper(
     device: str,
     checkpoint: Checkpoint,
     report: Callable[[dict], None],
-    watch: Callable[[int, Networks, Average], None] = lambda step, nets, average: None,
+    watch: Callable[[int, Networks, Average, float], None] = lambda *judged: None,
 ) -> Result:
     """Adapt by the published procedure, averaging the iterates and keeping the average that explains the image best.
 
@@ -71,7 +75,7 @@ def adapt_paper(
     Args:
         pixels: uint8, H x W or H x W x 3, sides of at least ``options.least_side()``.
         backbone: frozen; N x 3 x H x W in [0, 1] -> N x 3 x sH x sW.
-        watch: called with the step, the networks and their average whenever the average was judged; changes nothing.
+        watch: called with the step, the networks, their average and its best strength whenever that was judged.
 
     Raises:
         DarsrError: no gradient passes through the backbone.
@@ -113,7 +117,7 @@ def adapt_paper(
         schedule = replace(schedule, weights=KernelWeights(**saved["weights"]), run=saved["run"], open=saved["open"])
         choice = Choice(**saved["choice"])
     nets.dsem.eval().requires_grad_(False)
-    judge, every = Judge(sampler, backbone, device), -(-options.steps // JUDGINGS)
+    judge, every = Judge(_look_at(pixels, backbone, scale, device), backbone, scale), -(-options.steps // JUDGINGS)
     for step in range(first + 1, options.steps + 1):
         if choice.settled():
             break
@@ -125,31 +129,40 @@ def adapt_paper(
         history.append(loss)
         report({"phase": "adapting", "step": step, "steps": options.steps, "loss": loss})
         if step % every == 0 or step == options.steps:
-            choice.consider(judge, average, step)
-            watch(step, nets, average)
+            watch(step, nets, average, choice.consider(judge, average, step))
         scheduled = {"weights": asdict(schedule.weights), "run": schedule.run, "open": schedule.open}
         scheduled |= {"scoring": scoring, "losses": history, "choice": vars(choice)}
         checkpoint.save("adapt", {"step": step, **scheduled, **{n: s.state_dict() for n, s in states.items()}})
-    return _result(choice, scoring, history, options)
-
-
-def _result(choice: Choice, scoring: list[float], history: list[float], options: AdaptOptions) -> Result:
-    """Return the best average as a correction, or none where the image left as it is explains itself better."""
-    arrays = {name: tensor.cpu().numpy() for name, tensor in choice.state.items()}
     facts = {
-        "chosen": f"step {choice.step} of {options.steps} (average of weights)",
-        "kernel_sum": float(arrays["kernel"].sum()),
+        "chosen": "backbone alone",
+        "kernel_sum": choice.state["kernel"].sum().item(),
         "steps": len(history),
-        "judged": {"best": min(choice.scores), "uncorrected": choice.uncorrected[int(np.argmin(choice.scores))]},
+        "judged": {"best": min(choice.scores), "uncorrected": judge.uncorrected},
         "losses": {
             "degradation score": record(scoring),
             "adapting": record(history),
             "cycles of the average": Curve(len(history), tuple(choice.scores)).to_json(),
         },
     }
-    if choice.corrects():
-        return Result("network", arrays, facts)
-    return Result("none", {"kernel": arrays["kernel"]}, facts | {"chosen": "backbone alone"})
+    kernel = {"kernel": choice.state["kernel"].cpu().numpy()}
+    if min(choice.scores) >= judge.uncorrected:
+        return Result("none", kernel, facts)
+    average.load_state_dict(choice.state)
+    correction = correction_at(average.darm, choice.strength).state_dict()
+    chosen = f"step {choice.step} of {options.steps}, average of weights, strength {choice.strength:g}"
+    return Result(
+        "network",
+        {f"darm.{name}": tensor.numpy() for name, tensor in correction.items()} | kernel,
+        facts | {"chosen": chosen, "strength": choice.strength},
+    )
+
+
+def _look_at(pixels: np.ndarray, backbone: nn.Module, scale: int, device: str) -> Evidence:
+    """Return what the iterates are judged by: the blur as profile ``fast`` estimates it."""
+    camera = camera_probability(pixels) > 0.5
+    prior = load_prior(scale, camera=camera).to(device, memory_format=torch.channels_last)
+    family = None if camera else load_family(scale).to(device)
+    return estimate_blur(pixels, prior, family, backbone, scale, device)[0]
 
 
 def _on(crops: dict[str, np.ndarray], device: str) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Profile ``paper`` beside the backbone alone and ``fast``, over its steps: ``python -m export.benchmarks.paper_curve SET...``.
 
 Adapts to the LR images of sets with ground truth and measures, whenever an average of the iterates is judged, the Y-PSNR of
-the average and of the iterate itself. The truth is only compared with. Rows are kept in ``--work`` as they are made, beside
+the iterate, of the average, and of the average at the strength that was judged best. The truth is only compared with. Rows are kept in ``--work`` as they are made, beside
 the state of the unfinished run: killed and called again, it goes on where it was, to the same rows.
 """
 
@@ -21,7 +21,7 @@ from darsr_deploy.images.metrics import psnr_y
 from darsr_train.adaptation.checkpoint import Checkpoint
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.adaptation.paper import adapt_paper
-from darsr_train.adaptation.published.judging import Average
+from darsr_train.adaptation.published.judging import Average, correction_at
 from darsr_train.adaptation.published.step import Networks
 from darsr_train.adaptation.result import Result
 from darsr_train.backbones import Backbone, load_backbone
@@ -39,7 +39,7 @@ def measure(pair: Pair, backbone: Backbone, options: AdaptOptions, work: Path) -
 
     Returns:
         ``backbone, fast, kept`` in dB; ``chosen``; ``seconds`` of processor time; ``curve``, rows of ``step, seconds,
-        iterate, average`` (dB); ``cycles``, the judge's scores; ``best`` of them, and ``uncorrected``; ``kernel``.
+        iterate, average, strength, judged`` (dB); ``cycles``, the judge's scores; ``best`` of them, and ``uncorrected``; ``kernel``.
     """
     done = work / f"{pair.lr.stem}.json"
     if done.exists():
@@ -51,10 +51,11 @@ def measure(pair: Pair, backbone: Backbone, options: AdaptOptions, work: Path) -
     def compare(correction: nn.Module) -> float:
         return psnr_y(upscale_with(Pipeline(correction, backbone.module), lr), hr, backbone.scale)
 
-    def watch(step: int, nets: Networks, average: Average) -> None:
+    def watch(step: int, nets: Networks, average: Average, strength: float) -> None:
         nonlocal started
         row = {"step": step, "seconds": time.process_time() - started}
-        row |= {"iterate": compare(nets.darm), "average": compare(average.darm)}
+        row |= {"iterate": compare(nets.darm), "average": compare(average.darm), "strength": strength}
+        row["judged"] = row["average"] if strength == 1 else compare(correction_at(average.darm, strength))
         with rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
         started = time.process_time()  # what comparing takes does not count
@@ -79,22 +80,22 @@ def measure(pair: Pair, backbone: Backbone, options: AdaptOptions, work: Path) -
 def _kept(result: Result, curve: dict[int, dict], fast: dict) -> dict:
     """Return the Y-PSNR of what the run kept, and what that is."""
     chosen = result.facts["chosen"]
-    kept = fast["psnr_y_backbone"] if result.correction == "none" else curve[int(chosen.split()[1])]["average"]
+    kept = fast["psnr_y_backbone"] if result.correction == "none" else curve[int(chosen.split()[1])]["judged"]
     return {"kept": kept, "chosen": chosen}
 
 
 def table(found: list[dict], steps: int) -> str:
     """Return Markdown: Y-PSNR of every image over the steps, of what was kept, of the backbone alone and of ``fast``."""
     at = [f"step {round(share * steps)}" for share in SHARES]
-    heads = ["image", "backbone alone", *at, "kept", "gain", "best iterate", "fast", "minutes"]
+    heads = ["image", "backbone alone", *at, "kept", "gain", "last iterate", "fast", "minutes"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     rows = []
     for image in found:
-        averages = {row["step"]: row["average"] for row in image["curve"]}
-        over = [averages[min(averages, key=lambda step: abs(step - share * steps))] for share in SHARES]
-        best = max(row["iterate"] for row in image["curve"])
+        judged = {row["step"]: row["judged"] for row in image["curve"]}
+        over = [judged[min(judged, key=lambda step: abs(step - share * steps))] for share in SHARES]
+        last = image["curve"][-1]["iterate"]
         gain = image["kept"] - image["backbone"]
-        rows.append([image["backbone"], *over, image["kept"], gain, best, image["fast"], image["seconds"] / 60])
+        rows.append([image["backbone"], *over, image["kept"], gain, last, image["fast"], image["seconds"] / 60])
     names = [f"`{image['set']}` {image['name']}" for image in found]
     for name, figures in zip([*names, "mean"], [*rows, np.mean(rows, axis=0)]):
         *decibels, minutes = figures
@@ -108,7 +109,7 @@ def main() -> None:
     options = parser(__doc__, backbone="edge", scale=2, threads=None)
     options.add_argument("folders", type=Path, nargs="+", help="sets with LR/ and HR/")
     options.add_argument("--only", nargs="+", metavar="NAME", help="images, without the suffix")
-    options.add_argument("--steps", type=int, default=1500)
+    options.add_argument("--steps", type=int, default=800)
     options.add_argument("--batch", type=int, default=4)
     options.add_argument("--crop", type=int, default=32, help="side of an LR crop in pixels")
     options.add_argument("--work", type=Path, default=Path("paper_curve"), help="where rows and states are kept")

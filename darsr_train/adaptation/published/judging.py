@@ -5,24 +5,20 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darsr_deploy.images.arrays import to_tensor
-from darsr_deploy.images.resample import pillow_bicubic
+from darsr_deploy.bundle.weights import fold_dictionary
 
-from ...degradation.reduction import apply_kernel
-from . import losses
-from .crops import CropSampler, top_left
+from ...networks.darm import DARM, at_strength, correct_by_taps
+from ..fit import Evidence, cycle_loss
 from .step import Networks
 
 DECAY = 0.98  # of the average: over about 50 iterates
-JUDGINGS = 40  # in a whole run
-PATIENCE = 10  # judgings without a better one after which a run ends
-_SIDE = 240  # of the part of the image that is judged, in pixels
+JUDGINGS = 24  # in a whole run
+PATIENCE = 6  # judgings without a better one after which a run ends
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of a correction: 0 is the image as it is
 _WORST = 1e9  # of a score, also of one that is not a number
-_MARGIN = 8  # pixels of its border that do not count: convolutions pad there
 
 
 class Average(nn.Module):
@@ -47,64 +43,57 @@ class Average(nn.Module):
 
 
 class Judge:
-    """How well a correction explains a fixed part of the image: DARSR's two cycles, summed.
+    """How well corrections explain the image: DARSR's two cycles with a blur that no iterate had a part in.
 
-    The forward one takes the image for an HR one, reduces it by the estimated kernel, corrects and enlarges: what comes
-    out must be the image, and before the backbone its bicubic reduction. The backward one corrects, enlarges and reduces
-    the image, which must come back. The other terms of the procedure are lowest where nothing is corrected.
+    The kernel that a run learns agrees with what it corrects, right or wrong; a wide one asks for too much sharpening, and
+    every cycle with it closes. The blur that profile ``fast`` finds in closed form contradicts (:mod:`..fit`).
     """
 
-    def __init__(self, sampler: CropSampler, backbone: nn.Module, device: str) -> None:
-        height, width = (min(_SIDE, side) for side in sampler.image.shape[:2])
-        cy, cx = divmod(int(sampler.y_chance.argmax()), sampler.image.shape[1])
-        top, left = top_left(cy, height, sampler.image.shape[0]), top_left(cx, width, sampler.image.shape[1])
-        part = np.ascontiguousarray(sampler.image[top : top + height, left : left + width])
-        self.scale, self.backbone = sampler.scale, backbone
-        self.part = torch.from_numpy(to_tensor(part)).to(device)
-        reduced = pillow_bicubic(part, height // self.scale, width // self.scale)
-        self.reduced = torch.from_numpy(to_tensor(reduced)).to(device)
+    def __init__(self, evidence: Evidence, backbone: nn.Module, scale: int) -> None:
+        self.evidence, self.backbone, self.scale = evidence, backbone, scale
+        self.uncorrected = self._score(evidence.blurred, evidence.y)
 
     @torch.no_grad()
-    def score(self, correction: nn.Module, kernel: Tensor) -> float:
-        """Return the sum of the mean absolute errors, in [0, 1]: the lower the better."""
-        front = losses.lr_front(self.scale)
-        lead = self.scale * front - kernel.shape[-1] // 2
+    def scores(self, darm: DARM) -> dict[float, float]:
+        """Return the sum of the mean absolute errors at every strength, in [0, 1]: the lower the better."""
+        pairs = [(image, correct_by_taps(darm, image)) for image in (self.evidence.blurred, self.evidence.y)]
+        return {a: self._score(*(image.lerp(corrected, a) for image, corrected in pairs)) for a in STRENGTHS}
 
-        def degrade(image: Tensor) -> Tensor:
-            return apply_kernel(image[..., lead:, lead:], kernel, self.scale)
-
-        corrected = correction(degrade(self.part))
-        pairs = [(corrected, losses.window(self.reduced, corrected, front))]
-        enlarged = self.backbone(corrected)
-        pairs.append((enlarged, losses.window(self.part, enlarged, self.scale * front)))
-        back = degrade(self.backbone(correction(self.part)))
-        pairs.append((back, losses.window(self.part, back, front)))
-        inner = (..., slice(_MARGIN, -_MARGIN), slice(_MARGIN, -_MARGIN))
-        return sum((ours - theirs)[inner].abs().mean().item() for ours, theirs in pairs)
+    @torch.no_grad()
+    def _score(self, blurred: Tensor, y: Tensor) -> float:
+        return min(_WORST, cycle_loss(blurred, self.backbone(y), self.evidence, self.scale))
 
 
 @dataclass
 class Choice:
-    """The best of the averages that were judged, and every judgement so far."""
+    """The best of the averages that were judged, and the best score of every judging so far."""
 
     scores: list[float] = field(default_factory=list)
-    uncorrected: list[float] = field(default_factory=list)  # of the image as it is, with the same kernels
     step: int = 0  # of the best; 0: none was judged
+    strength: float = 0.0  # of the best
     state: dict[str, Tensor] = field(default_factory=dict)  # of the best average
 
-    def consider(self, judge: Judge, average: Average, step: int) -> None:
-        """Judge the average after ``step`` steps and keep it if it is the best so far."""
-        score, uncorrected = (min(_WORST, judge.score(c, average.kernel)) for c in (average.darm, nn.Identity()))
-        if not self.step or score < min(self.scores):
-            self.step, self.state = step, {name: tensor.clone() for name, tensor in average.state_dict().items()}
-        self.scores.append(score)
-        self.uncorrected.append(uncorrected)
+    def consider(self, judge: Judge, average: Average, step: int) -> float:
+        """Judge the average after ``step`` steps, keep it if it is the best so far, and return its best strength."""
+        found = judge.scores(average.darm)
+        strength = min(found, key=found.__getitem__)
+        if not self.scores or found[strength] < min(self.scores):
+            self.step, self.strength = step, strength
+            self.state = {name: tensor.clone() for name, tensor in average.state_dict().items()}
+        self.scores.append(found[strength])
+        return strength
 
     def settled(self) -> bool:
         """Return whether the last judgings brought nothing better."""
-        return len(self.scores) > PATIENCE and min(self.scores[-PATIENCE:]) > min(self.scores[:-PATIENCE])
+        return len(self.scores) > PATIENCE and min(self.scores[-PATIENCE:]) >= min(self.scores[:-PATIENCE])
 
-    def corrects(self) -> bool:
-        """Return whether the best explains the image better than the image left as it is."""
-        best = int(np.argmin(self.scores))
-        return self.scores[best] < self.uncorrected[best]
+
+@torch.no_grad()
+def correction_at(darm: DARM, strength: float) -> DARM:
+    """Return a DARM of 13 taps that corrects as one with a dictionary does, at a strength of 0 to 1."""
+    state = {name: tensor.cpu() for name, tensor in darm.state_dict().items()}
+    arrays = [state.pop(name).numpy() for name in ("dictionary", "tail.weight", "tail.bias")]
+    state["tail.weight"], state["tail.bias"] = map(torch.from_numpy, fold_dictionary(*arrays))
+    folded = DARM(channels=darm.channels)
+    folded.load_state_dict(state)
+    return at_strength(folded.eval(), strength)

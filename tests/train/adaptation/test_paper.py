@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 
@@ -17,10 +18,10 @@ from darsr_deploy.errors import DarsrError
 from darsr_train.adaptation import checkpoint
 from darsr_train.adaptation import paper as adapt_paper
 from darsr_train.adaptation.checkpoint import Checkpoint
+from darsr_train.adaptation.fit import Evidence
 from darsr_train.adaptation.options import AdaptOptions
 from darsr_train.adaptation.published import judging, losses
-from darsr_train.adaptation.published.crops import CropSampler
-from darsr_train.adaptation.published.judging import Average, Choice, Judge
+from darsr_train.adaptation.published.judging import Average, Judge, correction_at
 from darsr_train.adaptation.published.schedule import KernelWeights, Schedule, rate_factor, set_rates
 from darsr_train.adaptation.published.step import Networks, adversarial_step, step_losses
 from darsr_train.adaptation.result import Result, read_curves
@@ -56,15 +57,15 @@ def adapt(
     )
 
 
-CORRECTS = Choice.corrects
-
-
 @pytest.fixture(scope="module", autouse=True)
 def keep_the_network():
     """Steps as few as here leave networks that are worse than nothing, and an adapter would not hold them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Choice, "corrects", lambda self: True)
+        patch.setattr(Judge, "__init__", lambda self, *args: (INIT(self, *args), setattr(self, "uncorrected", 1e10))[0])
         yield
+
+
+INIT = Judge.__init__
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_a_run_reports_every_step_and_returns_a_whole_network(adapted):
         ("adapting", i, 3) for i in (1, 2, 3)
     ]
     assert all(np.isfinite(r["loss"]) for r in reported)
-    assert result.facts["chosen"] in {f"step {i} of 3 (average of weights)" for i in (1, 2, 3)}
+    assert re.fullmatch(r"step [123] of 3, average of weights, strength (0.25|0.5|0.75|1)", result.facts["chosen"])
     assert result.facts["steps"] == 3
     curves = read_curves(result.facts, "a test")
     assert {name: curve.steps for name, curve in curves.items()} == {
@@ -98,7 +99,7 @@ def test_a_run_reports_every_step_and_returns_a_whole_network(adapted):
         "cycles of the average": 3,
     }
     assert result.correction == "network"
-    darm = DARM(correction_dictionary())
+    darm = DARM()
     darm.load_state_dict(
         {
             name.removeprefix("darm."): torch.from_numpy(array)
@@ -134,30 +135,38 @@ def test_a_killed_run_goes_on_to_the_same_result(adapted, phase, step, tmp_path,
 
 @pytest.fixture
 def scores(monkeypatch) -> list[float]:
-    """What the judge says of the averages, in order; of the image left as it is it says 0.5."""
+    """What the judge says of the averages at half strength, in order; at others it says 0.1 more."""
     told: list[float] = []
-    monkeypatch.setattr(
-        Judge, "score", lambda self, darm, kernel: 0.5 if isinstance(darm, nn.Identity) else told.pop(0)
-    )
+    monkeypatch.setattr(Judge, "scores", lambda self, darm: {0.5: (score := told.pop(0)), 1.0: score + 0.1})
     return told
 
 
-def test_the_average_that_is_judged_best_is_kept(scores, tmp_path):
+def test_the_average_and_the_strength_that_are_judged_best_are_kept(scores, tmp_path):
     scores += [0.4, 0.2, 0.3]
     seen = {}
 
-    def watch(step: int, nets: Networks, average: Average) -> None:
-        seen[step] = copy.deepcopy(average.state_dict())
+    def watch(step: int, nets: Networks, average: Average, strength: float) -> None:
+        assert strength == 0.5
+        seen[step] = copy.deepcopy(average)
 
     result = adapt(tmp_path / "a.partial", watch=watch)
-    assert result.facts["chosen"] == "step 2 of 3 (average of weights)"
-    assert result.facts["judged"] == {"best": 0.2, "uncorrected": 0.5}
-    assert all(np.array_equal(result.arrays[name], tensor) for name, tensor in seen[2].items())
-    assert not np.array_equal(result.arrays["darm.tail.bias"], seen[3]["darm.tail.bias"])
+    assert result.facts["chosen"] == "step 2 of 3, average of weights, strength 0.5"
+    assert result.facts["judged"]["best"] == 0.2
+    assert np.array_equal(result.arrays["kernel"], seen[2].kernel)
+    for name, tensor in correction_at(seen[2].darm, 0.5).state_dict().items():
+        assert np.array_equal(result.arrays[f"darm.{name}"], tensor), name
+
+
+def test_a_correction_at_a_strength_lies_between_the_image_and_the_whole_correction():
+    darm, y = small_networks().darm, torch.rand(1, 3, 12, 15)
+    with torch.no_grad():
+        whole = darm(y)
+        for strength in (0.0, 0.25, 1.0):
+            torch.testing.assert_close(correction_at(darm, strength)(y), y.lerp(whole, strength))
 
 
 def test_nothing_is_corrected_where_the_image_explains_itself_better(scores, tmp_path, monkeypatch):
-    monkeypatch.setattr(Choice, "corrects", CORRECTS)
+    monkeypatch.setattr(Judge, "__init__", INIT)
     scores += [0.8, 0.6, 0.7]
     result = adapt(tmp_path / "a.partial")
     assert (result.correction, list(result.arrays), result.facts["chosen"]) == ("none", ["kernel"], "backbone alone")
@@ -170,7 +179,7 @@ def test_a_run_ends_once_nothing_gets_better_also_when_it_is_resumed_there(score
     options = replace(OPTIONS, steps=9)
     result = adapt(tmp_path / "a.partial", options=options)
     assert not scores and result.facts["steps"] == 4
-    assert result.facts["chosen"] == "step 2 of 9 (average of weights)"
+    assert result.facts["chosen"] == "step 2 of 9, average of weights, strength 0.5"
     assert_same(result, adapt(tmp_path / "a.partial", resume=True, options=options))
 
 
@@ -188,24 +197,21 @@ def test_an_average_weighs_iterates_by_their_age():
         torch.testing.assert_close(ours, sum(w * part for w, part in zip(weights, parts)) / sum(weights))
 
 
-def test_a_judge_finds_no_fault_with_the_truth_and_more_with_less_of_it():
-    """Every pixel of a flat image is right; of a photograph the half-way correction is judged between both ends."""
-    sampler = CropSampler.of(IMAGE[:150, :160], 2, 32, False)
-    judge = Judge(sampler, lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3), "cpu")
-    kernel = torch.full((13, 13), 1 / 169)
+def test_a_judge_prefers_the_strength_that_is_right(monkeypatch):
+    """A blurred image, a network that sharpens twice as much as is right: half its strength is judged best."""
+    monkeypatch.setattr(Judge, "__init__", INIT)
+    truth = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
-    class Sharpened(nn.Module):
-        def __init__(self, amount: float) -> None:
-            super().__init__()
-            self.amount = amount
-
+    class Double(DARM):
         def forward(self, x: Tensor) -> Tensor:
-            return x + self.amount * (x - torch.nn.functional.avg_pool2d(x, 5, 1, 2))
+            return x + 2 * (truth - x)
 
-    found = [judge.score(Sharpened(amount), kernel) for amount in (0, 1, 2)]
-    assert found[0] > found[1] > found[2] > 0
-    flat = CropSampler.of(np.full((64, 64, 3), 77, np.uint8), 2, 32, False)
-    assert Judge(flat, judge.backbone, "cpu").score(nn.Identity(), kernel) == pytest.approx(0, abs=1e-5)
+    blurred = torch.nn.functional.avg_pool2d(truth, 3, 1, 1)
+    evidence = Evidence(truth, blurred, truth, torch.full((2, 2), 0.25), np.eye(2))
+    judge = Judge(evidence, lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3), 2)
+    error = judge.uncorrected
+    expected = {0.25: error / 2, 0.5: 0.0, 0.75: error / 2, 1.0: error}
+    assert judge.scores(Double(channels=4)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_without_resume_a_checkpoint_is_not_read(adapted, tmp_path):
@@ -579,7 +585,7 @@ def test_profile_paper_is_the_published_one():
 
 def test_fewer_steps_and_smaller_crops_than_published():
     options = AdaptOptions.profile("paper", 2, steps=1500, batch=4, crop=32)
-    assert (options.dsem_steps, options.least_side()) == (600, 84)
+    assert (options.dsem_steps, options.least_side()) == (300, 84)
     assert AdaptOptions.profile("paper", 2, steps=5).dsem_steps == 5
     assert AdaptOptions.profile("paper", 2, steps=5, dsem_steps=7).dsem_steps == 7
     with pytest.raises(
