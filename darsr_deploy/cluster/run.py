@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import DarsrError
 from ..files.hashing import hash_file, hash_json
@@ -27,25 +27,6 @@ from .worker import Demands
 
 log = logging.getLogger("darsr")
 T = TypeVar("T")
-
-
-class Task(Protocol):
-    """What a cluster must know of a command's task; its name is that of its input.
-
-    Attributes:
-        sources: the files that it reads.
-        outputs: the files that it writes; with a field ``replace`` it replaces those that are there.
-        key: what its line in the manifest is found by where it has no outputs.
-    """
-
-    @property
-    def sources(self) -> tuple[Path, ...]: ...
-
-    @property
-    def outputs(self) -> tuple[Path, ...]: ...
-
-    @property
-    def key(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -136,9 +117,12 @@ class ClusterRun:
     def each(
         self, tasks: list[Any], work: Callable[[Any, Report], dict], report: Report
     ) -> Iterator[tuple[int, dict | DarsrError]]:
-        """Do the work for every task (:class:`Task`) on the cluster.
+        """Do the work for every task on the cluster.
 
         Args:
+            tasks: frozen dataclasses whose text names the input, with ``sources``, the files that each reads, and ``outputs``,
+                those that it writes: the first is what its line is found by, without any it has a ``key``. With a field
+                ``replace`` it can be told to replace outputs that are there.
             work: see :func:`darsr_deploy.processes.each_in_processes`.
             report: told ``{step, steps, rate, left, failed}`` after each.
 
@@ -158,8 +142,8 @@ class ClusterRun:
                     row = self._record(tasks[index], result)
                     failed += isinstance(row, DarsrError)
                     seconds = time.monotonic() - started
-                    figures = {"rate": done / seconds, "left": count - done, "failed": failed}
-                    report({"step": done, "steps": count, **figures})
+                    entry = {"step": done, "steps": count, "rate": done / seconds}
+                    report(entry | {"left": count - done, "failed": failed})
                     yield index, row
         text = "%d images in %.1f s (%.2f a second, %d workers), %d failed; manifest: %s"
         log.info(text, count, seconds, count / seconds, pool.most, failed, self.manifest.path)
@@ -178,9 +162,7 @@ class ClusterRun:
             self._add_failure(key, source, result)
             return result
         row, sources, files = result
-        line = (
-            {"input": os.path.abspath(source), "sha256": files[key][0]} if files else {"input": os.path.abspath(source)}
-        )
+        line = {"input": os.path.abspath(source)} | ({"sha256": files[key][0]} if files else {})
         line |= {"decision": row["decision"]} if "decision" in row else {}
         self.manifest.add(key, line | {"settings": self._settings, "sources": sources, "files": files, "row": row})
         return row
@@ -217,7 +199,10 @@ class ClusterRun:
 def _do(work: Callable[[Any, Report], dict], shipped: _Shipped, report: Report) -> tuple[dict, dict, dict]:
     """Do a task in a worker's process; return its row, and what was read and written: sha256, size and date of each."""
     task = shipped.task
-    sources = {os.path.abspath(path): _facts(path) for path in task.sources}
+    sources = {}
+    for path in task.sources:
+        with contextlib.suppress(OSError):  # the work says it better
+            sources[os.path.abspath(path)] = _facts(path)
     if not shipped.url:
         row = work(task, report)
         return row, sources, {os.path.abspath(path): _facts(path) for path in task.outputs}
@@ -250,12 +235,9 @@ def _again(shipped: _Shipped) -> _Shipped:
 
 
 def _facts(path: Path) -> list:
-    """Return sha256, size and date of a file; nothing where it cannot be read, which the work says better."""
-    try:
-        status = path.stat()
-        return [hash_file(path), status.st_size, status.st_mtime_ns]
-    except OSError:
-        return []
+    """Return sha256, size and date of a file."""
+    status = path.stat()
+    return [hash_file(path), status.st_size, status.st_mtime_ns]
 
 
 def _is_same(recorded: list | None, path: Path) -> bool:
@@ -264,6 +246,6 @@ def _is_same(recorded: list | None, path: Path) -> bool:
         status = path.stat()
     except OSError:
         return False
-    if not recorded or status.st_size != recorded[1]:
+    if recorded is None or status.st_size != recorded[1]:
         return False
     return status.st_mtime_ns == recorded[2] or hash_file(path) == recorded[0]

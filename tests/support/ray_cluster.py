@@ -34,8 +34,9 @@ class TwoNodes:
     def address(self) -> str:
         return self.cluster.address
 
-    def add(self) -> None:
-        self.others.append(self.cluster.add_node(num_cpus=1, object_store_memory=80 << 20))
+    def add(self, gpus: int = 0) -> None:
+        """Add a node of one CPU, and of GPUs that it says to have."""
+        self.others.append(self.cluster.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=80 << 20))
 
     def remove(self) -> None:
         """Kill one of them, and not the one through which this process is connected."""
@@ -112,6 +113,8 @@ def work(item: str, report: Callable[[dict], None]) -> str:
             mark.touch()
             os.kill(os.getppid(), signal.SIGKILL)  # the actor; its process ends with it
             time.sleep(60)
+    if item == "gpu":
+        return os.environ["CUDA_VISIBLE_DEVICES"]
     if item == "bug":
         raise ZeroDivisionError("of the work")
     if item == "refused":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -129,15 +130,17 @@ def test_other_options_and_changed_sources_are_not_taken_for_done(nodes, here):
     assert done("upscale", *few, "-o", "out", *on).stderr.startswith("2 done before")
 
 
-def test_what_is_broken_is_listed_and_the_rest_is_done(nodes, here, local):
+def test_what_is_broken_is_listed_and_the_rest_is_done(nodes, here, local, monkeypatch):
     (here / "in" / "p00.png").write_text("no picture")  # refused before the work
-    damaged = (here / "in" / "p01.png").read_bytes()
-    (here / "in" / "p01.png").write_bytes(damaged[: len(damaged) // 2])  # refused by a worker
+    after(monkeypatch, _2=(here / "in" / "p11.png").unlink)  # when the first of the others is done: refused by a worker
+    shown = []
+    monkeypatch.setattr("export.commands.upscale_run.progress", lambda title: contextlib.nullcontext(shown.append))
     result = darsr("upscale", "in", "-o", "out", "--cluster", nodes.address, "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 1 and [entry["left"] for entry in shown] == [*range(COUNT - 1)][::-1]
+    assert shown[-1]["failed"] == 1 and shown[-1]["rate"] > 0
     *rows, told = strict_json(result.stdout)
     assert len(rows) == COUNT - 2 and len(told["errors"]) == 2
-    assert hashes(here / "out") == {name: sha for name, sha in local.items() if name[:3] not in ("p00", "p01")}
+    assert hashes(here / "out") == {name: sha for name, sha in local.items() if name[:3] not in ("p00", "p11")}
     failed = [line for line in lines(here / "out" / "darsr-manifest.jsonl") if "error" in line]
     assert {Path(line["input"]).name: line["error"] for line in failed} == {
         Path(error["what"]).name: error for error in told["errors"]
@@ -156,6 +159,17 @@ def test_a_picture_that_kills_its_worker_costs_itself_alone(nodes, tmp_path, mon
     assert str(results.pop(4)) == "refused: is refused; give another"
     assert results == {index: items[index].upper() for index in results}
     wait_until(lambda: not workers())
+
+
+def test_workers_that_need_a_gpu_go_where_there_is_one(nodes, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    nodes.add(gpus=1)
+    try:
+        with connect(nodes.address, Demands()) as ray:
+            pool = Pool(ray, work, Demands(gpus=1))
+            assert dict(pool.each(["gpu", "a", "gpu"], 3, str)) == {0: "0", 1: "A", 2: "0"} and pool.most == 1
+    finally:
+        nodes.cluster.remove_node(nodes.others.pop(), allow_graceful=True)
 
 
 def test_a_node_that_lacks_the_folder_and_a_worker_that_cannot_start_are_one_line(nodes, tmp_path, monkeypatch):
