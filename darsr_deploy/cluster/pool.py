@@ -67,7 +67,14 @@ class Pool(Generic[Item]):
 
     def __init__(self, ray: Any, work: Callable[[Item, Report], object], demands: Demands) -> None:
         self._ray, self._demands = ray, demands
+        self._version = importlib.metadata.version("darsr")
         self._arguments = (pack(work), demands.cpus, os.getcwd(), variables_to_pass_on())
+        # Neither Ray's restarts nor its retries: deaths are counted here, and one costs its item alone.
+        options: dict[str, Any] = {"num_cpus": demands.cpus, "num_gpus": demands.gpus}
+        options |= {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        self._actor = ray.remote(ClusterWorker).options(
+            **options, max_concurrency=2
+        )  # two: it is stopped while it works
         self._fresh: Iterator[tuple[int, Item]] = iter(())
         self._left = 0  # of them
         self._retries: list[_Job[Item]] = []
@@ -122,22 +129,16 @@ class Pool(Generic[Item]):
             self._seen = now
         elif now - self._seen > _SILENCE:
             self._seen = now
-            log.info("waiting for the cluster: no node has %d CPUs and %d GPUs free", *self._asked())
+            asked = (self._demands.cpus, self._demands.gpus)
+            log.info("waiting for the cluster: no node has %d CPUs and %d GPUs free", *asked)
         if now < self._next_hire:
             return
         self._next_hire = now + _RECHECK
         room = (self._demands.workers or max(1, self._capacity())) - len(hands) - len(self._refused)
         wanted = self._left + len(self._retries) - sum(hand.job is None for hand in hands)
         for _ in range(min(room, wanted)):
-            cpus, gpus = self._asked()
-            # Neither Ray's restarts nor its retries: deaths are counted here, and one costs its item alone.
-            options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-            options |= {"max_concurrency": 2, "scheduling_strategy": "SPREAD"}  # two: it is stopped while it works
-            hand: _Hand[Item] = _Hand(self._ray.remote(ClusterWorker).options(**options).remote(*self._arguments))
-            self._pending[hand.actor.start.remote()] = hand
-
-    def _asked(self) -> tuple[int, int]:
-        return self._demands.cpus, self._demands.gpus
+            hand: _Hand[Item] = _Hand(self._actor.remote(*self._arguments))
+            self._pending[hand.actor.start.remote(self._version)] = hand
 
     def _capacity(self) -> int:
         """Return how many workers the nodes have room for, were there no others."""
@@ -187,12 +188,7 @@ class Pool(Generic[Item]):
             yield job.index, Unexpected(job.item, result) if kind == "bug" else result
         self._give(hand)
 
-    def _welcome(self, hand: _Hand[Item], node: str, version: str, problem: DarsrError | None) -> None:
-        here = importlib.metadata.version("darsr")
-        if problem is None and version != here:
-            problem = DarsrError(
-                f"node {node}", f"has darsr {version}, and here is {here}", "install the same on all nodes"
-            )
+    def _welcome(self, hand: _Hand[Item], node: str, problem: DarsrError | None) -> None:
         if problem is None:
             self._failed_starts, hand.node = 0, node
             self._give(hand)
@@ -206,8 +202,8 @@ class Pool(Generic[Item]):
         self._failed_starts += 1
         self._next_hire = time.monotonic() + _BACKOFF
         if self._failed_starts >= MOST_DEATHS and not self._started():
-            here = importlib.metadata.version("darsr")
-            raise DarsrError("the cluster", f"starts no worker ({why})", f"install darsr {here} on every node")
+            hint = f"install darsr {self._version} on every node"
+            raise DarsrError("the cluster", f"starts no worker ({why})", hint)
 
     def _retry(
         self, job: _Job[Item], node: str, why: str, again: Callable[[Item], Item]

@@ -56,17 +56,23 @@ class ClusterWorker:
         with contextlib.suppress(AttributeError):  # else the process would import Ray's own main module
             del sys.modules["__main__"].__file__
 
-    def start(self) -> tuple[str, str, DarsrError | None]:
-        """Return the node's id, this package's version there, and why it cannot take part, if so."""
+    def start(self, version: str) -> tuple[str, DarsrError | None]:
+        """Return the node's id, and why it cannot take part, if so.
+
+        Args:
+            version: of this package where the command runs.
+        """
         import ray
 
-        node, problem = ray.get_runtime_context().get_node_id(), None
+        name, problem, here = f"node {socket.gethostname()}", None, importlib.metadata.version("darsr")
+        if here != version:
+            problem = DarsrError(name, f"has darsr {here}, and the command is {version}", "install one version on all")
         try:
             os.chdir(self._folder)
         except OSError as error:
             why = f"does not see {self._folder} ({error.strerror})"
-            problem = DarsrError(f"node {socket.gethostname()}", why, "run the command in a folder that all nodes see")
-        return node, importlib.metadata.version("darsr"), problem
+            problem = DarsrError(name, why, "run the command in a folder that all nodes see")
+        return ray.get_runtime_context().get_node_id(), problem
 
     def run(self, item: bytes) -> tuple[str, object]:
         """Do the work for a packed item; return the pair that the process sends, as :class:`Worker` has it."""

@@ -178,6 +178,10 @@ def test_a_node_that_lacks_the_folder_and_a_worker_that_cannot_start_are_one_lin
         pool._arguments = (*pool._arguments[:2], "/nowhere", {})
         with pytest.raises(DarsrError, match=r"^node .*: does not see /nowhere .*run the command in a folder that all"):
             list(pool.each(["a"], 1, str))
+        pool = Pool(ray, work, Demands())
+        pool._version = "9.9"
+        with pytest.raises(DarsrError, match=r"^node .*: has darsr .*, and the command is 9\.9; install one version"):
+            list(pool.each(["a"], 1, str))
         monkeypatch.setattr("darsr_deploy.cluster.pool._BACKOFF", 0.0)
         pool = Pool(ray, work, Demands())
         pool._arguments = (*pool._arguments[:3], 0)  # of which the actor cannot be made
