@@ -19,7 +19,7 @@ class OrtNetworks:
     """See :class:`..blind.judgement.Networks`. A graph is opened when it is run for the first time.
 
     Args:
-        threads: of the CPU; 0 lets ONNX Runtime choose.
+        threads: of the CPU, for what restores; 0 lets ONNX Runtime choose.
     """
 
     def __init__(self, scale: int, threads: int = 0) -> None:
@@ -33,7 +33,7 @@ class OrtNetworks:
 
     def estimate(self, lr: np.ndarray) -> np.ndarray:
         """Return the estimator's 16 numbers."""
-        return run_session(_estimator(self._threads), "found", {"lr": lr}, "the estimator")[0]
+        return run_session(_estimator(), "found", {"lr": lr}, "the estimator")[0]
 
     def restore(self, lr: np.ndarray) -> np.ndarray:
         """Return what the prior and the frozen backbone make of it: 1 x 3 x sH x sW, not clipped."""
@@ -43,10 +43,11 @@ class OrtNetworks:
 
 
 @functools.cache
-def _estimator(threads: int) -> Any:
+def _estimator() -> Any:
+    """Open the estimator with one thread: with more its sums over all pixels, and an adapter's bytes, depend on how many."""
     data = (GRAPH_FILES / "estimator.onnx").read_bytes()
     weights = load_weights(estimator_path(), "estimator").arrays
-    return open_session(bind(data, weights), "the estimator", threads=threads, brief=True)
+    return open_session(bind(data, weights), "the estimator", threads=1, brief=True)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import darsr_deploy
+from darsr_deploy.adaptation.networks import OrtNetworks
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_image, to_image, to_tensor, write_image
@@ -31,6 +32,14 @@ def photo(height: int = 96, width: int = 120) -> np.ndarray:
         colour = [int(c) for c in random.integers(0, 256, 3)]
         cv2.ellipse(canvas, centre.tolist(), axes.tolist(), float(random.uniform(0, 180)), 0, 360, colour, -1)
     return cv2.resize(cv2.GaussianBlur(canvas, (0, 0), 5), (width, height), interpolation=cv2.INTER_AREA)
+
+
+def test_an_adapter_does_not_depend_on_the_number_of_threads():
+    noisy = (photo() + np.random.default_rng(1).normal(0, 6, photo().shape)).clip(0, 255).astype(np.uint8)
+    made = [darsr_deploy.adapt(noisy, networks=OrtNetworks(2, threads)) for threads in (1, 2, 3)]
+    for other in made[1:]:
+        assert other.facts == made[0].facts and other.arrays.keys() == made[0].arrays.keys()
+        assert all(np.array_equal(array, made[0].arrays[name]) for name, array in other.arrays.items())
 
 
 def test_an_adapter_is_made_in_memory_and_is_the_one_of_the_command(tmp_path):

@@ -53,7 +53,7 @@ def pictures(tmp_path_factory) -> Path:
 def local(pictures, tmp_path_factory) -> dict[str, str]:
     """The sha256 of every result without a cluster, by name."""
     out = tmp_path_factory.mktemp("local")
-    done("upscale", pictures, "-o", out, "--threads", "1")
+    done("upscale", pictures, "-o", out)
     return hashes(out)
 
 
