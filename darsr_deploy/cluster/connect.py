@@ -9,6 +9,8 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,9 +27,10 @@ _PATIENCE = 8.0  # seconds for an address to answer
 _STORE = 80 << 20  # bytes of Ray's object store, about the least that it takes: pictures do not go through it
 _TOKEN = secrets.token_hex(32)  # one a process: Ray remembers the first
 _LONGEST = 40  # characters of a folder in which Ray makes its sockets, whose paths may have 107
-# What a client of HTTP/2 says first: its preface and empty settings. Whoever speaks gRPC answers with settings.
+# What a client of HTTP/2 says first: its preface and empty settings. Whoever speaks it, as Ray does, answers with settings.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS = 4
+_ASK = "import sys, ray; ray._raylet.GcsClient(address=sys.argv[1])"  # in a process of its own: it writes warnings
 
 
 @contextlib.contextmanager
@@ -115,13 +118,22 @@ def _check_address(address: str) -> None:
         why = "is not HOST:PORT or auto"
         hint = "run the command on a node of the cluster (ray exec, ray submit) with --cluster auto"
         raise DarsrError(f"--cluster {address}", why, hint)
+    hint = "check the address that ray start printed, and whether ray status works on this machine"
     if not _answers(address):
-        hint = "check the address that ray start printed, and whether ray status works on this machine"
         raise DarsrError(f"--cluster {address}", "no Ray cluster answers there", hint)
+    check_installed()
+    command = [sys.executable, "-c", _ASK, address]
+    try:
+        asked = subprocess.run(command, timeout=_PATIENCE, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired as error:
+        raise DarsrError(f"--cluster {address}", "no Ray cluster answers there", hint) from error
+    if asked.returncode:
+        last = (asked.stderr.strip().splitlines() or ["it does not say why"])[-1]
+        raise DarsrError(f"--cluster {address}", f"no Ray cluster answers there ({last})", hint)
 
 
 def _answers(address: str) -> bool:
-    """Return whether something that speaks gRPC listens there: Ray itself would wait for minutes."""
+    """Return whether something that speaks HTTP/2 listens there: Ray itself would wait for minutes."""
     result: list[bool] = []
 
     def ask() -> None:

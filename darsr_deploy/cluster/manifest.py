@@ -96,9 +96,12 @@ class Manifest:
             self.unfinished.discard(key)
 
     def close(self) -> None:
-        """Close the files; where nothing is left unfinished, no trace of what was begun stays."""
+        """Close the files; without a line none stays, and where nothing is left unfinished no trace of what was begun."""
+        empty = self._file.seek(0, 2) == 0
         self._file.close()
         self._begun.close()
+        if empty:
+            self.path.unlink(missing_ok=True)
         if not self._open and not self.unfinished:
             self._journal.unlink(missing_ok=True)
 

@@ -45,6 +45,24 @@ def test_an_address_where_no_cluster_answers_is_one_line_within_ten_seconds(kind
     assert "ray" not in sys.modules or importlib.util.find_spec("ray")
 
 
+def test_something_else_that_speaks_http_2_is_no_cluster(monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 3.0)
+    pytest.importorskip("ray", reason="Ray (extra cluster) asks who it is")
+    settings = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+    def answer() -> None:
+        while True:
+            pipe, _ = server.accept()
+            pipe.sendall(settings)
+            pipes.append(pipe)
+
+    pipes: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, daemon=True).start()
+        line = refused(f"127.0.0.1:{server.getsockname()[1]}")
+    assert ": no Ray cluster answers there" in line
+
+
 def test_a_host_that_does_not_exist():
     assert "no Ray cluster answers there" in refused("no-such-host.invalid:6379")
 

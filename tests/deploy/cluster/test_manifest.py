@@ -59,6 +59,11 @@ def test_what_was_begun_and_not_finished_is_known_after_a_crash(path):
     assert Manifest(path).unfinished == set()
 
 
+def test_without_a_line_no_file_is_left(path):
+    Manifest(path).close()
+    assert not list(path.parent.iterdir())
+
+
 def test_a_file_of_another_kind_stays_as_it_is(path):
     for data in (b"\x89PNG\r\n", b"{}\n", b"words"):
         path.write_bytes(data)
