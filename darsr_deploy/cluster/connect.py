@@ -47,14 +47,11 @@ def connect(address: str, demands: Demands) -> Iterator[Any]:
             ten seconds, or it cannot be joined.
     """
     found = _started_here() if address == AUTO else address
-    if found is not None:
-        _check_address(found)
+    joining = {} if found is None else _check_address(found)
     # Some are read when Ray is imported. No usage statistics; and a cluster of this machine alone keeps to 127.0.0.1, on
     # Linux too, lets in those alone who know a token, and writes no token into the user's folder.
-    variables = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_AUTO_CONNECT": "0",
-    }  # nor a new cluster if this one is lost
+    variables = joining | {"RAY_USAGE_STATS_ENABLED": "0"}
+    variables |= {"RAY_ENABLE_AUTO_CONNECT": "0"}  # nor another cluster where this one is lost
     if found is None:
         variables |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
@@ -112,24 +109,28 @@ def _started_here() -> str | None:
     return address if address and _answers(address) else None  # the file outlives a cluster that was killed
 
 
-def _check_address(address: str) -> None:
+def _check_address(address: str) -> dict[str, str]:
+    """Return the variables that joining takes: a cluster may want the token that lies in the user's folder."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in address:
         why = "is not HOST:PORT or auto"
         hint = "run the command on a node of the cluster (ray exec, ray submit) with --cluster auto"
         raise DarsrError(f"--cluster {address}", why, hint)
+    why = "no Ray cluster answers there"
+    if _answers(address):
+        check_installed()
+        for variables in ({}, {"RAY_AUTH_MODE": "token"}):
+            try:
+                command, environment = [sys.executable, "-c", _ASK, address], {**os.environ, **variables}
+                subprocess.run(command, env=environment, timeout=_PATIENCE, check=True, capture_output=True)
+                return variables
+            except subprocess.SubprocessError as error:
+                said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().splitlines()
+            if not said or "AuthenticationError" not in said[-1]:
+                break
+        why += f" ({said[-1].partition('. ')[0]})" if said else ""
     hint = "check the address that ray start printed, and whether ray status works on this machine"
-    if not _answers(address):
-        raise DarsrError(f"--cluster {address}", "no Ray cluster answers there", hint)
-    check_installed()
-    command = [sys.executable, "-c", _ASK, address]
-    try:
-        asked = subprocess.run(command, timeout=_PATIENCE, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired as error:
-        raise DarsrError(f"--cluster {address}", "no Ray cluster answers there", hint) from error
-    if asked.returncode:
-        last = (asked.stderr.strip().splitlines() or ["it does not say why"])[-1]
-        raise DarsrError(f"--cluster {address}", f"no Ray cluster answers there ({last})", hint)
+    raise DarsrError(f"--cluster {address}", why, hint)
 
 
 def _answers(address: str) -> bool:

@@ -206,6 +206,12 @@ def test_ctrl_c_stops_cleanly_and_a_second_run_goes_on(nodes, here, local):
     assert len({line["key"] for line in lines(manifest)}) == len(lines(manifest)) == COUNT
 
 
+def test_auto_joins_the_cluster_of_this_machine(nodes, here, local, monkeypatch):
+    monkeypatch.setattr("darsr_deploy.cluster.connect._short_folder", None)  # which one of its own would need
+    done("upscale", "in/p00.png", "-o", "p00_x2.png", "--cluster", "auto")
+    assert hash_file("p00_x2.png") == local["p00_x2.png"] and len(lines(here / "darsr-manifest.jsonl")) == 1
+
+
 def test_results_go_to_object_storage(nodes, here, local):
     url, few = f"file://{here}/bucket/new", ("in/p00.png", "in/p01.png")
     command = ("upscale", *few, "-o", url, "--cluster", nodes.address, "--json")
