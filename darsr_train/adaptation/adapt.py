@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import time
@@ -14,6 +15,9 @@ import torch
 from darsr_deploy.adaptation.networks import OrtNetworks
 from darsr_deploy.blind.blur import blur_path
 from darsr_deploy.blind.camera_traces import traces_path
+from darsr_deploy.blind.compression import read_jpeg_quality
+from darsr_deploy.blind.shape import shape_path
+from darsr_deploy.bundle.shipped import is_default
 from darsr_deploy.engines.ort import installed_runtimes
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
@@ -31,7 +35,8 @@ from .fast import adapt_fast
 from .inputs import check_size
 from .options import AdaptOptions
 from .paper import adapt_paper
-from .told import adapt_told, is_told, load_finished
+from .thorough import adapt_thorough
+from .told import adapt_told, is_told, load_finished, told_networks
 
 Report = Callable[[dict], None]
 _STATE = 3  # layout of the unfinished state: 3 holds the average of the iterates
@@ -67,12 +72,14 @@ def adapt_image(
         DarsrError: the image cannot be used, or ``resume`` finds a state of another image or other options.
     """
     image = Path(image)
+    runs = device == "cpu" and installed_runtimes()
     if is_told(options, backbone.sha256, start):
-        runs = device == "cpu" and installed_runtimes()
         networks = OrtNetworks(options.scale) if runs else TorchNetworks(options.scale, device)
         rest = {"resume": resume, "replacing": replace, "jpeg_quality": jpeg_quality}
         return adapt_told(image, out, options, networks, **rest)
     more = {"start": _network_to_start_from(start, options)} if start is not None else {}
+    if options.name == "thorough" and not is_default(backbone.sha256, options.scale):
+        raise DarsrError("profile thorough", "fits the networks of the default backbone", "use --profile fast")
     pixels = read_image(image)
     check_size(image, pixels.shape[1], pixels.shape[0], options)
     source = {
@@ -81,7 +88,8 @@ def adapt_image(
         "sha256": hash_file(image),
     }
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
-    identity["prior"] = [hash_file(path) if path.is_file() else "" for path in shipped_networks(options.scale)]
+    shipped = (*told_networks(options.scale), shape_path()) if options.name == "thorough" else shipped_networks(options.scale)
+    identity["prior"] = [hash_file(path) if path.is_file() else "" for path in shipped]
     identity |= {"versions": versions(), "state": _STATE}
     if start is not None:
         identity["from"] = start.facts.get("source")
@@ -89,9 +97,6 @@ def adapt_image(
         return load_finished(out, image, backbone.sha256, options, source), 0.0
     checkpoint = Checkpoint(Path(f"{out}.partial"), json.dumps(identity, sort_keys=True), resume)
     started = time.perf_counter()
-    run = adapt_fast if options.name == "fast" else adapt_paper
-    result = run(pixels, backbone.module, options, device, checkpoint, report, **more)
-    seconds = time.perf_counter() - started
     facts = {
         "profile": options.name,
         "options": options.to_json(),
@@ -100,18 +105,25 @@ def adapt_image(
         "seed": options.seed,
         "versions": versions(),
         **({"from": start.facts.get("source")} if start is not None else {}),
-        **result.facts,
     }
-    arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in result.arrays.items()}
-    adapter = Adapter(
-        correction=result.correction,
-        scale=options.scale,
-        backbone=backbone.name,
-        backbone_sha256=backbone.sha256,
-        facts=facts,
-        arrays=arrays,
-        rounds=result.rounds,
-    )
+    if options.name == "thorough":
+        networks = OrtNetworks(options.scale) if runs else TorchNetworks(options.scale, device)
+        quality = jpeg_quality or read_jpeg_quality(image)
+        adapter = adapt_thorough(pixels, options, networks, device, checkpoint, report, quality)
+        adapter = dataclasses.replace(adapter, facts=facts | adapter.facts)
+    else:
+        run = adapt_fast if options.name == "fast" else adapt_paper
+        result = run(pixels, backbone.module, options, device, checkpoint, report, **more)
+        adapter = Adapter(
+            correction=result.correction,
+            scale=options.scale,
+            backbone=backbone.name,
+            backbone_sha256=backbone.sha256,
+            facts=facts | result.facts,
+            arrays={name: np.ascontiguousarray(a, np.float32) for name, a in result.arrays.items()},
+            rounds=result.rounds,
+        )
+    seconds = time.perf_counter() - started
     adapter.save(out, replace)
     checkpoint.remove()
     return adapter, seconds

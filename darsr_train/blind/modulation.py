@@ -8,6 +8,7 @@ For a given condition both fold into the convolutions, so what is exported costs
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,11 @@ class Modulated(nn.Module):
 
     def enlarge(self, x: Tensor, vector: Tensor) -> Tensor:
         """Run the modulated backbone, the modulation folded: N x 3 x H x W -> N x 3 x sH x sW."""
-        net, (scales, shifts) = self.backbone, self.scales_and_shifts(vector)
+        return self.enlarge_by(x, *self.scales_and_shifts(vector))
+
+    def enlarge_by(self, x: Tensor, scales: Sequence[Tensor], shifts: Sequence[Tensor]) -> Tensor:
+        """Run the backbone with a scale and a shift for every channel of every layer, the tail last."""
+        net = self.backbone
         skip = x.repeat_interleave(net.scale**2, dim=1)
         for layer, activation, scale, shift in zip((*net.body, net.tail), (*net.activations, None), scales, shifts):
             x = F.conv2d(x, layer.weight * scale[:, None, None, None], layer.bias * scale + shift, padding=1)

@@ -35,12 +35,17 @@ def adapt(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")],
     out: Annotated[str | None, typer.Option("--out", "-o", help="Adapter file; a folder for several images.")] = None,
     scale: Scale = 2,
-    profile: Annotated[str, typer.Option(help="fast (seconds) or paper (the published procedure, hours).")] = "fast",
+    profile: Annotated[
+        str, typer.Option(help="fast (seconds), thorough (minutes) or paper (as published, hours).")
+    ] = "fast",
     backbone: BackboneOption = "edge",
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps of a per-image fit (fast needs none).")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Crops a step of a fit (4; paper: 16).")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps of a per-image fit (fast needs none; thorough: 600).")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crops a step of a fit (4; thorough: 8; paper: 16).")] = None,
     crop: Annotated[
-        int | None, typer.Option(min=1, help="Side of a crop of the image in pixels (64; paper: 128 / scale).")
+        int | None,
+        typer.Option(min=1, help="Side of a crop of the image in pixels (64; thorough: 32; paper: 128 / scale)."),
     ] = None,
     budget: Annotated[
         float | None, typer.Option(help="Seconds of work: as many fitting steps as fit. The adapter records how many.")

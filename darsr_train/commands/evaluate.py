@@ -47,19 +47,22 @@ def evaluate(
     method: Annotated[
         str,
         typer.Option(
-            help="fast or paper (adaptation), prior (the pre-trained correction as it is), nonblind (a filter in closed "
+            help="fast, thorough or paper (adaptation), prior (the pre-trained correction as it is), nonblind (a filter in closed "
             "form from the true kernel/NAME.npz) or none (the backbone alone)."
         ),
     ] = "fast",
     with_prior: Annotated[bool, typer.Option("--with-prior", help="Measure the prior beside the method.")] = False,
     kernels: Annotated[
-        bool, typer.Option("--kernels", help="Compare the estimated kernel with kernel/NAME.npz (fast, paper).")
+        bool,
+        typer.Option("--kernels", help="Compare the estimated kernel with kernel/NAME.npz (fast, thorough, paper)."),
     ] = False,
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", help="2 or 4; from the image sizes if not given.")
     ] = None,
     backbone: BackboneOption = "edge",
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the per-image fit (fast, paper).")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps of the per-image fit (fast, thorough, paper).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Keep the result here as JSON, written after every image.")
@@ -82,9 +85,9 @@ def evaluate(
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out, the file to continue from")
     if steps is not None and method in ("none", "prior", "nonblind"):
-        raise typer.BadParameter(f"--steps applies to fast and paper, not to {method}")
+        raise typer.BadParameter(f"--steps applies to fast, thorough and paper, not to {method}")
     if kernels and method in ("none", "prior", "nonblind"):
-        raise typer.BadParameter(f"--kernels applies to fast and paper, which estimate one, not to {method}")
+        raise typer.BadParameter(f"--kernels applies to fast, thorough and paper, which estimate one, not to {method}")
     require_torch()
     from darsr_deploy.files import places
 

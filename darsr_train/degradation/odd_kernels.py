@@ -88,6 +88,13 @@ def random_mixture(random: np.random.Generator, size: int) -> np.ndarray:
     return draw_kernel([(share, aperture), (1 - share, beside)], size)
 
 
+def random_blobs(random: np.random.Generator, size: int) -> np.ndarray:
+    """Draw two to five Gaussians anywhere: shapes without a name, to train on; none of :data:`SHAPES`."""
+    places = random.uniform(-4, 4, (int(random.integers(2, 6)), 2)) * random.uniform(0.2, 1)
+    parts = [(random.uniform(0.2, 1), _gaussian(*place, *_widths(random, 0.5, 1.6))) for place in places]
+    return draw_kernel(parts, size)
+
+
 SHAPES = {
     "path": random_path,
     "lobes": random_lobes,

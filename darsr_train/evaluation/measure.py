@@ -31,7 +31,7 @@ from .kernel_error import kernel_error
 from .nonblind import fit_filter
 from .sets import Pair, least_side, read_kernel
 
-METHODS = ("none", "prior", "nonblind", "fast", "paper")
+METHODS = ("none", "prior", "nonblind", "fast", "thorough", "paper")
 NO_WORSE = 0.1  # dB: a result below the backbone alone by more than this counts as a loss
 Report = Callable[[dict], None]
 

@@ -89,7 +89,7 @@ class Request:
         if self.method not in METHODS:
             raise DarsrError(f"method {self.method}", "is not known", f"choose one of {', '.join(METHODS)}")
         options = None
-        if self.method in ("fast", "paper"):
+        if self.method in ("fast", "thorough", "paper"):
             options = checked_options(self.method, scale, seed=self.seed, steps=self.steps)
         return Plan(self.method, options, self.with_prior and self.method != "prior", self.kernels)
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import list_images, read_image, to_image, to_tensor
 from darsr_deploy.images.detail import measure_detail
-from darsr_deploy.images.metrics import LUMA, psnr_y
+from darsr_deploy.images.metrics import psnr_y
 from darsr_deploy.images.resample import imresize
 
 from ..backbones import edge
 from ..backbones.registry import build
+from ..networks.image_error import l1, negative_psnr
 from .loop import TrainingOptions, train
 
 
@@ -135,26 +136,7 @@ def train_backbone(
     return _finished(train(trainable, options, loss_of, out, validate if held_out else None, device, resume, report))
 
 
-def l1(sr: Tensor, hr: Tensor, luma: float) -> Tensor:
-    """Return ``(1 - luma) * |R, G, B|_1 + luma * |Y|_1`` of N x 3 x H x W images."""
-    difference = sr - hr
-    return (1 - luma) * difference.abs().mean() + luma * _luma(difference).abs().mean()
-
-
-def negative_psnr(sr: Tensor, hr: Tensor, luma: float = 0.0) -> Tensor:
-    """Return minus the mean PSNR of the crops in units of 100 dB, of the same mixture of R, G, B and Y."""
-    difference = sr - hr
-    error = (1 - luma) * difference.square().mean((1, 2, 3)) + luma * _luma(difference).square().mean((1, 2))  # N
-    return 0.1 * (error + 1e-6).log10().mean()
-
-
 OBJECTIVES = {"l1": l1, "psnr": negative_psnr}
-
-
-def _luma(difference: Tensor) -> Tensor:
-    """Return Y (BT.601, which PSNR is measured on) of N x 3 x H x W, in the range of R, G and B."""
-    weights = difference.new_tensor(LUMA)
-    return (difference * weights.view(1, 3, 1, 1)).sum(1)
 
 
 def _starting_point(options: BackboneTraining, start: nn.Module | None) -> nn.Module:

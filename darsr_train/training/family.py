@@ -23,8 +23,8 @@ from ..degradation.reduction import apply_kernels_by_fft
 from ..networks.backprojection import BackProjection
 from ..networks.darm import DARM
 from ..networks.family import DarmFamily, load_family, save_family
+from ..networks.image_error import negative_psnr
 from ..networks.prior import load_prior
-from .backbone import negative_psnr
 from .command import describe_training, make_parser, print_progress, read_options
 from .degraded_crops import Degradations, DegradedCrops
 from .loop import train

@@ -18,7 +18,7 @@ from ..blind.modulation import Modulated, extend, load_modulated, save_modulated
 from ..networks.backprojection import BackProjection
 from ..networks.darm import DARM
 from ..networks.family import load_family
-from .backbone import negative_psnr
+from ..networks.image_error import negative_psnr
 from .command import describe_training, make_parser, print_progress, read_options
 from .loop import train
 from .wild_crops import Group, WildCrops, WildOptions

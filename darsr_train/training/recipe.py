@@ -81,6 +81,7 @@ STAGES = [
     Stage("traces.safetensors", "camera_traces", ("--samples", "10000")),
     Stage("estimator.safetensors", "estimator", ("--steps", "7000")),
     *_of_scale(2),
+    Stage("shape-x2.safetensors", "shape"),
     *_of_scale(4),
 ]
 

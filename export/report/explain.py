@@ -79,6 +79,11 @@ def why(adapter: Adapter) -> list[str]:
     words = []
     if chosen == "told":
         words += _told(facts)
+    elif chosen == "fitted":
+        words.append(f"Found: {facts.get('decision')}.")
+        words.append(
+            "No Gaussian describes this blur, so the networks were fitted to photographs blurred by its own kernel."
+        )
     elif camera is not None and camera > 0.5:
         strength = number(facts, "strength")
         words.append(
