@@ -16,7 +16,6 @@ from darsr_deploy.adaptation.networks import OrtNetworks
 from darsr_deploy.blind.blur import blur_path
 from darsr_deploy.blind.camera_traces import traces_path
 from darsr_deploy.blind.compression import read_jpeg_quality
-from darsr_deploy.blind.shape import shape_path
 from darsr_deploy.bundle.shipped import is_default
 from darsr_deploy.engines.ort import installed_runtimes
 from darsr_deploy.errors import DarsrError
@@ -88,7 +87,7 @@ def adapt_image(
         "sha256": hash_file(image),
     }
     identity = {"source": source, "backbone": backbone.sha256, "options": options.to_json()}
-    shipped = (*told_networks(options.scale), shape_path()) if options.name == "thorough" else shipped_networks(options.scale)
+    shipped = (told_networks if options.name == "thorough" else shipped_networks)(options.scale)
     identity["prior"] = [hash_file(path) if path.is_file() else "" for path in shipped]
     identity |= {"versions": versions(), "state": _STATE}
     if start is not None:

@@ -12,6 +12,7 @@ from darsr_deploy.blind.camera_traces import traces_path
 from darsr_deploy.blind.compression import read_jpeg_quality
 from darsr_deploy.blind.estimator import estimator_path
 from darsr_deploy.blind.judgement import Networks
+from darsr_deploy.blind.shape import shape_path
 from darsr_deploy.bundle.shipped import REGIMES, backbone_path, is_default, load_weights, modulated_path, prior_path
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
@@ -69,9 +70,9 @@ def adapt_told(
 
 
 def told_networks(scale: int) -> list[Path]:
-    """Return the package's files that such an adapter depends on."""
+    """Return the package's files that such an adapter, or one of profile ``thorough``, depends on."""
     regimes = [modulated_path(scale, regime) for regime in REGIMES]
-    return [*regimes, estimator_path(), prior_path(scale), blur_path(scale), traces_path()]
+    return [*regimes, estimator_path(), prior_path(scale), blur_path(scale), traces_path(), shape_path()]
 
 
 def load_finished(out: str | Path, image: Path, backbone_sha256: str, options: AdaptOptions, source: dict) -> Adapter:

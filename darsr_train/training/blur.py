@@ -23,7 +23,7 @@ from ..degradation.reduction import apply_kernels_by_fft
 from ..networks.mlp import fit
 from ..networks.prior import load_prior
 from .command import describe_training, make_parser
-from .degraded_crops import Degradations, DegradedCrops
+from .crops.degraded import Degradations, DegradedCrops
 
 _SIDES = {2: 150, 4: 100}  # of the LR crops of each scale: at x4 photographs hold no larger ones
 _HIDDEN = 48
@@ -48,7 +48,7 @@ def samples(
     collections is underestimated.
 
     Args:
-        half_share, sharpened_share: see :class:`.degraded_crops.Degradations`.
+        half_share, sharpened_share: see :class:`.crops.degraded.Degradations`.
         only_reduced: no blur.
 
     Returns:

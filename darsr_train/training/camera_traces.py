@@ -19,7 +19,7 @@ from darsr_deploy.images.arrays import list_images
 
 from ..networks.mlp import fit
 from .command import describe_training, make_parser
-from .degraded_crops import Degradations, DegradedCrops
+from .crops.degraded import Degradations, DegradedCrops
 
 _HIDDEN = 24
 _HELD_OUT = 0.15  # of the samples

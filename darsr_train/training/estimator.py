@@ -22,9 +22,9 @@ from ..degradation.overlays import draw_overlay
 from ..degradation.reduction import apply_kernels_by_fft
 from ..degradation.wild import degrade
 from .command import describe_training, make_parser, print_progress, read_options
-from .degraded_crops import ramp
+from .crops.degraded import ramp
+from .crops.wild import WildCrops, WildOptions
 from .loop import train
-from .wild_crops import WildCrops, WildOptions
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ..networks.family import DarmFamily, load_family, save_family
 from ..networks.image_error import negative_psnr
 from ..networks.prior import load_prior
 from .command import describe_training, make_parser, print_progress, read_options
-from .degraded_crops import Degradations, DegradedCrops
+from .crops.degraded import Degradations, DegradedCrops
 from .loop import train
 
 # Errors of estimated blurs, on the parts of the covariance's logarithm: the narrower a blur, the larger.

@@ -20,8 +20,8 @@ from ..networks.darm import DARM
 from ..networks.family import load_family
 from ..networks.image_error import negative_psnr
 from .command import describe_training, make_parser, print_progress, read_options
+from .crops.wild import Group, WildCrops, WildOptions
 from .loop import train
-from .wild_crops import Group, WildCrops, WildOptions
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Train the prior, for many degradations: ``python -m darsr_train.training.prior PHOTOS --out prior-x2.safetensors``.
 
-The target of a degraded crop (see :mod:`.degraded_crops`) is the same crop reduced bicubically. A second, shorter
+The target of a degraded crop (see :mod:`.crops.degraded`) is the same crop reduced bicubically. A second, shorter
 training may go through a frozen backbone to the HR crop itself.
 """
 
@@ -20,7 +20,7 @@ from ..backbones import load_backbone
 from ..networks.darm import DARM
 from ..networks.prior import load_prior, near_identity, save_prior
 from .command import describe_training, make_parser, print_progress, read_options
-from .degraded_crops import Degradations, DegradedCrops
+from .crops.degraded import Degradations, DegradedCrops
 from .loop import train
 
 

@@ -64,7 +64,7 @@ def test_says_what_it_found_and_fits_into_what_ships(tmp_path):
 
 @pytest.mark.parametrize("why", ["a Gaussian", "noise", "another scale", "small"])
 def test_is_fast_where_fast_knows_more(why, tmp_path):
-    scale, pixels = 2, blurred(kernels.gaussian(12, 1.5, 1.2, 0.3))
+    scale, pixels = 2, blurred(kernels.gaussian(12, 2.1, 1.9, 0.3))
     if why == "noise":
         noise = np.random.default_rng(0).normal(0, 8, pixels.shape)
         pixels = to_uint8(blurred(DISK) + noise)

@@ -14,8 +14,8 @@ from darsr_deploy.degradation.condition import LOSSLESS
 from darsr_deploy.images.arrays import write_image
 from darsr_train.blind.estimator import Estimator, blockiness, load_estimator, save_estimator
 from darsr_train.degradation.wild import compress
+from darsr_train.training.crops.wild import KINDS
 from darsr_train.training.estimator import EstimatorTraining, LabelledCrops, accuracy, train_estimator
-from darsr_train.training.wild_crops import KINDS
 
 
 def image_of(pixels: np.ndarray) -> torch.Tensor:

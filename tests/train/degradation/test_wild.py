@@ -18,7 +18,7 @@ from darsr_train.degradation.overlays import KINDS as OVERLAYS
 from darsr_train.degradation.overlays import draw_overlay
 from darsr_train.degradation.scenes import draw_scene
 from darsr_train.degradation.wild import FILTERS, compress, enlarge_before, filter_kernel, mistake
-from darsr_train.training.wild_crops import KINDS, WildCrops, WildOptions
+from darsr_train.training.crops.wild import KINDS, WildCrops, WildOptions
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from darsr_train.degradation.reduction import bicubic_table
 from darsr_train.networks.darm import DARM
 from darsr_train.networks.prior import load_prior, near_identity, save_prior
 from darsr_train.training.backbone import BackboneTraining, PairedCrops, bicubic_pair, measure, train_backbone
-from darsr_train.training.degraded_crops import DegradedCrops
+from darsr_train.training.crops.degraded import DegradedCrops
 from darsr_train.training.loop import TrainingOptions, train
 from darsr_train.training.prior import PriorTraining, train_prior
 

@@ -18,10 +18,10 @@ from darsr_deploy.degradation import covariance as moments
 from darsr_deploy.degradation import kernels
 from darsr_deploy.degradation.condition import LOSSLESS, Condition
 
-from ..degradation.reduction import apply_kernels_by_fft
-from ..degradation.scenes import draw_scene
-from ..degradation.wild import FILTERS, compress, degrade, draw_quality, filter_kernel, mistake, random_covariance
-from .degraded_crops import Degradations, DegradedCrops, ramp
+from ...degradation.reduction import apply_kernels_by_fft
+from ...degradation.scenes import draw_scene
+from ...degradation.wild import FILTERS, compress, degrade, draw_quality, filter_kernel, mistake, random_covariance
+from .degraded import Degradations, DegradedCrops, ramp
 
 KINDS = ("blur", "dirty", "web", "camera", "enlarged", "plain")
 

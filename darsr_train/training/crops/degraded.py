@@ -22,9 +22,9 @@ from darsr_deploy.images.arrays import read_image
 from darsr_deploy.images.detail import measure_detail
 from darsr_deploy.images.resample import imresize, to_uint8
 
-from ..degradation.camera import Camera, through_jpeg
-from ..degradation.reduction import apply_kernels_by_fft, bicubic_table
-from .loop import TrainingOptions
+from ...degradation.camera import Camera, through_jpeg
+from ...degradation.reduction import apply_kernels_by_fft, bicubic_table
+from ..loop import TrainingOptions
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Crops that the trainings learn from."""
