@@ -83,6 +83,10 @@ def adapt(
         str | None,
         typer.Option(help="Also draw before, after, kernel and filters on a page (PNG; a folder for several)."),
     ] = None,
+    kernel: Annotated[
+        Path | None,
+        typer.Option(help="The true kernel (NPZ, as darsr degrade writes it): --preview draws it and the errors."),
+    ] = None,
     max_pixels: MaxPixels = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
@@ -99,10 +103,16 @@ def adapt(
 
     from ..adaptation.inputs import check_input
     from ..adaptation.options import FIT_STEPS
+    from ..evaluation.sets import read_kernel
 
     images, several = jobs.gather(inputs, failures)
-    if gt is not None and several:
-        raise DarsrError("--gt", "applies to one image, and several were given", "adapt that image alone")
+    for name, given in (("--gt", gt), ("--kernel", kernel)):
+        if given is not None and several:
+            raise DarsrError(name, "applies to one image, and several were given", "adapt that image alone")
+    if kernel is not None:
+        if preview is None:
+            raise DarsrError("--kernel", "is drawn on the page of --preview alone", "give --preview too")
+        read_kernel(kernel)  # refused before minutes of work
     if steps is not None and budget is not None:
         raise typer.BadParameter("give only one of --steps and --budget")
     if start is not None and steps is None and budget is None and profile == "fast":
@@ -110,14 +120,15 @@ def adapt(
     sizes = {"steps": steps, "batch": batch, "crop": crop, "budget": budget}
     options = checked_options(profile, scale, seed=seed, amount=amount, denoise=denoise, deblock=deblock, **sizes)
     started_from = Adapter.load(start) if start is not None else None
-    targets = places.Targets(overwrite, [*images, gt, start, backbone])
+    targets = places.Targets(overwrite, [*images, gt, kernel, start, backbone])
     corrected, preview = (output_place(place, several) for place in (corrected, preview))
 
     def settings() -> dict:
         from .adapt_tasks import settings_of
 
-        own = {"from": hash_file(start) if start else None, "truth": hash_file(gt) if gt else None, "device": device}
-        return settings_of("adapt", backbone, options) | own
+        read = {"from": start, "truth": gt, "kernel": kernel}
+        own = {name: hash_file(path) if path else None for name, path in read.items()}
+        return settings_of("adapt", backbone, options) | own | {"device": device}
 
     def plan(image: Path) -> dict:
         """Check the image and claim the paths of its results."""
@@ -159,7 +170,7 @@ def adapt(
             backbone, options, device, threads, start=started_from, compares=compares, here=run is None
         )
         same = {"backbone": backbone, "options": options, "device": device, "told": told}
-        tasks = [AdaptTask(**own, **same, replace=overwrite, start=started_from, gt=gt) for own in plans]
+        tasks = [AdaptTask(**own, **same, replace=overwrite, start=started_from, gt=gt, kernel=kernel) for own in plans]
         with progress("adapt") as report:
             for row in adapt_tasks(tasks, at_a_time or 1, threads, report, failures, run):
                 rows.append(row)

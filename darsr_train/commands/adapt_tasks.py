@@ -38,6 +38,7 @@ class AdaptTask:
         replace: whether an adapter that appeared meanwhile is replaced.
         start: another image's adapter to start from.
         gt: the true HR image; reported, never used to choose.
+        kernel: a file of the true kernel, for the preview.
     """
 
     image: Path
@@ -51,6 +52,7 @@ class AdaptTask:
     gt: Path | None = None
     corrected: Path | None = None
     preview: Path | None = None
+    kernel: Path | None = None
     told: bool = False
     threads: int = 0
 
@@ -146,10 +148,17 @@ def adapt_task(task: AdaptTask, report: Report) -> dict:
 
         save_corrected(task.image, adapter, task.corrected, task.device)
     if task.preview is not None:
+        from ..plots.kernels import kernels_of
         from ..plots.preview import save_preview
 
+        kernels = kernels_of(adapter)
+        if task.kernel is not None:
+            from ..evaluation.kernel_error import compare_kernels
+            from ..evaluation.sets import read_kernel
+
+            kernels = compare_kernels(kernels, read_kernel(task.kernel))
         network = backbone_of(task.backbone, options.scale, task.device)
-        save_preview(task.image, adapter, network, task.preview, task.device)
+        save_preview(task.image, adapter, network, task.preview, task.device, kernels)
     if task.gt is not None:
         from ..evaluation.measure import compare_with_truth
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+
+from ..plots.kernels import Shown
 
 
 def kernel_error(estimated: np.ndarray, true: np.ndarray) -> float:
@@ -24,6 +28,12 @@ def kernel_error(estimated: np.ndarray, true: np.ndarray) -> float:
     move = np.exp(1j * (frequency[:, None] * down + frequency * right))
     moved, wanted = (np.fft.fft2(kernel, (side, side)) for kernel in (np.float64(estimated), np.float64(true)))
     return float(np.linalg.norm(moved * move - wanted) / np.linalg.norm(wanted))
+
+
+def compare_kernels(shown: tuple[Shown, ...], true: np.ndarray) -> tuple[Shown, ...]:
+    """Return kernels with their errors against the true one (k x k, sum 1), which follows them."""
+    measured = (replace(each, error=kernel_error(each.kernel, true)) for each in shown)
+    return (*measured, Shown("true blur kernel", true))
 
 
 def _centre(kernel: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from darsr_deploy.files.schema import parse_json
 from darsr_deploy.images.arrays import write_image
 
 from ..backbones import Backbone, load_backbone
-from ..plots.contact_sheet import draw_kernels, join_crops
+from ..plots.contact_sheet import join_crops
+from ..plots.kernels import draw_kernels
 from ..runtime import each_in_jobs
 from .measure import Report, Workplace, measure
 from .tasks import Task

@@ -7,6 +7,7 @@ the same names (HR size, 255 where a pixel counts).
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ from darsr_deploy.errors import DarsrError
 from darsr_deploy.images.arrays import list_images, read_image
 
 _SSIM_WINDOW = 11  # pixels
+# What reading a file raises that is no NPZ, a damaged one (RuntimeError: encrypted, or of an unknown compression), or a huge one.
+_NO_KERNELS = (
+    *(OSError, ValueError, EOFError, TypeError, AttributeError),
+    *(RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def read_kernel(path: Path) -> np.ndarray:
         raise DarsrError(
             str(path), "there is no true kernel", "make the set with darsr degrade, or measure without it"
         ) from error
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except _NO_KERNELS as error:
         raise DarsrError(
             str(path), "does not hold kernels of one size", "make the set again with darsr degrade"
         ) from error

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from darsr_deploy.images.detail import find_detailed_square
 
-from .page import BODY, FAINT, GAP, INK, MARGIN, SMALL, TITLE, Page, enlarge, map_diverging, to_rgb
+from .page import BODY, FAINT, GAP, INK, MARGIN, SMALL, TITLE, Page, enlarge, to_rgb
 
 _CROP = 72  # side of a crop in HR pixels
 _PANEL = 216  # side of a panel on the page
@@ -37,27 +36,6 @@ def join_crops(images: dict[str, np.ndarray]) -> np.ndarray:
     """Join the crops of all images where the truth has the most detail, side by side: uint8 RGB."""
     rows, columns = find_detailed_square(images["truth"], _CROP)
     return np.hstack([to_rgb(image[rows, columns]) for image in images.values()])
-
-
-def draw_kernels(kernels: tuple[np.ndarray, ...], scale: int, height: int, width: int) -> np.ndarray:
-    """Draw kernels side by side, on one scale of colours and of lengths: uint8, height x (count * width) x 3.
-
-    Each shows the middle 18 x 18 HR pixels at x2, 36 x 36 at x4.
-    """
-    side = 9 * scale
-    middles = [_middle(kernel, side) for kernel in kernels]
-    reach = max(float(np.abs(kernel).max()) for kernel in middles)
-    pictures = [map_diverging(kernel, reach) for kernel in middles]
-    return np.hstack([cv2.resize(p, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for p in pictures])
-
-
-def _middle(kernel: np.ndarray, side: int) -> np.ndarray:
-    """Pad or crop a kernel to an even side; an odd one keeps half a pixel more in front."""
-    before = max(0, (side - len(kernel) + 1) // 2)
-    after = max(0, side - len(kernel) - before)
-    padded = np.pad(kernel, (before, after))
-    start = (len(padded) - side) // 2
-    return padded[start : start + side, start : start + side]
 
 
 def draw_sheet(title: str, remark: str, names: tuple[str, ...], entries: list[Entry]) -> np.ndarray:

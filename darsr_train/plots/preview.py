@@ -16,13 +16,24 @@ from darsr_deploy.images.resample import imresize
 from ..backbones import Backbone
 from ..networks.darm import symmetric_basis
 from ..pipeline import adapted, upscale_with
+from .kernels import Shown, kernels_of
 from .preview_page import Findings, draw
 
 _WINDOW = 512  # only the centre of a larger image is computed: the page shows no more of it
 
 
-def save_preview(image: Path, adapter: Adapter, backbone: Backbone, target: Path, device: str = "cpu") -> None:
+def save_preview(
+    image: Path,
+    adapter: Adapter,
+    backbone: Backbone,
+    target: Path,
+    device: str = "cpu",
+    kernels: tuple[Shown, ...] | None = None,
+) -> None:
     """Write the preview page of an image and its adapter as PNG.
+
+    Args:
+        kernels: to show instead of those of the adapter alone.
 
     Raises:
         DarsrError: the image cannot be read, or the file cannot be written.
@@ -37,11 +48,18 @@ def save_preview(image: Path, adapter: Adapter, backbone: Backbone, target: Path
     ):
         if name in adapter.facts:
             facts.append(words.format(adapter.facts[name]))
-    write_image(target, draw(find(pixels, adapter, backbone, device), image.name, " · ".join(facts)))
+    findings = find(pixels, adapter, backbone, device, kernels)
+    write_image(target, draw(findings, image.name, " · ".join(facts)))
 
 
-def find(pixels: np.ndarray, adapter: Adapter, backbone: Backbone, device: str = "cpu") -> Findings:
-    """Compute what an adapter does to an image (uint8, H x W or H x W x 3, any size)."""
+def find(
+    pixels: np.ndarray,
+    adapter: Adapter,
+    backbone: Backbone,
+    device: str = "cpu",
+    kernels: tuple[Shown, ...] | None = None,
+) -> Findings:
+    """Compute what an adapter does to an image (uint8, H x W or H x W x 3, any size); its own kernels by default."""
     height, width = (min(side, _WINDOW) for side in pixels.shape[:2])
     top, left = ((side - part) // 2 for side, part in zip(pixels.shape[:2], (height, width)))
     lr = pixels[top : top + height, left : left + width]
@@ -51,7 +69,8 @@ def find(pixels: np.ndarray, adapter: Adapter, backbone: Backbone, device: str =
     filters = assemble_filters(network.correction, padded, device)
     if filters is not None and filters.shape[0] > 1:
         filters = filters[:height, :width]
-    return Findings(imresize(lr, *size), before, after, filters, adapter.arrays.get("kernel"), scale)
+    kernels = kernels_of(adapter) if kernels is None else kernels
+    return Findings(imresize(lr, *size), before, after, filters, kernels, scale)
 
 
 @torch.no_grad()

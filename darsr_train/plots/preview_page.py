@@ -1,4 +1,4 @@
-"""Layout of the preview page: crops, kernel, map and filters in two rows of panels."""
+"""Layout of the preview page: crops, kernel, map and filters in two rows of panels; three where there are several kernels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from darsr_deploy.degradation.covariance import shape_of
 from darsr_deploy.images.detail import find_detailed_square
 
+from .kernels import Shown, axis_marks, colour_kernels
 from .page import (
     BODY,
     EMPTY,
@@ -30,6 +31,7 @@ from .page import (
 _SIDE = 360  # of a panel on the page
 _CROP = 90  # side of the crops in HR pixels
 _HEAD, _ROW = 128, _SIDE + 72  # heights of the title and of a row of panels
+_ERROR = 16  # height of the line below a kernel that is compared
 _FILTERS = 4  # shown with their taps
 
 
@@ -41,7 +43,7 @@ class Findings:
         bicubic, before, after: the enlarged image or its centre; ``before`` by the backbone alone.
         filters: H x W x 5 x 5, the filter of every LR pixel (correlation); 1 x 1 x 5 x 5 if all are equal; None where
             nothing is corrected.
-        kernel: k x k, as :func:`darsr_train.degradation.reduction.reduce` takes it; None where none was estimated.
+        kernels: at most three, the estimated one first; none where none was estimated.
         scale: HR pixels per LR pixel.
     """
 
@@ -49,14 +51,16 @@ class Findings:
     before: np.ndarray
     after: np.ndarray
     filters: np.ndarray | None
-    kernel: np.ndarray | None
+    kernels: tuple[Shown, ...]
     scale: int
 
 
 def draw(findings: Findings, title: str, remark: str) -> np.ndarray:
     """Draw the page: uint8 RGB."""
     columns = [MARGIN + i * (_SIDE + GAP) for i in range(3)]
-    page = Page(columns[-1] + _SIDE + MARGIN, _HEAD + 2 * _ROW + MARGIN - 2 * GAP)
+    several = len(findings.kernels) > 1  # they take a row of their own
+    kernels = several * (_ROW + _ERROR)
+    page = Page(columns[-1] + _SIDE + MARGIN, _HEAD + 2 * _ROW + kernels + MARGIN - 2 * GAP)
     page.text(MARGIN, MARGIN + TITLE, title, TITLE, width=page.width - 2 * MARGIN)
     page.text(MARGIN, MARGIN + TITLE + 26, remark, SMALL, FAINT, width=page.width - 2 * MARGIN)
     place = find_detailed_square(findings.after, _CROP)
@@ -74,44 +78,54 @@ def draw(findings: Findings, title: str, remark: str) -> np.ndarray:
         _panel(page, x, _HEAD, name, where if x == columns[0] else "")
         _centred(page, x, _HEAD, enlarge(crop, _SIDE))
     top = _HEAD + _ROW
-    _draw_kernel(page, columns[0], top, findings.kernel, findings.scale)
+    _draw_kernels(page, columns, top, findings.kernels, findings.scale)
+    if several:
+        top, columns = top + kernels, columns[:2]
     if findings.filters is None:
-        for x, name in zip(columns[1:], ("how strongly each pixel is corrected", "filters")):
+        for x, name in zip(columns[-2:], ("how strongly each pixel is corrected", "filters")):
             _panel(page, x, top, name)
             _note(page, x, top, "no correction: the backbone alone is used")
     else:
         spots = choose_spots(findings.filters[..., 2, 2])
-        _draw_map(page, columns[1], top, findings.filters[..., 2, 2], spots)
-        _draw_filters(page, columns[2], top, [findings.filters[spot] for spot in spots])
+        _draw_map(page, columns[-2], top, findings.filters[..., 2, 2], spots)
+        _draw_filters(page, columns[-1], top, [findings.filters[spot] for spot in spots])
     return page.picture()
 
 
-def _draw_kernel(page: Page, x: int, y: int, kernel: np.ndarray | None, scale: int) -> None:
-    """Draw the kernel with its extent in HR pixels around the position of the LR pixel."""
-    if kernel is None:
-        _panel(page, x, y, "estimated blur kernel")
-        _note(page, x, y, "the adapter holds no kernel")
-        return
-    count = len(kernel)
-    remark = f"{count} x {count} taps, HR pixels; sum {kernel.sum():.2f}"
+def _draw_kernels(page: Page, columns: list[int], y: int, shown: tuple[Shown, ...], scale: int) -> None:
+    """Draw one kernel whole; several in windows of one size, on one scale of colours."""
+    if not shown:
+        _panel(page, columns[0], y, "estimated blur kernel")
+        _note(page, columns[0], y, "the adapter holds no kernel")
+    elif len(shown) == 1:
+        kernel = shown[0].kernel
+        _draw_kernel(page, columns[0], y, shown[0], map_diverging(kernel, float(np.abs(kernel).max())), scale)
+    else:
+        pictures = colour_kernels(tuple(each.kernel for each in shown), scale)
+        for x, each, picture in zip(columns, shown, pictures):
+            _draw_kernel(page, x, y, each, picture, scale)
+
+
+def _draw_kernel(page: Page, x: int, y: int, shown: Shown, picture: np.ndarray, scale: int) -> None:
+    """Draw a kernel's picture with its extent in HR pixels around the position of the LR pixel."""
+    kernel, count = shown.kernel, len(picture)
+    remark = f"{len(kernel)} x {len(kernel)} taps, HR pixels; sum {kernel.sum():.2f}"
     shape = shape_of(kernel) if kernel.sum() > 0.1 else {"sigma_short": 0}
     if shape["sigma_short"] > 0:  # a kernel with much negative mass has no spread
         remark += f", sigma {shape['sigma_long']:.1f} and {shape['sigma_short']:.1f} px"
-    _panel(page, x, y, "estimated blur kernel", remark)
-    picture = enlarge(map_diverging(kernel, float(np.abs(kernel).max())), _SIDE - 64)
+    _panel(page, x, y, shown.name, remark)
+    if shown.error is not None:
+        page.text(x, y + _SIDE + 22 + _ERROR, f"relative error against the true one: {shown.error:.2f}", SMALL)
+    picture = enlarge(picture, _SIDE - 64)
     side = len(picture)
     left, top, tap = x + (_SIDE - side) // 2 + 8, y + (_SIDE - side) // 2 - 8, side / count
     page.paste(left, top, picture)
-    # reduce() places tap t at the HR coordinate s * i + t - before, the LR pixel at s * i + (s - 1) / 2
-    middle = (count // 2 if count % 2 else (count - scale) // 2) + (scale - 1) / 2
-    step = 2 if count <= 16 else 5
-    for offset in range(-step * (count // step), count + 1, step):
-        at = (middle + offset + 0.5) * tap
-        if 0 <= at <= side:
-            page.line(left + at, top + side, left + at, top + side + 5, FAINT)
-            page.line(left - 5, top + at, left - 1, top + at, FAINT)
-            page.text(left + at, top + side + 8, str(offset), SMALL, FAINT, "ma")
-            page.text(left - 9, top + at, str(offset), SMALL, FAINT, "rm")
+    for offset, place in axis_marks(count, scale):
+        at = place * tap
+        page.line(left + at, top + side, left + at, top + side + 5, FAINT)
+        page.line(left - 5, top + at, left - 1, top + at, FAINT)
+        page.text(left + at, top + side + 8, str(offset), SMALL, FAINT, "ma")
+        page.text(left - 9, top + at, str(offset), SMALL, FAINT, "rm")
         if offset == 0:
             page.line(left + at, top, left + at, top + side - 1)
             page.line(left, top + at, left + side - 1, top + at)

@@ -37,6 +37,12 @@ def report(
     gt: Annotated[
         Path | None, typer.Option(help="The true HR image, or a folder of them: PSNR and SSIM are shown.")
     ] = None,
+    kernel: Annotated[
+        Path | None,
+        typer.Option(
+            help="The true kernel (NPZ, as darsr degrade writes it), or a folder of them: drawn beside the others."
+        ),
+    ] = None,
     bench: Annotated[Path | None, typer.Option(help="A report of darsr bench --json, drawn as charts.")] = None,
     backbone: BackboneOption = None,
     device: Device = "auto",
@@ -52,12 +58,12 @@ def report(
     paths = _expand(adapters or [], failures)
     if not paths and bench is None:
         raise DarsrError("darsr report", "nothing to show", "give an adapter (.darsr) or --bench")
-    for name, given in (("--image", image), ("--gt", gt)):
+    for name, given, kind in (("--image", image, "images"), ("--gt", gt, "images"), ("--kernel", kernel, "kernels")):
         if given is not None and len(paths) > 1 and not given.is_dir():
-            raise DarsrError(name, f"is one file, and {len(paths)} adapters were given", "give a folder of images")
+            raise DarsrError(name, f"is one file, and {len(paths)} adapters were given", f"give a folder of {kind}")
     place = output_place(out)
     target = place / "report.html" if place.is_dir() else place
-    places.Targets(overwrite, [*paths, image, gt, bench, backbone]).claim(target)
+    places.Targets(overwrite, [*paths, image, gt, kernel, bench, backbone]).claim(target)
     from ..report.bench import read_bench
 
     measured = read_bench(bench) if bench is not None else None
@@ -67,7 +73,7 @@ def report(
     from ..report.subject import look_at
 
     device = pick_device(device, 0) if paths else "cpu"
-    subjects = list(jobs.each(paths, lambda path: look_at(path, image, gt, backbone, device), failures))
+    subjects = list(jobs.each(paths, lambda path: look_at(path, image, gt, backbone, device, kernel=kernel), failures))
     if not subjects and measured is None:
         return None  # each failure was said
     text = build_page(subjects, measured, None if subjects else "Benchmark")
@@ -86,7 +92,9 @@ def _row(subject) -> dict:
         for name, row in subject.scores.items()
         for figure in ("psnr_y", "ssim_y")
     }
-    return {"adapter": str(subject.path), "image": str(subject.image), **scores}
+    names = ("kernel_error", "kernel_error_gaussian")
+    errors = {name: each.error for name, each in zip(names, subject.kernels) if each.error is not None}
+    return {"adapter": str(subject.path), "image": str(subject.image), **scores, **errors}
 
 
 def _expand(given: list[Path], complain) -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from darsr_train.plots.kernels import axis_marks, colour_kernels
 from darsr_train.plots.page import map_diverging, map_sequential, resize_to_fit
 from darsr_train.plots.preview_page import choose_spots, format_tap
 
@@ -20,19 +21,20 @@ _MAP = 600  # sides of the map at most: a larger image's is averaged
 
 def kernel_svg(kernel: np.ndarray, scale: int, label: str) -> Markup:
     """Draw the kernel in HR pixels around the position of the LR pixel; blue is positive, red negative."""
-    count = len(kernel)
-    side = _SIDE - _LEFT
-    tap = side / count
-    picture = uri(map_diverging(kernel, float(np.abs(kernel).max())))
-    parts = [element("image", href=picture, x=_LEFT, y=0, width=side, height=side, class_="pixels")]
+    return _kernel_svg(map_diverging(kernel, float(np.abs(kernel).max())), scale, label)
+
+
+def kernel_svgs(kernels: tuple[np.ndarray, ...], scale: int, labels: tuple[str, ...]) -> list[Markup]:
+    """Draw several kernels in windows of one size, on one scale of colours."""
+    return [_kernel_svg(picture, scale, label) for picture, label in zip(colour_kernels(kernels, scale), labels)]
+
+
+def _kernel_svg(colours: np.ndarray, scale: int, label: str) -> Markup:
+    count, side = len(colours), _SIDE - _LEFT
+    parts = [element("image", href=uri(colours), x=_LEFT, y=0, width=side, height=side, class_="pixels")]
     parts.append(element("rect", x=_LEFT, y=0, width=side, height=side, class_="frame"))
-    # reduce() puts tap t at the HR coordinate s * i + t - before, the LR pixel at s * i + (s - 1) / 2
-    middle = (count // 2 if count % 2 else (count - scale) // 2) + (scale - 1) / 2
-    step = 2 if count <= 16 else 5
-    for offset in range(-step * (count // step), count + 1, step):
-        at = (middle + offset + 0.5) * tap
-        if not 0 <= at <= side:
-            continue
+    for offset, place in axis_marks(count, scale):
+        at = place * side / count
         parts.append(element("text", offset, x=_LEFT + at, y=side + 18, text_anchor="middle"))
         parts.append(element("text", offset, x=_LEFT - 7, y=at + 4, text_anchor="end"))
         if offset == 0:

@@ -8,6 +8,8 @@ import numpy as np
 
 from darsr_deploy.degradation.covariance import shape_of
 from darsr_deploy.files.adapter import Adapter
+from darsr_train.evaluation.kernel_error import kernel_error
+from darsr_train.plots.kernels import kernels_of
 
 NAMES = {"bicubic": "Bicubic", "backbone": "Backbone alone", "adapted": "Adapted", "truth": "Truth"}
 _CANDIDATES = {
@@ -80,10 +82,7 @@ def why(adapter: Adapter) -> list[str]:
     if chosen == "told":
         words += _told(facts)
     elif chosen == "fitted":
-        words.append(f"Found: {facts.get('decision')}.")
-        words.append(
-            "No Gaussian describes this blur, so the networks were fitted to photographs blurred by its own kernel."
-        )
+        words += _fitted(adapter)
     elif camera is not None and camera > 0.5:
         strength = number(facts, "strength")
         words.append(
@@ -101,9 +100,12 @@ def why(adapter: Adapter) -> list[str]:
     elif isinstance(chosen, str):
         words.append(f"Chosen: {chosen_candidate(facts)}.")
     if adapter.rounds:
-        words.append(
-            f"After the backbone, {adapter.rounds} rounds of back-projection add what the given image says and the result lacks."
+        rounds = (
+            "one round of back-projection adds"
+            if adapter.rounds == 1
+            else f"{adapter.rounds} rounds of back-projection add"
         )
+        words.append(f"After the backbone, {rounds} what the given image says and the result lacks.")
     return words
 
 
@@ -119,6 +121,26 @@ def _told(facts: dict) -> list[str]:
         if share is not None and share < 1:
             words.append(f"As asked for, {share:.0%} of the {thing} is taken away.")
     return words
+
+
+def _fitted(adapter: Adapter) -> list[str]:
+    """Describe networks that were fitted to the blur's own kernel."""
+    facts = adapter.facts
+    words = [f"Found: {facts['decision']}."] if isinstance(facts.get("decision"), str) else []
+    steps, parts = number(facts, "steps"), number(facts, "local_kernels")
+    fitted = "the networks were fitted" + (f", in {steps:.0f} steps," if steps else "")
+    if parts and parts > 1:
+        return [
+            *words,
+            f"The blur changes across the picture, so {fitted} to photographs blurred by the kernels of its {parts:.0f} parts.",
+        ]
+    apart = "Its kernel is no Gaussian"
+    if len(shown := kernels_of(adapter)) == 2:
+        kernel, gaussian = (each.kernel for each in shown)
+        apart = (
+            f"The Gaussian of the same spread differs from the blur’s kernel by {kernel_error(gaussian, kernel):.0%}"
+        )
+    return [*words, f"{apart}, so {fitted} to photographs blurred by that kernel itself."]
 
 
 def kernel_words(kernel: np.ndarray) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from darsr_train.plots.page import to_rgb
 
 from .charts import Bar, bars, curve_svg
-from .drawings import filters_svg, kernel_svg, map_svg
+from .drawings import filters_svg, kernel_svg, kernel_svgs, map_svg
 from .explain import NAMES, candidates, chosen_candidate, facts_table, kernel_words, why
 from .markup import Markup, element, joined
 from .pictures import Album, album, uri
@@ -164,13 +164,28 @@ def _chosen(subject: Subject) -> Markup:
 
 
 def _kernel(subject: Subject) -> Markup:
-    kernel = subject.adapter.arrays.get("kernel")
-    title = element("h3", "Estimated blur kernel")
-    if kernel is None or kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
-        return element("figure", title, element("p", "The adapter holds no kernel."), class_="card")
-    words = kernel_words(kernel)
-    drawing = kernel_svg(kernel, subject.adapter.scale, f"Kernel: {words}")
-    return element("figure", title, drawing, element("figcaption", f"{words}."), class_="card")
+    """Draw the estimated kernel; what it is compared with beside it."""
+    shown, scale = subject.kernels, subject.adapter.scale
+    if not shown:
+        words = "The adapter holds no kernel."
+        return element("figure", element("h3", "Estimated blur kernel"), element("p", words), class_="card")
+    captions = [f"{kernel_words(each.kernel)}." for each in shown]
+    titles = [each.name[0].upper() + each.name[1:] for each in shown]
+    if len(shown) == 1:
+        drawing = kernel_svg(shown[0].kernel, scale, f"Kernel: {captions[0][:-1]}")
+        return element("figure", element("h3", titles[0]), drawing, element("figcaption", captions[0]), class_="card")
+    labels = tuple(f"{title}: {caption[:-1]}" for title, caption in zip(titles, captions))
+    drawings = kernel_svgs(tuple(each.kernel for each in shown), scale, labels)
+    figures = []
+    for each, title, caption, drawing in zip(shown, titles, captions, drawings):
+        error = (
+            element("b", f"Relative error against the true one: {each.error:.2f}.") if each.error is not None else None
+        )
+        words = element("figcaption", element("span", caption), error)
+        figures.append(element("figure", element("h4", title), drawing, words))
+    remark = element("p", "All on one scale of colours and of lengths.", class_="remark")
+    beside = element("div", joined(*figures), class_="kernels")
+    return element("div", element("h3", "Blur kernels"), beside, remark, class_="card whole")
 
 
 def _filters(subject: Subject) -> list[Markup]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from darsr_deploy.images.arrays import SUFFIXES, read_image
 from darsr_deploy.images.detail import find_detailed_square, find_largest_sum
 from darsr_deploy.images.resample import imresize
 from darsr_train.adaptation.result import Curve, read_curves
+from darsr_train.evaluation.kernel_error import compare_kernels
 from darsr_train.evaluation.measure import check_truth, compare
+from darsr_train.evaluation.sets import read_kernel
 from darsr_train.pipeline import load_pipeline, upscale_with
+from darsr_train.plots.kernels import Shown, kernels_of
 from darsr_train.plots.page import to_rgb
 from darsr_train.plots.preview import assemble_filters
 
@@ -35,6 +39,7 @@ class Subject:
         lr_size: rows, columns of the whole LR image; ``whole`` tells whether the pictures show all of it.
         filters: as :class:`darsr_train.plots.preview_page.Findings` has them.
         scores: PSNR in dB and SSIM by picture, ``{"adapted": {"psnr_y": ..., "ssim_y": ...}}``; empty without a truth.
+        true_kernel: k x k, sum 1; None where it was not given.
     """
 
     path: Path
@@ -46,11 +51,18 @@ class Subject:
     filters: np.ndarray | None
     curves: dict[str, Curve]
     scores: dict[str, dict[str, float]]
+    true_kernel: np.ndarray | None = None
 
     @property
     def unchanged(self) -> bool:
         """Return whether adapting changed no pixel."""
         return np.array_equal(self.pictures["backbone"], self.pictures["adapted"])
+
+    @property
+    def kernels(self) -> tuple[Shown, ...]:
+        """Return the adapter's kernel and what it is compared with."""
+        shown = kernels_of(self.adapter)
+        return shown if self.true_kernel is None else compare_kernels(shown, self.true_kernel)
 
     def distinct_pictures(self) -> dict[str, np.ndarray]:
         """Return the pictures without the adapted one where that is the backbone's."""
@@ -58,13 +70,20 @@ class Subject:
 
 
 def look_at(
-    path: Path, image: Path | None = None, truth: Path | None = None, backbone: str | None = None, device: str = "cpu"
+    path: Path,
+    image: Path | None = None,
+    truth: Path | None = None,
+    backbone: str | None = None,
+    device: str = "cpu",
+    *,
+    kernel: Path | None = None,
 ) -> Subject:
     """Run an adapter on its image, or on another one of the same camera and blur.
 
     Args:
         image: the image, or a folder with one of the adapter's name; by default the adapted one, beside the adapter.
         truth: the true HR image, or a folder with one of the image's name.
+        kernel: the true kernel, as ``darsr degrade`` writes it, or a folder with one of the image's name.
 
     Raises:
         DarsrError: a file is missing, or of another size or scale.
@@ -74,6 +93,7 @@ def look_at(
     image = _named(image, path) if image is not None else find_photo(path)
     if image is None:
         raise DarsrError(str(path), "the image it was made from does not lie beside it", "name it with --image")
+    true_kernel = read_kernel(_named(kernel, image, (".npz",), "kernel")) if kernel is not None else None
     lr, hr = read_image(image), None
     if truth is not None:
         lr, hr = check_truth(image, _named(truth, image), adapter.scale)
@@ -90,9 +110,8 @@ def look_at(
         filters = filters[:height, :width]
     if hr is not None:
         pictures["truth"] = hr[tuple(slice(scale * s.start, scale * s.stop) for s in window)]
-    return Subject(
-        path, image, adapter, pictures, size, lr.shape[:2] == size, filters, curves, _scores(pictures, scale)
-    )
+    whole, scores = lr.shape[:2] == size, _scores(pictures, scale)
+    return Subject(path, image, adapter, pictures, size, whole, filters, curves, scores, true_kernel)
 
 
 def middle(size: tuple[int, int], most: int) -> Place:
@@ -130,16 +149,16 @@ def _scores(pictures: dict[str, np.ndarray], scale: int) -> dict[str, dict[str, 
     }
 
 
-def _named(given: Path, like: Path) -> Path:
-    """Return a file as it is, and of a folder the image of the same name, whatever its suffix."""
+def _named(given: Path, like: Path, suffixes: Collection[str] = SUFFIXES, kind: str = "image") -> Path:
+    """Return a file as it is, and of a folder the one of the same name, whichever of the suffixes it has."""
     if not given.is_dir():
         return given
     stems = (like.stem, like.name)  # photo.png.darsr belongs to photo.png
     found = sorted(
         p
         for p in given.iterdir()
-        if p.suffix.lower() in SUFFIXES and (p.stem in stems or p.name == like.stem) and p.is_file()
+        if p.suffix.lower() in suffixes and (p.stem in stems or p.name == like.stem) and p.is_file()
     )
     if not found:
-        raise DarsrError(str(given), f"holds no image named {like.stem}", "name the file itself")
+        raise DarsrError(str(given), f"holds no {kind} named {like.stem}", "name the file itself")
     return found[0]

@@ -18,6 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from darsr_deploy.degradation import kernels
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_image, write_image
@@ -25,8 +26,10 @@ from darsr_deploy.images.metrics import psnr_y
 from darsr_deploy.images.resample import imresize
 from darsr_train.adaptation.result import read_curves, record
 from darsr_train.backbones import load_backbone
+from darsr_train.evaluation.kernel_error import kernel_error
 from darsr_train.networks.darm import DARM
 from darsr_train.pipeline import adapted, upscale_with
+from darsr_train.plots.kernels import colour_kernels, kernels_of
 from export.report import explain
 from export.report.charts import Bar, bars
 from export.report.markup import Markup, element
@@ -299,6 +302,80 @@ def test_every_kind_of_facts_has_a_page(subject, backbone):
     camera = replace(subject.adapter, facts={"camera_probability": 0.97, "strength": 0.42, "chosen": "prior"}, rounds=0)
     words = "".join(Reader(build_page([replace(subject, adapter=camera)])).words)
     assert "certainty of 97%" in words and "at 42% of its strength" in words and "back-projection add" not in words
+
+
+# ---- kernels
+
+
+def fitted(subject: Subject, **facts) -> Subject:
+    """Of profile thorough, with a kernel of free shape."""
+    kernel = np.float32(kernels.motion(14, 6, 0.5, 0.0, 0.8))
+    own = {
+        "profile": "thorough",
+        "chosen": "fitted",
+        "steps": 400,
+        "decision": "blur of 1.5 px: fitted",
+        "local_kernels": 1,
+    }
+    arrays = subject.adapter.arrays | {"kernel": kernel}
+    return replace(subject, adapter=replace(subject.adapter, facts=own | facts, arrays=arrays, rounds=1))
+
+
+def kernel_drawings(page: str) -> dict[str, np.ndarray]:
+    """The pictures of kernels by the words before the colon of their labels."""
+    found = re.findall(r'<svg [^>]*aria-label="([^":]*): [^"]* taps[^"]*"[^>]*><image href="([^"]*)"', page)
+    return {name: decoded(source) for name, source in found}
+
+
+def test_a_kernel_of_free_shape_stands_beside_the_gaussian_and_the_true_one(subject, page):
+    true = kernels.gaussian(12, 2.0, 1.0, 0.3)
+    estimated, gaussian = (each.kernel for each in kernels_of(fitted(subject).adapter))
+    drawn = kernel_drawings(build_page([fitted(subject)]))
+    assert list(drawn) == ["Estimated blur kernel", "Gaussian of the same spread"]
+    expected = colour_kernels((estimated, gaussian), 2)
+    assert all(np.array_equal(found, colours) for found, colours in zip(drawn.values(), expected))
+    compared = build_page([replace(fitted(subject), true_kernel=true)])
+    drawn = kernel_drawings(compared)
+    assert list(drawn) == ["Estimated blur kernel", "Gaussian of the same spread", "True blur kernel"]
+    words = " ".join(Reader(compared).words)
+    for kernel in (estimated, gaussian):
+        assert f"Relative error against the true one: {kernel_error(kernel, true):.2f}." in words
+    assert list(kernel_drawings(page)) == ["Kernel"], "that of profile fast stays alone"
+    assert list(kernel_drawings(build_page([replace(subject, true_kernel=true)]))) == [
+        "Estimated blur kernel",
+        "True blur kernel",
+    ]
+
+
+def test_why_networks_were_fitted_is_said(subject):
+    estimated, gaussian = (each.kernel for each in kernels_of(fitted(subject).adapter))
+    share = f"differs from the blur’s kernel by {kernel_error(gaussian, estimated):.0%}"
+    said = explain.why(fitted(subject).adapter)
+    assert said[0] == "Found: blur of 1.5 px: fitted." and share in said[1] and "in 400 steps" in said[1]
+    assert said[2].startswith("After the backbone, one round of back-projection adds")
+    (_, changing, _) = explain.why(fitted(subject, local_kernels=4).adapter)
+    assert changing.startswith("The blur changes across the picture") and "the kernels of its 4 parts" in changing
+    bare = Adapter(
+        "network", 2, "edge-x2", "0" * 64, {"chosen": "fitted", "steps": "x", "decision": [], "local_kernels": None}
+    )
+    assert explain.why(bare)[0].startswith("Its kernel is no Gaussian, so the networks were fitted to")
+
+
+def test_a_true_kernel_is_a_file_or_one_of_a_folder(folder, tmp_path):
+    (tmp_path / "kernel").mkdir()
+    adapter, true = folder / "photo.darsr", kernels.gaussian(12, 2.0, 1.0, 0.3)
+    np.savez(tmp_path / "kernel" / "photo.npz", k0=true)
+    command = ("report", adapter, "-o", tmp_path / "r.html", "--overwrite", "--kernel")
+    for place in (tmp_path / "kernel" / "photo.npz", tmp_path / "kernel"):
+        (image,) = strict_json(done(*command, place, "--json").stdout)["images"]
+        assert image["kernel_error"] == pytest.approx(kernel_error(Adapter.load(adapter).arrays["kernel"], true))
+        assert "kernel_error_gaussian" not in image
+    (tmp_path / "r.html").unlink()
+    (tmp_path / "empty").mkdir()
+    refused(*command, tmp_path / "empty", name=f"{tmp_path / 'empty'}: holds no kernel named photo")
+    refused(*command, folder / "truth.png", name=f"{folder / 'truth.png'}: does not hold kernels")
+    two = refused(*command, tmp_path / "kernel" / "photo.npz", adapter, name="--kernel: is one file, and 2 adapters")
+    assert two.endswith("give a folder of kernels") and not (tmp_path / "r.html").exists()
 
 
 @pytest.mark.parametrize(

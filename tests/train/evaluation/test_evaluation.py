@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -133,6 +134,15 @@ def test_a_set_a_folder_of_sets_and_what_is_neither(sets, photo, tmp_path):
     ]
 
 
+def damaged(save, place: int, byte: int) -> bytes:
+    """A file of one kernel in which a byte is another one; the last 74 are the archive's directory."""
+    file = io.BytesIO()
+    save(file, k0=np.full((4, 4), 1 / 16))
+    data = bytearray(file.getvalue())
+    data[place] = byte
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -144,8 +154,11 @@ def test_a_set_a_folder_of_sets_and_what_is_neither(sets, photo, tmp_path):
         {"k0": np.full((2, 2), 0.25), "k1": np.full((4, 4), 1 / 16)},
         {"k0": np.array([None])},
         {},
+        damaged(np.savez, -66, 1),  # says that it is encrypted
+        damaged(np.savez, -64, 1),  # of an unknown compression
+        damaged(np.savez_compressed, 56, 255),  # cannot be decompressed
     ],
-    ids=str,
+    ids=lambda content: str(content)[:40],
 )
 def test_kernels_that_are_none_are_one_line(content, tmp_path):
     path = tmp_path / "a.npz"

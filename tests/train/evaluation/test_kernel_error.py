@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darsr_deploy.degradation import kernels
-from darsr_train.evaluation.kernel_error import kernel_error
-from darsr_train.plots.contact_sheet import draw_kernels
+from darsr_train.evaluation.kernel_error import compare_kernels, kernel_error
+from darsr_train.plots.kernels import Shown, draw_kernels
 
 
 def spot(size: int, down: float, right: float, sigma: float = 1.2) -> np.ndarray:
@@ -63,3 +63,13 @@ def test_kernels_are_drawn_on_one_scale_around_their_middles():
     first, larger, weaker = np.split(picture, 3, axis=1)
     assert np.array_equal(first, larger) and np.array_equal(first, first[::-1, ::-1])
     assert weaker.min() > first.min() and (first[:12] == 255).all()
+
+
+def test_the_true_kernel_follows_those_compared_with_it():
+    true, other = kernels.gaussian(12, 1.5, 1.0, 0.3), kernels.gaussian(14, 1.0, 1.0, 0)
+    same, different, last = compare_kernels((Shown("a", true), Shown("b", other)), true)
+    assert (same.name, same.error) == ("a", pytest.approx(0, abs=1e-12)) and different.error == kernel_error(
+        other, true
+    )
+    assert last.name == "true blur kernel" and last.kernel is true and last.error is None
+    assert [each.name for each in compare_kernels((), true)] == ["true blur kernel"]

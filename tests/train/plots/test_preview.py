@@ -9,15 +9,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from darsr_deploy.degradation import kernels
+from darsr_deploy.degradation.covariance import shape_of
 from darsr_deploy.files.adapter import Adapter
 from darsr_deploy.images.arrays import read_image, to_tensor, write_image
 from darsr_deploy.images.detail import find_detailed_square
 from darsr_train.backbones import load_backbone
+from darsr_train.degradation.reduction import reduce
+from darsr_train.evaluation.kernel_error import compare_kernels
 from darsr_train.networks.darm import DARM
 from darsr_train.networks.dictionary import correction_dictionary
 from darsr_train.pipeline import GlobalCorrection, correction_of, upscale_with
 from darsr_train.plots import page as drawing
 from darsr_train.plots.contact_sheet import Entry, draw_sheet, join_crops
+from darsr_train.plots.kernels import axis_marks, colour_kernels, kernels_of
 from darsr_train.plots.page import Page
 from darsr_train.plots.preview import assemble_filters, find, save_preview
 from darsr_train.plots.preview_page import draw
@@ -127,6 +132,81 @@ def test_the_crops_are_enlarged_a_whole_number_of_times(backbone, photo):
         assert np.array_equal(shown, crop.repeat(zoom, 0).repeat(zoom, 1))
 
 
+# ---- kernels
+
+
+def adapter_of(kernel: np.ndarray, scale: int = 2, **facts: str) -> Adapter:
+    return Adapter("none", scale, f"edge-x{scale}", "0" * 64, facts, {"kernel": np.float32(kernel)})
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_kernel_of_free_shape_has_its_gaussian_beside_it(scale):
+    """Of the same moments about its own centre, wherever that is; a kernel of profile fast is one and stays alone."""
+    turned = kernels.motion(14, 6, 0.5, 0.0, 0.8)
+    shape = turned if scale == 2 else kernels.twice(turned)
+    for facts in ({"chosen": "fitted", "profile": "thorough"}, {"chosen": "iterate 3", "profile": "paper"}):
+        estimated, gaussian = kernels_of(adapter_of(np.roll(shape, 1, axis=0), scale, **facts))
+        assert (estimated.name, gaussian.name) == ("estimated blur kernel", "Gaussian of the same spread")
+        assert np.allclose(estimated.kernel, np.roll(shape, 1, axis=0))
+        expected, found = shape_of(shape), shape_of(gaussian.kernel)
+        for axis in ("sigma_long", "sigma_short"):  # averaging over the tap's area widens a Gaussian
+            assert found[axis] == pytest.approx(expected[axis], rel=0.07)
+        assert found["angle"] == pytest.approx(expected["angle"], abs=0.1) and found["down"] == 0
+    for facts in ({"profile": "fast", "chosen": "told"}, {"profile": "thorough", "chosen": "told"}, {}):
+        assert [each.name for each in kernels_of(adapter_of(shape, scale, **facts))] == ["estimated blur kernel"]
+
+
+def test_where_no_gaussian_is_like_a_kernel_it_stands_alone():
+    dip = kernels.gaussian(14, 1, 1, 0) - 0.5 * kernels.gaussian(14, 3, 3, 0)  # its variance is negative
+    for kernel in (-kernels.gaussian(14, 1, 1, 0), np.zeros((14, 14)), dip):
+        assert len(kernels_of(adapter_of(kernel, profile="paper"))) == 1
+    assert kernels_of(adapter_of(np.ones((3, 4)), profile="paper")) == ()
+    assert kernels_of(Adapter("none", 2, "edge-x2", "0" * 64, {"profile": "paper"})) == ()
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_kernels_are_placed_as_reduce_places_them(scale):
+    """A single tap at the HR coordinate s * i, of kernels of any size, falls on one place of the window."""
+    pictures = []
+    for side in (6, 13, 14, 35, 40, 81):
+        kernel = np.zeros((side, side), np.float32)
+        lead = side // 2 if side % 2 else (side - scale) // 2
+        kernel[lead, lead] = 1
+        pictures.append(kernel)
+        x = torch.arange(float((6 * scale) ** 2)).reshape(1, 1, 6 * scale, 6 * scale)
+        assert torch.allclose(reduce(x, torch.from_numpy(kernel), scale), x[..., ::scale, ::scale], atol=1e-3)
+    first, *others = colour_kernels(tuple(pictures), scale)
+    assert all(np.array_equal(first, other) for other in others) and first.shape == (9 * scale, 9 * scale, 3)
+    ((place, _),) = set(zip(*np.nonzero((first != 255).any(2))))
+    marks = dict(axis_marks(9 * scale, scale))
+    assert place + 0.5 == marks[0] - (scale - 1) / 2 and marks[0] == 4.5 * scale
+
+
+def test_several_kernels_stand_side_by_side_with_their_errors(backbone, photo, monkeypatch):
+    kernel = kernels.motion(14, 6, 0.5, 0.0, 0.8)
+    adapter = replace(
+        adapters(backbone)["network"], facts={"chosen": "fitted"}, arrays=darm_arrays() | {"kernel": kernel}
+    )
+    shown = kernels_of(adapter)
+    alone, two, three = (
+        replace(find(photo[:30, :40], adapter, backbone), kernels=each)
+        for each in (shown[:1], shown, compare_kernels(shown, kernels.gaussian(12, 2.0, 1.0, 0)))
+    )
+    assert [each.name for each in find(photo[:30, :40], adapter, backbone).kernels] == [each.name for each in shown]
+    said = []
+    monkeypatch.setattr(Page, "text", lambda page, x, y, words, *rest, **more: said.append(words))
+    one_row, second, third = (draw(findings, "", "") for findings in (alone, two, three))
+    assert second.shape == third.shape and second.shape[0] - one_row.shape[0] > 360
+    assert said.count("Gaussian of the same spread") == 2 and said.count("true blur kernel") == 1
+    errors = [words for words in said if words.startswith("relative error against the true one: ")]
+    assert errors == [f"relative error against the true one: {each.error:.2f}" for each in three.kernels[:2]]
+    colours = colour_kernels(tuple(each.kernel for each in three.kernels), 2)
+    for x, expected in zip((32, 412, 792), colours):  # a tap in the upper left quarter, which no line crosses
+        picture = third[128 + 432 + 28 :, x + 44 :][: 16 * 18, : 16 * 18]
+        for tap in ((6, 7), (8, 8), (7, 5)):
+            assert (picture[16 * tap[0] + 8, 16 * tap[1] + 8] == expected[tap]).all()
+
+
 # ---- drawing
 
 
@@ -184,3 +264,22 @@ def test_adapt_writes_a_page_for_each_image(photo, tmp_path):
     command = ("adapt", image, *brief, "--preview", tmp_path / "page.png")
     assert "--overwrite" in refused(*command, name=tmp_path / "page.png")
     assert names(tmp_path / "in") == {"a.png", "b.png", "b.darsr"}, "the work began before its outputs were checked"
+
+
+def test_a_true_kernel_is_drawn_if_it_is_given(photo, tmp_path, monkeypatch):
+    image, page, true = tmp_path / "a.png", tmp_path / "page.png", tmp_path / "k.npz"
+    write_image(image, photo)
+    np.savez(true, k0=kernels.gaussian(12, 1.5, 1.0, 0))
+    command = ("adapt", image, "--device", "cpu", "--threads", "1", "--kernel", true)
+    refused(*command, name="--kernel: is drawn on the page of --preview alone")
+    refused(*command, image.parent, "--preview", tmp_path, name="--kernel: applies to one image")
+    refused(*command[:-1], image, "--preview", page, name=f"{image}: does not hold kernels")
+    refused(
+        *command[:-1], tmp_path / "no.npz", "--preview", page, name=f"{tmp_path / 'no.npz'}: there is no true kernel"
+    )
+    refused(*command, "--preview", true, "--overwrite", name=true)
+    assert names(tmp_path) == {"a.png", "k.npz"}, "the work began before its inputs were checked"
+    said = []
+    monkeypatch.setattr(Page, "text", lambda page, x, y, words, *rest, **more: said.append(words))
+    done(*command, "--preview", page)
+    assert "true blur kernel" in said and any(words.startswith("relative error") for words in said)
