@@ -33,6 +33,8 @@ _SUSPICIOUS = 0.3  # by which a guess at the logarithm of the variance must exce
 _SURELY = 0.1  # probability of no blur below which an image surely has one
 _SURELY_BLURRED = math.log(0.6)
 _CAMERA_BLUR = 0.6  # variance, HR pixels squared, that a camera's own processing leaves
+_CAMERA_SHARE = 0.6  # of a blur's variance that its processing has left to be undone
+_CAMERA_SOFT = 1.15  # enlargement that it is as soft as
 _CAMERA_ENLARGED = 1.5
 
 
@@ -173,11 +175,12 @@ def judge(findings: Findings, wishes: Wishes | None = None) -> Judgement:
     """Decide what the networks are told."""
     wishes = wishes or Wishes()
     covariance, enlarged, treated = judge_blur(findings), findings.enlarged, 0.0
-    if (
-        findings.camera or enlarged > 1
-    ):  # what was resampled or sharpened has no blur of its own that could be told apart
+    if enlarged > 1:  # what was resampled has no blur of its own that could be told apart
         covariance = (_CAMERA_BLUR if findings.camera else moments.LEAST) * np.eye(2)
         enlarged, treated = max(enlarged, _CAMERA_ENLARGED), 1.0 if findings.camera else 0.5
+    elif findings.camera:
+        covariance = moments.scaled(findings.guess.condition.covariance, _CAMERA_SHARE)
+        enlarged, treated = _CAMERA_SOFT, 1.0
     unblurred = np.trace(covariance) / 2 < _NO_BLUR
     told = Condition(
         covariance=covariance if wishes.amount == 1 else moments.scaled(covariance, wishes.amount),
