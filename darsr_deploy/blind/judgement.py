@@ -14,6 +14,7 @@ import numpy as np
 from ..degradation import covariance as moments
 from ..degradation.condition import LOSSLESS, Condition
 from ..images.arrays import to_tensor
+from . import shape
 from .analysis import analysis_windows, smooth_over_drawings, split_in_thirds, trim_borders
 from .blur import estimate_covariance
 from .camera_traces import log_odds
@@ -32,6 +33,7 @@ _GENEROUS = 0.6  # standard deviations that noise is taken stronger by
 _SUSPICIOUS = 0.3  # by which a guess at the logarithm of the variance must exceed what is measured
 _SURELY = 0.1  # probability of no blur below which an image surely has one
 _SURELY_BLURRED = math.log(0.6)
+_SURELY_WIDE = 0.3  # logarithm of the variance below which a soft scene may be taken for a wider blur by its spectrum
 _CAMERA_BLUR = 0.6  # variance, HR pixels squared, that a camera's own processing leaves
 _CAMERA_SHARE = 0.6  # of a blur's variance that its processing has left to be undone
 _CAMERA_SOFT = 1.15  # enlargement that it is as soft as
@@ -160,11 +162,24 @@ def measure_blur(pixels: np.ndarray, networks: Networks, scale: int, width: floa
             caption may have made the image sharp: then its thirds are measured too, and their median is taken if wider.
     """
     y = to_tensor(pixels)
-    whole = estimate_covariance(networks.restore(y).clip(0, 1), y, scale)
+    whole = _with_shape(networks.restore(y).clip(0, 1), y, scale)
     if width is None or width - moments.logarithm(whole)[0] < _SUSPICIOUS:
         return whole
     medians = [_median([measure_blur(part, networks, scale) for part in parts]) for parts in split_in_thirds(pixels)]
     return max([whole, *medians], key=lambda found: moments.logarithm(found)[0])
+
+
+def _with_shape(x: np.ndarray, y: np.ndarray, scale: int) -> np.ndarray:
+    """Return the closed form's estimate and that of the blur's shape, in the middle of their logarithms: each errs on its own."""
+    closed_form = estimate_covariance(x, y, scale)
+    unblurred = np.trace(closed_form) / 2 < _NO_BLUR
+    if scale != 2 or unblurred or min(y.shape[-2:]) < shape.LEAST_SIDE:
+        return closed_form
+    first = moments.logarithm(closed_form)
+    change = (moments.logarithm(moments.covariance_of(shape.estimate_kernel(x, y), scale)) - first) / 2
+    if first[0] < _SURELY_WIDE:
+        change[0] = min(change[0], 0)
+    return moments.from_logarithm(first + change)
 
 
 def _median(covariances: list[np.ndarray]) -> np.ndarray:
