@@ -534,7 +534,7 @@ def test_wrong_usage_is_exit_2(arguments):
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        (("--profile", "slow"), "fast, paper"),
+        (("--profile", "slow"), "fast, thorough, paper"),
         (("--scale", "3"), "2 and 4"),
         (("--backbone", "nothing"), "installed: edge-x2"),
         (("--device", "tpu"), "auto, cpu, cuda"),

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -68,7 +69,8 @@ class Pool(Generic[Item]):
     def __init__(self, ray: Any, work: Callable[[Item, Report], object], demands: Demands) -> None:
         self._ray, self._demands = ray, demands
         self._version = importlib.metadata.version("darsr")
-        self._arguments = (pack(work), demands.cpus, os.getcwd(), variables_to_pass_on())
+        paths = [os.path.abspath(path) for path in sys.path]
+        self._arguments = (pack(work), demands.cpus, os.getcwd(), variables_to_pass_on(), paths)
         # Neither Ray's restarts nor its retries: deaths are counted here, and one costs its item alone.
         options: dict[str, Any] = {"num_cpus": demands.cpus, "num_gpus": demands.gpus}
         options |= {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}

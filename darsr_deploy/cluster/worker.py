@@ -46,13 +46,15 @@ class ClusterWorker:
         threads: of PyTorch in the process.
         folder: in which the command runs, for relative paths.
         variables: of the environment, as :func:`variables_to_pass_on`.
+        paths: to import from: those of the command, which in a clone sees packages that are not installed.
     """
 
-    def __init__(self, work: bytes, threads: int, folder: str, variables: dict[str, str]) -> None:
+    def __init__(self, work: bytes, threads: int, folder: str, variables: dict[str, str], paths: list[str]) -> None:
         self._serve = functools.partial(_serve, work, threads)
         self._folder, self._lock = folder, threading.Lock()
         self._process: Worker | None = None
         os.environ.update(variables)
+        sys.path += [path for path in paths if path not in sys.path and os.path.exists(path)]
         with contextlib.suppress(AttributeError):  # else the process would import Ray's own main module
             del sys.modules["__main__"].__file__
 

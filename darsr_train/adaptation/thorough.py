@@ -45,7 +45,7 @@ from .options import AdaptOptions
 from .references import random_crops
 from .result import record
 
-_GAUSSIAN = 0.08  # relative difference from the Gaussian of its moments up to which a kernel counts as one
+_GAUSSIAN = 0.2  # relative difference from the Gaussian of its moments up to which a kernel counts as one
 _VARYING = 0.5  # median relative difference of the quarters' kernels from the whole image's, from which they count
 _RIM = 8  # HR pixels at the borders of a crop that do not count
 _LUMA = 0.75  # share of Y in the error

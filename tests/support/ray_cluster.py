@@ -56,6 +56,7 @@ def two_nodes() -> Iterator[TwoNodes]:
     from darsr_deploy.cluster.connect import _without_dashboard
 
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patched:
+        patched.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # a node that says to have a GPU is believed
         patched.setenv("RAY_TMPDIR", folder)  # where the address is noted too, which --cluster auto would join
         Path(folder, "ray").mkdir()
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20}

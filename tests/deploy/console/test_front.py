@@ -111,7 +111,7 @@ def test_scale_is_short_everywhere_and_says_which_there_are(tmp_path, monkeypatc
     [
         ("upscale a.png --amount 9", "--amount 9.0: expected 0.1 to 4; see darsr adapt -h"),
         ("adapt a.png --deblock 2", "--deblock 2.0: expected 0 to 1; see darsr adapt -h"),
-        ("adapt a.png --profile slow", "--profile slow: expected one of fast, paper; see darsr adapt -h"),
+        ("adapt a.png --profile slow", "--profile slow: expected one of fast, thorough, paper; see darsr adapt -h"),
         ("adapt a.png --profile paper --budget 3", "--budget: belongs to profile fast, and the profile is paper"),
         ("bench --scenario server", "--scenario server: expected one of single-stream"),
         ("upscale a.png --format gif", "--format gif: is not known; choose one of png, jpg, webp, tiff"),
