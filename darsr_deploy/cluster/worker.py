@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -49,7 +50,9 @@ class ClusterWorker:
         paths: to import from: those of the command, which in a clone sees packages that are not installed.
     """
 
-    def __init__(self, work: bytes, threads: int, folder: str, variables: dict[str, str], paths: list[str]) -> None:
+    def __init__(
+        self, work: bytes, threads: int, folder: str, variables: dict[str, str], paths: Iterable[str] = ()
+    ) -> None:
         self._serve = functools.partial(_serve, work, threads)
         self._folder, self._lock = folder, threading.Lock()
         self._process: Worker | None = None

@@ -56,7 +56,7 @@ class AdaptOptions:
         """Return the options of a named profile.
 
         * ``fast``: seconds on two CPU cores; the default.
-        * ``thorough``: a minute or two on two CPU cores; a kernel of free shape, and networks fitted to it.
+        * ``thorough``: half a minute on two CPU cores; a kernel of free shape, and networks fitted to it.
         * ``paper``: the published procedure, 3000 steps of DSEM and 3000 of adaptation, batch 16: hours on a GPU,
           about a day on a CPU. With fewer ``steps`` the schedule keeps its shape, and DSEM gets at most 300.
 
