@@ -1,4 +1,4 @@
-"""Profile ``thorough``: minutes. The blur gets a kernel of its own shape, and the networks are fitted to it.
+"""Profile ``thorough``: half a minute. The blur gets a kernel of its own shape, and the networks are fitted to it.
 
 Profile ``fast`` takes every blur for a Gaussian. Motion, defocus and stranger blurs are not, and there
 

@@ -36,7 +36,7 @@ def adapt(
     out: Annotated[str | None, typer.Option("--out", "-o", help="Adapter file; a folder for several images.")] = None,
     scale: Scale = 2,
     profile: Annotated[
-        str, typer.Option(help="fast (seconds), thorough (minutes) or paper (as published, hours).")
+        str, typer.Option(help="fast (a second), thorough (half a minute) or paper (as published, hours).")
     ] = "fast",
     backbone: BackboneOption = "edge",
     steps: Annotated[
