@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,3 +67,8 @@ def told() -> Iterator[list[str]]:
 
 def names(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir()}
+
+
+def heed_ctrl_c() -> None:
+    """Heed SIGINT in a new process, which inherits it ignored from a shell that runs the tests in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -27,7 +27,7 @@ from darsr_deploy.cluster.worker import Demands
 from darsr_deploy.errors import DarsrError
 from darsr_deploy.files.hashing import hash_file
 from darsr_deploy.images.arrays import write_image
-from tests.support.commands import darsr, done, names, strict_json
+from tests.support.commands import darsr, done, heed_ctrl_c, names, strict_json
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Ray's clusters are for Linux")
 COUNT = 12
@@ -192,7 +192,8 @@ def test_a_node_that_lacks_the_folder_and_a_worker_that_cannot_start_are_one_lin
 def test_ctrl_c_stops_cleanly_and_a_second_run_goes_on(nodes, here, local):
     command = [sys.executable, str(ROOT / "cli.py"), "upscale", "in", "-o", "out", "--cluster", nodes.address]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    running = subprocess.Popen(command, env=environment, preexec_fn=heed_ctrl_c, **pipes)
     manifest = here / "out" / "darsr-manifest.jsonl"
     wait_until(lambda: manifest.exists() and manifest.read_bytes().count(b"\n") >= 2)
     running.send_signal(signal.SIGINT)

@@ -31,7 +31,7 @@ from export.page import studio as studio_module
 from export.page.guard import Access
 from export.page.server import PORT, bind
 from export.page.studio import Opened, Wanted, place_upload
-from tests.support.commands import done, refused
+from tests.support.commands import done, heed_ctrl_c, refused
 from tests.support.page_server import decoded, serving
 
 PARTS = ("", "page.css", "page.js", "viewer.css", "viewer.js")
@@ -426,7 +426,8 @@ def test_neither_pytorch_nor_onnx_is_needed(blurred, tmp_path):
     paths = os.pathsep.join([str(modules), str(Path(cli.__file__).parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "DARSR_CACHE": str(tmp_path / "cache"), "TMPDIR": str(temporary)}
     command = [sys.executable, cli.__file__, "ui", "--no-browser", "--port", "0", "--threads", "1"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    listening = {"preexec_fn": heed_ctrl_c, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **listening) as process:
         try:
             url = process.stderr.readline().split()[2]
 
